@@ -1,0 +1,3 @@
+from .shapes import generate_shapes
+
+__all__ = ['generate_shapes']
