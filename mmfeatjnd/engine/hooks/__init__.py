@@ -1,0 +1,3 @@
+from .perturbation_hook import PerturbationHook
+
+__all__ = ['PerturbationHook']

@@ -1,0 +1,124 @@
+"""Test and validate a host with distorted features."""
+from typing import List, Optional
+
+import torch
+from mmengine.dist import collect_results, get_world_size
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmfeatjnd.models import Perturbation, find_neck
+from mmfeatjnd.registry import HOOKS
+
+
+@HOOKS.register_module()
+class PerturbationHook(Hook):
+    """Distort the features at the split, at the same strength everywhere.
+
+    In ``tools/test.py`` and in validation. The measured NRMSE and the
+    participation ratio stand beside the task metrics, as ``jnd/nrmse`` and
+    ``jnd/participation_ratio``: means over levels and images.
+
+    Args:
+        distortion (str): 'featjnd', 'gaussian', 'uniform', or a control:
+            'permuted', 'sign-flipped', 'channel-shuffled', 'shrinkage',
+            'amplification', 'gradient-sensitivity'. Defaults to 'featjnd'.
+        nrmse (float): Strength of each image and level. Defaults to 0.5.
+        definition (str): Of the NRMSE: 'rms' (RMS ratio), 'std' or 'range'.
+            Defaults to 'rms'.
+        seed (int): Seed of the noise; an image's noise depends on it and on
+            the image's identity only. Defaults to 0.
+        estimator (str, optional): A file of
+            :func:`mmfeatjnd.apis.save_estimator`, loaded onto the host.
+            Defaults to None: the estimator of the checkpoint.
+    """
+
+    # Before RuntimeInfoHook, which hands the metrics to the log.
+    priority = 'HIGHEST'
+
+    def __init__(self,
+                 distortion: str = 'featjnd',
+                 nrmse: float = 0.5,
+                 definition: str = 'rms',
+                 seed: int = 0,
+                 estimator: Optional[str] = None) -> None:
+        self.operation = Perturbation(distortion, nrmse, definition, seed)
+        self.estimator = estimator
+        self._rows: List[torch.Tensor] = []
+
+    def _before_epoch(self, runner: Runner) -> None:
+        neck = find_neck(runner.model)
+        if self.estimator is not None:
+            from mmfeatjnd.apis import load_estimator
+            load_estimator(runner.model, self.estimator)
+        self._rows = []
+        neck.operation = self.operation
+
+    def _before_iter(self, runner: Runner, data_batch: dict) -> None:
+        samples = data_batch.get('data_samples')
+        sensitivity = None
+        if self.operation.needs_sensitivity:
+            sensitivity = self._sensitivity(runner, data_batch)
+        self.operation.start(samples, len(data_batch['inputs']), sensitivity)
+
+    def _sensitivity(self, runner: Runner, data_batch: dict):
+        model = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        if not hasattr(model, 'sensitivity'):
+            raise RuntimeError(
+                "distortion='gradient-sensitivity' needs the model to be "
+                "type='mmfeatjnd.FeatJND', and works without --tta.")
+        data = model.data_preprocessor(data_batch, False)
+        return model.sensitivity(data['inputs'], data['data_samples'])
+
+    def _after_iter(self) -> None:
+        measured = self.operation.measured()
+        if not measured:
+            raise RuntimeError(
+                'PerturbationHook: the split was not reached. Choose another '
+                '`split` of FeatJNDNeck.')
+        self._rows.append(torch.stack(list(measured.values()), 1))
+
+    def _after_epoch(self, runner: Runner, dataloader, metrics) -> None:
+        find_neck(runner.model).operation = None
+        rows = [row for batch in self._rows for row in batch.cpu().tolist()]
+        if get_world_size() > 1:
+            # interleaved and cut to the data set, as the metrics are
+            rows = collect_results(rows, len(dataloader.dataset), 'cpu')
+        if metrics is None or not rows:
+            return
+        mean = torch.tensor(rows).mean(0)
+        metrics['jnd/nrmse'] = float(mean[0])
+        metrics['jnd/participation_ratio'] = float(mean[1])
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Set the operation."""
+        self._before_epoch(runner)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Set the operation."""
+        self._before_epoch(runner)
+
+    def before_test_iter(self, runner, batch_idx, data_batch=None) -> None:
+        """Name the images of the batch."""
+        self._before_iter(runner, data_batch)
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        """Name the images of the batch."""
+        self._before_iter(runner, data_batch)
+
+    def after_test_iter(self, *args, **kwargs) -> None:
+        """Keep what was measured."""
+        self._after_iter()
+
+    def after_val_iter(self, *args, **kwargs) -> None:
+        """Keep what was measured."""
+        self._after_iter()
+
+    def after_test_epoch(self, runner, metrics=None) -> None:
+        """Remove the operation and add the measurements to the metrics."""
+        self._after_epoch(runner, runner.test_dataloader, metrics)
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        """Remove the operation and add the measurements to the metrics."""
+        self._after_epoch(runner, runner.val_dataloader, metrics)

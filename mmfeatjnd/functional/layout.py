@@ -1,0 +1,62 @@
+"""One view for maps, tokens and vectors: tokens by channels.
+
+A feature is a map (B, C, H, W), a token sequence (B, N, C) or a vector
+(B, C). A *token* is a spatial position across channels, a transformer token,
+or the whole vector.
+"""
+from torch import Tensor
+
+
+def check_layout(feature: Tensor, where: str = 'feature') -> None:
+    """Raise unless ``feature`` is a floating map, token sequence or vector.
+
+    Args:
+        feature (Tensor): (B, C, H, W), (B, N, C) or (B, C).
+        where (str): Named in the error. Defaults to 'feature'.
+
+    Raises:
+        TypeError: ``feature`` is no floating-point tensor.
+        ValueError: It has another number of dimensions.
+    """
+    if not isinstance(feature, Tensor) or not feature.is_floating_point():
+        got = getattr(feature, 'dtype', type(feature).__name__)
+        raise TypeError(f'{where}: expected a floating-point tensor, '
+                        f'but got {got}')
+    if feature.dim() not in (2, 3, 4):
+        raise ValueError(
+            f'{where}: expected (B, C, H, W), (B, N, C) or (B, C), but got '
+            f'shape {tuple(feature.shape)}')
+
+
+def channel_dim(feature: Tensor) -> int:
+    """The channel axis: 2 for token sequences (B, N, C), else 1."""
+    return 2 if feature.dim() == 3 else 1
+
+
+def to_tokens(feature: Tensor) -> Tensor:
+    """View ``feature`` as tokens.
+
+    Args:
+        feature (Tensor): (B, C, H, W), (B, N, C) or (B, C).
+
+    Returns:
+        Tensor: (B, T, C) with T = H * W, N or 1.
+    """
+    if feature.dim() == 4:
+        return feature.flatten(2).transpose(1, 2)
+    return feature if feature.dim() == 3 else feature.unsqueeze(1)
+
+
+def from_tokens(tokens: Tensor, like: Tensor) -> Tensor:
+    """Undo :func:`to_tokens`.
+
+    Args:
+        tokens (Tensor): (B, T, C).
+        like (Tensor): A tensor of the layout to return to.
+
+    Returns:
+        Tensor: ``tokens`` in the shape of ``like``.
+    """
+    if like.dim() == 4:
+        return tokens.transpose(1, 2).reshape(like.shape)
+    return tokens.reshape(like.shape)

@@ -1,0 +1,45 @@
+"""The amplitude functional M(delta) that FeatJND maximises.
+
+M decides what a large tolerance means. The paper's example is the L2 norm; an
+L2 reward is also met by putting all energy into a few dead elements. The mean
+log magnitude rewards every element (log sigma is what a bit costs). Both are
+relative to the features, so that one weight serves any split.
+"""
+import torch
+from torch import Tensor
+
+from .strength import nrmse
+
+
+def l2_magnitude(delta: Tensor, feature: Tensor) -> Tensor:
+    """||delta||_2 / ||f||_2, mean over the images.
+
+    Args:
+        delta (Tensor): The distortion, (B, ...).
+        feature (Tensor): The clean feature, same shape.
+
+    Returns:
+        Tensor: Scalar, >= 0.
+    """
+    return nrmse(delta, feature).mean()
+
+
+def log_magnitude(delta: Tensor,
+                  channel_rms: Tensor,
+                  floor: float = 1e-3) -> Tensor:
+    """mean log(|delta| / RMS of the channel + floor). Ours.
+
+    Args:
+        delta (Tensor): The distortion, (B, C, H, W), (B, N, C) or (B, C).
+        channel_rms (Tensor): RMS of each channel, broadcastable to ``delta``.
+        floor (float): Bounds the reward of a vanishing element from below
+            and its gradient from above. Defaults to 1e-3.
+
+    Returns:
+        Tensor: Scalar, nats, >= log(floor).
+    """
+    # zero in a channel that never fires: nothing to be relative to
+    alive = channel_rms > 0
+    relative = delta.float().abs() / torch.where(alive, channel_rms, 1.0)
+    log = (relative + floor).log() * alive
+    return log.mean() / alive.expand_as(log).float().mean().clamp_min(1e-6)

@@ -1,0 +1,107 @@
+"""Random numbers that belong to an image, not to a batch.
+
+A counter-based generator: the value at element ``i`` of an image is a hash of
+(key of the image, i). The noise of an image is therefore the same whatever
+the batch size, the order, the number of processes and the device, and no
+global random state is read or changed. The hash is the finalizer of
+SplitMix64 (Steele, Lea and Flood, 2014), twice.
+"""
+import hashlib
+import math
+from typing import Sequence, Union
+
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # as signed 64 bit
+_MIX1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def image_keys(ids: Sequence[Union[int, str]],
+               seed: int = 0,
+               device: Union[str, torch.device] = 'cpu') -> Tensor:
+    """Turn the identities of images into generator keys.
+
+    Args:
+        ids (Sequence[int | str]): One identity an image, e.g. its COCO id.
+        seed (int): Another seed gives independent noise. Defaults to 0.
+        device (str | torch.device): Where the keys live. Defaults to 'cpu'.
+
+    Returns:
+        Tensor: (B,), int64.
+    """
+    digests = (hashlib.blake2b(f'{seed}:{i}'.encode(), digest_size=8).digest()
+               for i in ids)
+    keys = [int.from_bytes(d, 'little', signed=True) for d in digests]
+    return torch.tensor(keys, dtype=torch.int64, device=device)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)  # logical, not arithmetic
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _MIX1
+    x = (x ^ _shift(x, 27)) * _MIX2
+    return x ^ _shift(x, 31)
+
+
+def _hash(keys: Tensor, numel: int, stream: int) -> Tensor:
+    counter = torch.arange(1, numel + 1, device=keys.device) * _GOLDEN
+    keys = _mix(keys + (2 * stream + 1) * _GOLDEN)
+    return _mix(keys[:, None] + counter[None])  # (B, numel)
+
+
+def _unit(bits: Tensor) -> Tensor:
+    """24 bits to the open interval (0, 1)."""
+    return (bits.float() + 0.5) * 2.0**-24
+
+
+def uniform_noise(keys: Tensor, shape: Sequence[int],
+                  stream: int = 0) -> Tensor:
+    """Uniform noise in (-1, 1).
+
+    Args:
+        keys (Tensor): (B,), int64, see :func:`image_keys`.
+        shape (Sequence[int]): The shape of one image's noise.
+        stream (int): Streams are independent, e.g. one for each level.
+            Defaults to 0.
+
+    Returns:
+        Tensor: (B, *shape), float32, on the device of ``keys``.
+    """
+    bits = _shift(_hash(keys, math.prod(shape), stream), 40)
+    return (2 * _unit(bits) - 1).view(-1, *shape)
+
+
+def gaussian_noise(keys: Tensor, shape: Sequence[int],
+                   stream: int = 0) -> Tensor:
+    """Standard normal noise by the Box-Muller transform.
+
+    Args:
+        keys (Tensor): (B,), int64, see :func:`image_keys`.
+        shape (Sequence[int]): The shape of one image's noise.
+        stream (int): Streams are independent. Defaults to 0.
+
+    Returns:
+        Tensor: (B, *shape), float32, on the device of ``keys``.
+    """
+    bits = _hash(keys, math.prod(shape), stream)
+    radius = (-2 * _unit(_shift(bits, 40)).log()).sqrt()
+    angle = 2 * math.pi * _unit(bits & 0xFFFFFF)
+    return (radius * angle.cos()).view(-1, *shape)
+
+
+def random_permutation(keys: Tensor, n: int, stream: int = 0) -> Tensor:
+    """A uniform random permutation for each image.
+
+    Args:
+        keys (Tensor): (B,), int64, see :func:`image_keys`.
+        n (int): Length of the permutation.
+        stream (int): Streams are independent. Defaults to 0.
+
+    Returns:
+        Tensor: (B, n), int64, each row a permutation of 0 ... n - 1.
+    """
+    return _hash(keys, n, stream).argsort(1)

@@ -1,0 +1,96 @@
+"""How strong a distortion is, and how concentrated.
+
+FeatJND reports strength as NRMSE; its abstract does not give the denominator,
+so the definition is selectable and the default (RMS ratio) is ours.
+"""
+from typing import Union
+
+import torch
+from torch import Tensor
+
+DEFINITIONS = ('rms', 'std', 'range')
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.float().flatten(1)  # (B, M)
+
+
+def _denominator(feature: Tensor, definition: str) -> Tensor:
+    flat = _flat(feature)
+    if definition == 'rms':
+        return flat.square().mean(1).sqrt()
+    if definition == 'std':
+        return flat.std(1, unbiased=False)
+    if definition == 'range':
+        return flat.amax(1) - flat.amin(1)
+    raise ValueError(f'NRMSE definition must be one of {DEFINITIONS}, '
+                     f'but got {definition!r}')
+
+
+def nrmse(delta: Tensor, feature: Tensor, definition: str = 'rms') -> Tensor:
+    r"""Normalized root mean square error of each image.
+
+    .. math::
+        \mathrm{NRMSE} = \sqrt{\mathrm{mean}(\delta^2)} / d(f), \quad
+        d = \mathrm{RMS}(f),\ \mathrm{std}(f)\ \text{or}\ \max f - \min f
+
+    Args:
+        delta (Tensor): The distortion, (B, ...).
+        feature (Tensor): The clean feature, same shape.
+        definition (str): 'rms', 'std' or 'range'. Defaults to 'rms'.
+
+    Returns:
+        Tensor: (B,), float32, >= 0. An image whose denominator is 0 counts
+        as 0 if its distortion is 0 too, else as infinite.
+    """
+    rmse = _flat(delta).square().mean(1).sqrt()
+    ratio = rmse / _denominator(feature, definition)
+    return torch.where(rmse == 0, torch.zeros_like(rmse), ratio)
+
+
+def scale_to_nrmse(delta: Tensor,
+                   feature: Tensor,
+                   target: Union[float, Tensor],
+                   definition: str = 'rms') -> Tensor:
+    """Rescale the distortion of each image to a requested NRMSE.
+
+    Args:
+        delta (Tensor): The distortion, (B, ...).
+        feature (Tensor): The clean feature, same shape.
+        target (float | Tensor): Requested NRMSE, a number or (B,).
+        definition (str): See :func:`nrmse`. Defaults to 'rms'.
+
+    Returns:
+        Tensor: Float32, the shape of ``delta``. A distortion that is zero in
+        an image has no direction and stays zero there.
+    """
+    rms = _flat(delta).square().mean(1).sqrt()
+    wanted = target * _denominator(feature, definition)
+    tiny = torch.finfo(rms.dtype).tiny
+    scale = torch.where(rms > 0, wanted / rms.clamp_min(tiny),
+                        torch.zeros_like(rms))
+    return delta.float() * scale.view(-1, *[1] * (delta.dim() - 1))
+
+
+def participation_ratio(delta: Tensor) -> Tensor:
+    r"""The share of elements that carries the energy of each image.
+
+    .. math:: (\sum \delta^2)^2 / (M \sum \delta^4)
+
+    1 for a constant magnitude, 1/3 for Gaussian noise, 1/M for one spike.
+    Reported beside every NRMSE, because the same NRMSE can hide in a few dead
+    elements.
+
+    Args:
+        delta (Tensor): The distortion, (B, ...), M elements an image.
+
+    Returns:
+        Tensor: (B,), float32, in (0, 1]; 0 where the distortion is 0.
+    """
+    energy = _flat(delta).square()
+    # normalised first: the fourth power leaves the range of float32 early
+    energy = energy / energy.amax(1, keepdim=True).clamp_min(
+        torch.finfo(energy.dtype).tiny)
+    fourth = energy.square().sum(1)
+    ratio = energy.sum(1).square() / (energy.size(1) * fourth.clamp_min(1e-30))
+    return ratio

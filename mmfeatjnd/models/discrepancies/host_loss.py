@@ -1,0 +1,132 @@
+"""The host's own loss as discrepancy: against annotations or predictions."""
+from typing import List, NamedTuple, Optional
+
+import torch
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmfeatjnd.compat import host_library
+from mmfeatjnd.registry import MODELS
+from .base_discrepancy import BaseDiscrepancy, host_logits, total_loss
+
+
+class Reference(NamedTuple):
+    """The targets of the host's loss, and its value in the clean pass."""
+    data_samples: list
+    loss: Tensor
+
+
+@MODELS.register_module()
+class Annotation(BaseDiscrepancy):
+    r"""Relative rise of the host's own loss against the annotations.
+
+    .. math:: D = \frac{L(f + \delta) - L(f)}{L(f)}
+
+    Works for every host that can be trained. Ours.
+    """
+
+    def targets(self, host: nn.Module, inputs: Tensor,
+                data_samples: Optional[list]) -> list:
+        """The data samples that the host's loss is computed against."""
+        if not data_samples:
+            raise ValueError(f'{type(self).__name__} needs data samples')
+        return data_samples
+
+    def reference(self, host: nn.Module, inputs: Tensor,
+                  data_samples: Optional[list]) -> Reference:
+        targets = self.targets(host, inputs, data_samples)
+        loss = total_loss(host.host_loss(inputs, targets))
+        return Reference(targets, loss)
+
+    def forward(self, host: nn.Module, inputs: Tensor,
+                data_samples: Optional[list],
+                reference: Reference) -> Tensor:
+        loss = total_loss(host.host_loss(inputs, reference.data_samples))
+        # a host that fits its targets perfectly has no scale of its own
+        return (loss - reference.loss) / reference.loss.clamp_min(1e-3)
+
+
+@MODELS.register_module()
+class PseudoGroundTruth(Annotation):
+    """Relative rise of the host's own loss against its clean predictions.
+
+    The clean predictions become the ground truth, so no annotations are used.
+    Any detector with boxes (and masks), classifiers and segmentors. An image
+    without predictions is an image without objects, as in the host's
+    training. Ours.
+
+    Args:
+        score_thr (float): Detections below are no objects. Defaults to 0.3.
+    """
+
+    def __init__(self, score_thr: float = 0.3) -> None:
+        super().__init__()
+        self.score_thr = score_thr
+
+    @torch.no_grad()
+    def targets(self, host: nn.Module, inputs: Tensor,
+                data_samples: Optional[list]) -> list:
+        if host_library(host) == 'mmdet':
+            return self._detections(host, inputs, data_samples)
+        labels = host_logits(host, inputs)
+        if labels.dim() == 2:
+            return _with_labels(data_samples, labels.argmax(1))
+        labels = F.interpolate(
+            labels.float(), inputs.shape[-2:], mode='bilinear')
+        return _with_maps(data_samples, labels.argmax(1))
+
+    def _detections(self, host: nn.Module, inputs: Tensor,
+                    data_samples: list) -> list:
+        views = []
+        for sample in data_samples:
+            meta = dict(sample.metainfo)
+            # predictions in the coordinates of the input, not of the file
+            meta.update(ori_shape=meta['img_shape'], scale_factor=(1.0, 1.0))
+            views.append(type(sample)(metainfo=meta))
+        results = host.host_predict(inputs, views)
+        size = tuple(inputs.shape[-2:])
+        return [self._to_ground_truth(r, host, size) for r in results]
+
+    def _to_ground_truth(self, result, host: nn.Module, size):
+        pred = result.get('pred_instances', None)
+        if pred is None:
+            raise TypeError(
+                f'PseudoGroundTruth: {type(host).__name__} predicts no '
+                "instances. Use discrepancy=dict(type='mmfeatjnd.Annotation')."
+            )
+        boxes = pred.bboxes
+        extent = boxes[:, 2:] - boxes[:, :2]
+        pred = pred[(pred.scores >= self.score_thr) & (extent > 1).all(1)]
+        truth = InstanceData(bboxes=pred.bboxes, labels=pred.labels)
+        if 'masks' in pred:
+            truth.masks = _bitmap_masks(pred.masks, size)
+        sample = type(result)(metainfo=result.metainfo)
+        sample.gt_instances = truth
+        return sample
+
+
+def _bitmap_masks(masks: Tensor, size):
+    """(N, h, w) masks, padded to the input's (H, W), as MMDetection's."""
+    from mmdet.structures.mask import BitmapMasks
+    masks = torch.as_tensor(masks).to(torch.uint8)
+    pad = (0, size[1] - masks.size(2), 0, size[0] - masks.size(1))
+    return BitmapMasks(F.pad(masks, pad).cpu().numpy(), *size)
+
+
+def _with_labels(data_samples: Optional[list], labels: Tensor) -> List:
+    from mmpretrain.structures import DataSample
+    samples = data_samples or [DataSample() for _ in labels]
+    return [
+        DataSample(metainfo=s.metainfo).set_gt_label(label)
+        for s, label in zip(samples, labels)
+    ]
+
+
+def _with_maps(data_samples: list, maps: Tensor) -> List:
+    targets = []
+    for sample, label in zip(data_samples, maps):
+        target = type(sample)(metainfo=sample.metainfo)
+        target.gt_sem_seg = PixelData(data=label[None])
+        targets.append(target)
+    return targets

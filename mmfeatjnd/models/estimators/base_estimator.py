@@ -1,0 +1,131 @@
+"""What every estimator shares: scale, mode, and the noise of the envelope."""
+from abc import abstractmethod
+from typing import Optional
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from mmfeatjnd.functional import channel_dim, check_layout, uniform_noise
+
+MODES = ('signed', 'envelope')
+
+
+class BaseEstimator(BaseModule):
+    r"""Predict how much every element of a feature may change.
+
+    With the RMS of each channel :math:`r_c` (a running statistic of the
+    training) and the network :math:`g_\theta` on the normalised feature:
+
+    - ``signed``: :math:`\delta = r_c\, g_\theta(f / r_c)`, the map of the
+      paper: one deterministic change that the task does not notice;
+    - ``envelope``: :math:`\sigma = r_c \exp(b \tanh(g_\theta(f / r_c) / b))`,
+      a non-negative map; the distortion is uniform noise in
+      :math:`(-\sigma, \sigma)`. Ours: the paper's constraint is over a
+      distribution of distortions.
+
+    Working in units of :math:`r_c` makes one learning rate fit every split.
+
+    Args:
+        in_channels (int): Channels C of the feature.
+        mode (str): 'signed' or 'envelope'. Defaults to 'signed'.
+        log_range (float): The bound b of the log envelope, in nats.
+            Defaults to 4.0, that is 0.018 to 55 times the channel's RMS.
+        init_cfg (dict, optional): As in MMEngine. Defaults to None.
+    """
+
+    #: Tensor ranks that the estimator takes, and the advice when it does not.
+    ndims = (2, 3, 4)
+    advice = ''
+
+    def __init__(self,
+                 in_channels: int,
+                 mode: str = 'signed',
+                 log_range: float = 4.0,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg)
+        if mode not in MODES:
+            raise ValueError(f'{type(self).__name__}: mode must be one of '
+                             f'{MODES}, but got {mode!r}')
+        self.in_channels = in_channels
+        self.mode = mode
+        self.log_range = log_range
+        self.register_buffer('mean_square', torch.ones(in_channels))
+        self.register_buffer('num_updates', torch.zeros(()))
+
+    @abstractmethod
+    def body(self, x: Tensor) -> Tensor:
+        """Map the normalised feature to an unbounded map of its shape."""
+
+    def channel_rms(self, like: Tensor) -> Tensor:
+        """RMS of each channel, float32, broadcastable to ``like``."""
+        shape = [1] * like.dim()
+        shape[channel_dim(like)] = -1
+        return self.mean_square.sqrt().view(shape)
+
+    @torch.no_grad()
+    def _update_statistics(self, feature: Tensor) -> None:
+        dims = [d for d in range(feature.dim()) if d != channel_dim(feature)]
+        square = feature.float().square().mean(dims)
+        all_reduce(square, 'mean')  # every rank keeps the same statistic
+        self.num_updates += 1
+        # the plain average first, then a window of about 100 batches
+        momentum = (1 / self.num_updates).clamp_min(0.01)
+        self.mean_square.lerp_(square, momentum)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Predict the map.
+
+        Args:
+            feature (Tensor): (B, C, H, W), (B, N, C) or (B, C).
+
+        Returns:
+            Tensor: The same shape, float32: the signed map, or the envelope
+            (> 0).
+
+        Raises:
+            ValueError: Another layout or number of channels.
+        """
+        check_layout(feature, type(self).__name__)
+        if feature.dim() not in self.ndims:
+            raise ValueError(f'{type(self).__name__} got a feature of shape '
+                             f'{tuple(feature.shape)}. {self.advice}')
+        channels = feature.size(channel_dim(feature))
+        if channels != self.in_channels:
+            raise ValueError(
+                f'{type(self).__name__} was built for {self.in_channels} '
+                f'channels, but got {channels} (shape '
+                f'{tuple(feature.shape)}). Set `in_channels` of FeatJNDNeck '
+                'to what the split emits.')
+        if self.training:
+            self._update_statistics(feature)
+        rms = self.channel_rms(feature)
+        # a channel that never fires has RMS 0 and gets no distortion
+        out = self.body(feature / rms.clamp_min(1e-6)).float()
+        if self.mode == 'signed':
+            return rms * out
+        return rms * (self.log_range *
+                      (out / self.log_range).tanh()).exp()
+
+    def distortion(self,
+                   jnd_map: Tensor,
+                   keys: Optional[Tensor] = None,
+                   stream: int = 0) -> Tensor:
+        """A distortion that the map allows.
+
+        Args:
+            jnd_map (Tensor): What :meth:`forward` returned, (B, ...).
+            keys (Tensor, optional): (B,), int64: keys of the noise. Used in
+                envelope mode only. Defaults to None.
+            stream (int): Stream of the noise. Defaults to 0.
+
+        Returns:
+            Tensor: ``jnd_map`` itself (signed), or noise inside it.
+        """
+        if self.mode == 'signed':
+            return jnd_map
+        return jnd_map * uniform_noise(keys, jnd_map.shape[1:], stream)
+
+    def extra_repr(self) -> str:
+        return f'in_channels={self.in_channels}, mode={self.mode!r}'

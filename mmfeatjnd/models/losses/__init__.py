@@ -1,0 +1,3 @@
+from .featjnd_loss import FeatJNDLoss
+
+__all__ = ['FeatJNDLoss']

@@ -1,0 +1,3 @@
+from .featjnd_neck import FeatJNDNeck
+
+__all__ = ['FeatJNDNeck']

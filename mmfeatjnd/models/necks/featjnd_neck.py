@@ -1,0 +1,277 @@
+"""The one module through which features change."""
+import difflib
+from contextlib import contextmanager
+from typing import Callable, List, Optional, Sequence, Tuple, Union
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmfeatjnd.functional import check_layout
+from mmfeatjnd.registry import MODELS
+
+#: Other names of a split point; CompressAI-Vision's where it has one. There
+#: `r2` is the output of ResNet's second stage group (`layer1` in OpenMMLab)
+#: and `c2` means the outputs of FPN's lateral convolutions.
+ALIASES = {
+    'fpn': 'neck',
+    'r2': 'backbone.layer1',
+    'r3': 'backbone.layer2',
+    'r4': 'backbone.layer3',
+    'r5': 'backbone.layer4',
+    'c2': 'neck.lateral_convs',
+}
+
+#: Changes one level: (feature, level, neck) -> feature.
+Operation = Callable[[Tensor, int, 'FeatJNDNeck'], Tensor]
+
+
+@MODELS.register_module()
+class FeatJNDNeck(BaseModule):
+    """Wraps the host's neck and holds the estimators and the operation.
+
+    A sequence of features in, a tuple of features out. Without an operation
+    the features pass untouched, so the host computes what it did before. A
+    checkpoint of the plain host loads: its keys ``neck.*`` are mapped to
+    ``neck.neck.*``.
+
+    Args:
+        estimator (dict): Config of the estimator without ``in_channels``.
+        neck (dict | list, optional): The host's own neck. Defaults to None.
+        split (str): The split point. 'backbone': what the host's backbone
+            emits; 'neck' (or 'fpn'): what its neck emits; else the name of a
+            module of the host, which needs ``type='mmfeatjnd.FeatJND'`` on
+            the model. See :data:`ALIASES`. Defaults to 'backbone'.
+        in_channels (int | Sequence[int], optional): Channels of every level
+            that the split emits. Defaults to None: taken from the host's neck
+            for the splits 'backbone' and 'neck'.
+        levels (Sequence[int], optional): The levels to work on; the others
+            pass through. Defaults to None: all of ``in_channels``.
+        shared (bool): One estimator for all levels, which must have the same
+            number of channels. Defaults to False.
+        init_cfg (dict, optional): As in MMEngine. Defaults to None.
+    """
+
+    def __init__(self,
+                 estimator: dict,
+                 neck: Optional[Union[dict, list]] = None,
+                 split: str = 'backbone',
+                 in_channels: Optional[Union[int, Sequence[int]]] = None,
+                 levels: Optional[Sequence[int]] = None,
+                 shared: bool = False,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg)
+        self.split = ALIASES.get(split, split)
+        self.shared = shared
+        self.neck = MODELS.build(neck) if neck is not None else None
+        if self.split == 'neck' and self.neck is None:
+            raise ValueError(
+                f"FeatJNDNeck: split='{split}' works on the output of the "
+                "host's neck, but none is given. Pass neck=... or use "
+                "split='backbone'.")
+        if in_channels is None:
+            in_channels = self._host_channels()
+        if isinstance(in_channels, int):
+            in_channels = [in_channels]
+        self.in_channels = tuple(in_channels)
+        self.levels = self._check_levels(levels)
+        self.estimators = self._build_estimators(estimator)
+        self.operation: Optional[Operation] = None
+        self._register_load_state_dict_pre_hook(self._map_host_keys)
+        self._register_load_state_dict_pre_hook(self._check_estimator_keys)
+
+    # ------------------------------------------------------------ building
+    def _host_channels(self) -> Sequence[int]:
+        """What the host's neck says about its input or output."""
+        name = {'backbone': 'in_channels', 'neck': 'out_channels'}
+        channels = getattr(self.neck, name.get(self.split, ''), None)
+        if isinstance(channels, int) and self.split == 'neck':
+            channels = [channels] * getattr(self.neck, 'num_outs', 1)
+        if isinstance(channels, int) or (isinstance(channels, (list, tuple))
+                                         and channels):
+            return channels
+        raise ValueError(
+            f"FeatJNDNeck: the channels at split='{self.split}' are not "
+            'known. Set in_channels=[...], one number for each level that '
+            'the split emits.')
+
+    def _check_levels(self, levels) -> Tuple[int, ...]:
+        num = len(self.in_channels)
+        levels = tuple(range(num)) if levels is None else tuple(levels)
+        if (not levels or len(set(levels)) != len(levels)
+                or not all(0 <= i < num for i in levels)):
+            raise ValueError(
+                f'FeatJNDNeck: levels={list(levels)} must be different '
+                f'indices into in_channels={list(self.in_channels)} (0 to '
+                f'{num - 1}).')
+        if self.shared and len({self.in_channels[i] for i in levels}) > 1:
+            raise ValueError(
+                'FeatJNDNeck: shared=True needs the same number of channels '
+                f'in all levels, but in_channels={list(self.in_channels)}.')
+        return levels
+
+    def _build_estimators(self, cfg: dict) -> nn.ModuleList:
+        levels = self.levels[:1] if self.shared else self.levels
+        return nn.ModuleList(
+            MODELS.build(dict(cfg, in_channels=self.in_channels[i]))
+            for i in levels)
+
+    @property
+    def named_split(self) -> bool:
+        """bool: Whether the split is a module inside the host."""
+        return self.split not in ('backbone', 'neck')
+
+    # ---------------------------------------------------------- checkpoints
+    def _map_host_keys(self, state_dict, prefix, *args) -> None:
+        """neck.X of the plain host -> neck.neck.X."""
+        own = (f'{prefix}neck.', f'{prefix}estimators.')
+        if self.neck is None:
+            return
+        for key in [k for k in state_dict if k.startswith(prefix)]:
+            if not key.startswith(own):
+                state_dict[f'{prefix}neck.{key[len(prefix):]}'] = \
+                    state_dict.pop(key)
+
+    def _check_estimator_keys(self, state_dict, prefix, *args) -> None:
+        """MMEngine only warns when shapes differ; that would test noise."""
+        given = {
+            k[len(prefix):]: tuple(v.shape)
+            for k, v in state_dict.items()
+            if k.startswith(f'{prefix}estimators.')
+        }
+        expected = {
+            f'estimators.{k}': tuple(v.shape)
+            for k, v in self.estimators.state_dict().items()
+        }
+        if not given or given == expected:
+            return
+        wrong = [
+            f'{k}: checkpoint {given.get(k, "has none")}, '
+            f'model {expected.get(k, "has none")}'
+            for k in sorted({*given, *expected})
+            if given.get(k) != expected.get(k)
+        ]
+        raise ValueError(
+            'The estimator in this checkpoint belongs to another host, split '
+            f'or estimator config ({len(wrong)} of {len(expected)} entries '
+            f'differ, e.g. {wrong[0]}). Use the config that it was trained '
+            'with.')
+
+    # -------------------------------------------------------------- running
+    def apply(self, features: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+        """Run the operation on every configured level.
+
+        Args:
+            features (Sequence[Tensor]): Every level that the split emits.
+
+        Returns:
+            tuple[Tensor]: The same shapes and dtypes.
+        """
+        if self.operation is None:
+            return tuple(features)
+        if max(self.levels) >= len(features):
+            raise ValueError(
+                f"FeatJNDNeck: split='{self.split}' emits {len(features)} "
+                f'level(s), but levels={list(self.levels)} and in_channels='
+                f'{list(self.in_channels)} are configured.')
+        return tuple(self.apply_level(x, i) for i, x in enumerate(features))
+
+    def apply_level(self, feature: Tensor, level: int) -> Tensor:
+        """Run the operation on one level, if it is configured.
+
+        Args:
+            feature (Tensor): (B, C, H, W), (B, N, C) or (B, C).
+            level (int): Its index among what the split emits.
+
+        Returns:
+            Tensor: The same shape and dtype.
+        """
+        if self.operation is None or level not in self.levels:
+            return feature
+        check_layout(feature, f"level {level} of split '{self.split}'")
+        self.reached = True
+        return self.operation(feature, level, self).to(feature.dtype)
+
+    def estimator_of(self, level: int) -> nn.Module:
+        """The estimator of a configured level."""
+        return self.estimators[0 if self.shared else self.levels.index(level)]
+
+    @contextmanager
+    def operating(self, operation: Optional[Operation]):
+        """Set the operation, and put the former one back afterwards."""
+        former, self.operation = self.operation, operation
+        self.reached = False
+        try:
+            yield self
+        finally:
+            self.operation = former
+
+    def forward(
+            self, inputs: Union[Tensor,
+                                Sequence[Tensor]]) -> Tuple[Tensor, ...]:
+        """Change the features at the split, and run the host's neck.
+
+        Args:
+            inputs (Tensor | Sequence[Tensor]): The levels of the backbone.
+
+        Returns:
+            tuple[Tensor]: The levels of the host's neck, or the inputs'.
+        """
+        features = _as_levels(inputs)
+        if self.split == 'backbone':
+            features = self.apply(features)
+        elif self.named_split and self.operation is not None:
+            self._check_attached()
+        if self.neck is not None:
+            features = _as_levels(self.neck(features))
+        if self.split == 'neck':
+            features = self.apply(features)
+        return features
+
+    #: Whether forward hooks on the modules of a named split are in place.
+    attached = False
+    #: Whether the last operation has been run since it was set.
+    reached = False
+
+    def _check_attached(self) -> None:
+        if not self.attached:
+            raise RuntimeError(
+                f"FeatJNDNeck: split='{self.split}' lies inside the host, "
+                'which only `mmfeatjnd.FeatJND` can reach. Write model=dict('
+                "type='mmfeatjnd.FeatJND', host='<the host class>', ...), or "
+                "use split='backbone' or split='neck'.")
+
+
+def _as_levels(features) -> Tuple[Tensor, ...]:
+    return (features, ) if isinstance(features, Tensor) else tuple(features)
+
+
+def resolve_split(host: nn.Module, neck: FeatJNDNeck) -> List[nn.Module]:
+    """The modules of the host whose outputs are the levels of a named split.
+
+    Args:
+        host (nn.Module): The host model.
+        neck (FeatJNDNeck): Its FeatJND neck; ``neck.split`` names a module
+            in the host's own terms. A ``ModuleList`` stands for its members.
+
+    Returns:
+        list[nn.Module]: One module, or the members of a list.
+
+    Raises:
+        ValueError: There is no such module; the nearest names are given.
+    """
+    name = neck.split
+    if name == 'neck' or name.startswith('neck.'):
+        name = f'neck.{name}'  # behind the FeatJND neck lies the host's own
+    modules = dict(host.named_modules())
+    if name not in modules:
+        names = [
+            n.replace('neck.neck', 'neck', 1) for n in modules
+            if n and not n.startswith(('neck.estimators', 'featjnd_'))
+        ]
+        near = difflib.get_close_matches(neck.split, names, 3, 0.5)
+        hint = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
+        raise ValueError(
+            f"FeatJNDNeck: {type(host).__name__} has no module '{neck.split}' "
+            f'to split at.{hint}')
+    module = modules[name]
+    return list(module) if isinstance(module, nn.ModuleList) else [module]

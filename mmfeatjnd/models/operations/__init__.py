@@ -1,0 +1,3 @@
+from .perturbation import Perturbation, image_ids
+
+__all__ = ['Perturbation', 'image_ids']

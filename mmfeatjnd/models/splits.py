@@ -1,0 +1,171 @@
+"""Reach a named split inside a host, and run the part before it only once."""
+from contextlib import ExitStack, contextmanager
+from typing import Any, Dict, Iterator, List, Optional
+
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+from .necks.featjnd_neck import FeatJNDNeck, resolve_split
+
+
+def find_neck(model: nn.Module) -> FeatJNDNeck:
+    """The FeatJND neck of a model, behind DDP, TTA and other wrappers.
+
+    Raises:
+        RuntimeError: There is none, or more than one.
+    """
+    if is_model_wrapper(model):
+        model = model.module
+    necks = [m for m in model.modules() if isinstance(m, FeatJNDNeck)]
+    if len(necks) == 1:
+        return necks[0]
+    found = 'none' if not necks else len(necks)
+    raise RuntimeError(
+        f'{type(model).__name__} must hold one FeatJNDNeck, but has {found}. '
+        "Wrap the host's neck in the config: neck=dict(_delete_=True, "
+        "type='mmfeatjnd.FeatJNDNeck', neck=_base_.model.neck, "
+        'estimator=...).')
+
+
+def _is_level(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point() and x.dim() >= 2
+
+
+def _apply_to_output(neck: FeatJNDNeck, output: Any, level: int) -> Any:
+    """The float tensors of a module's output are its levels, in order."""
+    if _is_level(output):
+        return neck.apply_level(output, level)
+    if not isinstance(output, (tuple, list)):
+        raise TypeError(
+            f"FeatJNDNeck: the module at split='{neck.split}' returns "
+            f'{type(output).__name__}; a tensor, tuple or list is needed.')
+    new = []
+    for item in output:
+        if _is_level(item):
+            item = neck.apply_level(item, level)
+            level += 1
+        new.append(item)
+    return type(output)(new)
+
+
+@contextmanager
+def attached(host: nn.Module, neck: FeatJNDNeck) -> Iterator[None]:
+    """Forward hooks on the modules of a named split, removed on exit.
+
+    Re-entrant, and nothing at all for the splits 'backbone' and 'neck', which
+    the neck itself sees.
+    """
+    if not neck.named_split or neck.attached:
+        yield
+        return
+    with ExitStack() as stack:
+        for level, module in enumerate(resolve_split(host, neck)):
+
+            def hook(module, inputs, output, level=level):
+                return _apply_to_output(neck, output, level)
+
+            handle = module.register_forward_hook(hook)
+            stack.callback(handle.remove)
+        neck.attached = True
+        stack.callback(setattr, neck, 'attached', False)
+        yield
+
+
+def _prefix_candidates(host: nn.Module, neck: FeatJNDNeck) -> List[nn.Module]:
+    """The outermost modules that do not contain the place of the operation;
+    those that finish before it are the part before the split."""
+    split = resolve_split(host, neck) if neck.named_split else [neck]
+    names = [n for n, m in host.named_modules() if any(m is s for s in split)]
+    outer = {n.rsplit('.', i)[0] for n in names for i in range(n.count('.') + 1)
+             } - set(names)
+    if not neck.named_split:
+        outer.update(names)  # the host's own neck is inside ours
+    containers = (nn.ModuleList, nn.ModuleDict)  # never called themselves
+
+    def visit(module: nn.Module, path: str) -> Iterator[nn.Module]:
+        for name, child in module.named_children():
+            if f'{path}{name}' in outer or isinstance(child, containers):
+                yield from visit(child, f'{path}{name}.')
+            else:
+                yield child
+
+    return list(visit(host, ''))
+
+
+class Prefix:
+    """Record what runs before the split, and replay it.
+
+    ``with prefix.record(): clean pass`` keeps the outputs of the outermost
+    modules that finish before the operation would first run; ``with
+    prefix.replay(): another pass on the same input`` returns them instead of
+    computing. The host is frozen, so the results are the same. Functional
+    code between the modules runs again; it is cheap.
+
+    Args:
+        host (nn.Module): The host model.
+        neck (FeatJNDNeck): Its FeatJND neck.
+    """
+
+    def __init__(self, host: nn.Module, neck: FeatJNDNeck) -> None:
+        self.host = host
+        self.neck = neck
+        self.candidates = _prefix_candidates(host, neck)
+        self.outputs: Optional[Dict[nn.Module, List[Any]]] = None
+
+    @contextmanager
+    def record(self) -> Iterator[None]:
+        """Keep the outputs of the part before the split, run untouched."""
+        outputs: Dict[nn.Module, List[Any]] = {}
+        done = False
+
+        def stop(feature: Tensor, level: int, neck: FeatJNDNeck) -> Tensor:
+            nonlocal done
+            done = True
+            # what follows may work in place; the recorded tensor must not
+            return feature.clone()
+
+        def keep(module, inputs, output):
+            if not done:
+                outputs.setdefault(module, []).append(output)
+
+        with ExitStack() as stack:
+            for module in self.candidates:
+                # before the hook of a named split, which runs the operation
+                handle = module.register_forward_hook(keep, prepend=True)
+                stack.callback(handle.remove)
+            stack.enter_context(attached(self.host, self.neck))
+            stack.enter_context(self.neck.operating(stop))
+            yield
+        if not done:
+            raise RuntimeError(
+                f"FeatJNDNeck: split='{self.neck.split}' was never reached: "
+                f'{type(self.host).__name__} does not run that module, or '
+                'does not pass its features through `neck` (an `extract_feat`'
+                ' of its own). Choose another split point.')
+        self.outputs = outputs
+
+    @contextmanager
+    def replay(self) -> Iterator[None]:
+        """Return the recorded outputs instead of computing them."""
+        with ExitStack() as stack:
+            for module, outputs in self.outputs.items():
+                module.forward = _replayer(module, outputs)
+                stack.callback(module.__dict__.pop, 'forward')
+            yield
+
+    def one_pass(self):
+        """Record in the first pass over an input, replay in the others."""
+        return self.record() if self.outputs is None else self.replay()
+
+
+def _replayer(module: nn.Module, outputs: List[Any]):
+    queue = iter(outputs)
+    compute = module.forward
+
+    def forward(*args, **kwargs):
+        # a host that slides over an image calls it again for other inputs
+        for output in queue:
+            return output
+        return compute(*args, **kwargs)
+
+    return forward

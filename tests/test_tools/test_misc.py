@@ -1,0 +1,140 @@
+"""tools/misc/print_config.py and tools/model_converters/publish_model.py."""
+import hashlib
+import os
+import os.path as osp
+import runpy
+import sys
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import MessageHub
+
+from mmfeatjnd.apis.console import UsageError, atomic_path
+
+TOOLS = osp.abspath(osp.join(osp.dirname(__file__), '../../tools'))
+
+
+def run_tool(name, *argv):
+    path = osp.join(TOOLS, name)
+    old, sys.argv = sys.argv, [path, *map(str, argv)]
+    try:
+        runpy.run_path(path, run_name='__main__')
+    finally:
+        sys.argv = old
+
+
+# ------------------------------------------------------------- print_config
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / 'base.py').write_text("a = dict(b=1, c='x')\nd = 2\n")
+    (tmp_path / 'child.py').write_text("_base_ = 'base.py'\nd = [3, 4]\n")
+    return tmp_path / 'child.py'
+
+
+def test_print_config(config, capsys):
+    run_tool('misc/print_config.py', config, '--cfg-options', 'a.b=5')
+    values = {}
+    exec(capsys.readouterr().out, values)  # the output is a config
+    assert values['a'] == dict(b=5, c='x') and values['d'] == [3, 4]
+
+
+def test_print_config_saves(config, tmp_path):
+    path = tmp_path / 'new/whole.py'
+    run_tool('misc/print_config.py', config, '--save-path', path)
+    assert Config.fromfile(path).to_dict() == dict(
+        a=dict(b=1, c='x'), d=[3, 4])
+    assert os.listdir(path.parent) == ['whole.py']
+
+
+def test_print_config_refuses(config, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_tool('misc/print_config.py', config, '--save-path', 'a.txt')
+    assert '--save-path must end with' in capsys.readouterr().err
+    with pytest.raises(SystemExit, match='does not exist'):
+        run_tool('misc/print_config.py', tmp_path / 'no.py')
+
+
+# ------------------------------------------------------------ publish_model
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint as MMEngine writes it during training."""
+    hub = MessageHub.get_instance('test_publish')
+    hub.update_scalar('train/loss', 0.5)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.randn(4, 2)).sum().backward()
+    optimizer.step()
+    weights = net.state_dict()
+    weights['view'] = torch.zeros(10000)[:2]
+    torch.save(
+        dict(
+            meta=dict(
+                epoch=np.int64(3),
+                cfg='model = dict()',
+                dataset_meta=dict(
+                    classes=('a', 'b'), palette=np.array([[1, 2, 3]]))),
+            state_dict=weights,
+            ema_state_dict=OrderedDict(),
+            optimizer=optimizer.state_dict(),
+            message_hub=hub.state_dict(),
+            param_schedulers=[]), tmp_path / 'epoch_3.pth')
+    return tmp_path / 'epoch_3.pth', weights
+
+
+def test_publish_model(checkpoint, tmp_path, capsys):
+    source, weights = checkpoint
+    run_tool('model_converters/publish_model.py', source,
+             tmp_path / 'out/net.pth')
+    path = capsys.readouterr().out.strip().splitlines()[-1]
+    name = osp.basename(path)
+    digest = hashlib.sha256(open(path, 'rb').read()).hexdigest()
+    assert os.listdir(tmp_path / 'out') == [f'net-{digest[:8]}.pth'] == [name]
+
+    result = torch.load(path, weights_only=True)
+    assert set(result) == {'meta', 'state_dict'}
+    assert result['meta'] == dict(
+        epoch=3,
+        cfg='model = dict()',
+        dataset_meta=dict(classes=('a', 'b'), palette=[[1, 2, 3]]))
+    assert list(result['state_dict']) == list(weights)
+    for key, value in weights.items():
+        assert torch.equal(result['state_dict'][key], value)
+    # the version of BatchNorm's state, which decides how it is loaded
+    assert result['state_dict']._metadata['1']['version'] == 2
+    assert os.path.getsize(path) < 10000  # not the storage behind the view
+
+
+def test_publish_model_is_reproducible(checkpoint, tmp_path, capsys):
+    source, _ = checkpoint
+    for out in ('a', 'b.pth'):
+        run_tool('model_converters/publish_model.py', source, tmp_path / out)
+    a, b = capsys.readouterr().out.split()
+    assert a[-12:] == b[-12:] and osp.basename(b).startswith('b-')
+
+
+def test_publish_model_refuses(tmp_path):
+    with pytest.raises(SystemExit, match='does not exist'):
+        run_tool('model_converters/publish_model.py', tmp_path / 'no.pth', 'o')
+    torch.save(dict(state_dict={}, meta={}), tmp_path / 'empty.pth')
+    with pytest.raises(SystemExit, match='no weights'):
+        run_tool('model_converters/publish_model.py', tmp_path / 'empty.pth',
+                 tmp_path / 'out')
+    assert os.listdir(tmp_path) == ['empty.pth']
+
+
+# -------------------------------------------------------------- atomic_path
+def test_atomic_path_leaves_nothing_half_written(tmp_path):
+    target = tmp_path / 'a.json'
+    target.write_text('old')
+    with pytest.raises(UsageError):
+        with atomic_path(str(target)) as path:
+            open(path, 'w').write('ha')
+            raise UsageError('stop')
+    assert target.read_text() == 'old' and os.listdir(tmp_path) == ['a.json']
+    with atomic_path(str(target)) as path:
+        assert path.endswith('.json')
+        open(path, 'w').write('new')
+    assert target.read_text() == 'new' and os.listdir(tmp_path) == ['a.json']

@@ -1,0 +1,520 @@
+"""tools/train.py and tools/test.py against the hosts' own, and end to end."""
+import argparse
+import functools
+import glob
+import http.server
+import importlib.util
+import json
+import os
+import os.path as osp
+import pickle
+import runpy
+import socket
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+from PIL import Image
+
+import mmfeatjnd  # noqa: F401
+from mmfeatjnd.apis import checkpoints, cli, console, launch
+
+ROOT = osp.abspath(osp.join(osp.dirname(__file__), '../..'))
+STOCK = dict(
+    mmdet='faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    mmpretrain='resnet/resnet18_8xb16_cifar10.py',
+    mmseg='pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py')
+
+
+def mim(host, path):
+    spec = importlib.util.find_spec(host)
+    if spec is None:
+        pytest.skip(f'{host} is not installed')
+    return osp.join(spec.submodule_search_locations[0], '.mim', path)
+
+
+def stock(host):
+    return mim(host, f'configs/{STOCK[host]}')
+
+
+def train_cfg(host, *flags):
+    args = cli.parse_train_args([stock(host), *flags])
+    return cli.merge_train_args(cli.load_config(args.config), args)
+
+
+def run_tool_here(name, *argv):
+    """Run a tool in this process, for its exit message."""
+    path = osp.join(ROOT, 'tools', name)
+    old, sys.argv = sys.argv, [path, *argv]
+    try:
+        runpy.run_path(path, run_name='__main__')
+    finally:
+        sys.argv = old
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(autouse=True)
+def _restore_environment():
+    # the parsers set LOCAL_RANK
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+# --------------------------------------------------------- the hosts' tools
+class Captured(Exception):
+    pass
+
+
+def host_cfg(monkeypatch, host, tool, argv):
+    """Return the config that a host's own tool gives to the Runner."""
+
+    def capture(cls, cfg):
+        raise Captured(cfg)
+
+    monkeypatch.setattr(Runner, 'from_cfg', classmethod(capture))
+    path = mim(host, f'tools/{tool}.py')
+    monkeypatch.setattr(sys, 'argv', [path, stock(host), *argv])
+    with pytest.raises(Captured) as captured:
+        runpy.run_path(path, run_name='__main__')
+    return captured.value.args[0]
+
+
+@pytest.mark.parametrize('host, argv', [
+    ('mmdet', []),
+    ('mmdet', ['--auto-scale-lr', '--work-dir', 'a', '--resume', 'x.pth']),
+    ('mmdet', ['--work-dir', 'a', '--cfg-options', 'work_dir=b']),
+    ('mmpretrain', []),
+    ('mmpretrain', ['--no-validate', '--auto-scale-lr', '--no-pin-memory',
+                    '--no-persistent-workers', '--resume', 'x.pth']),
+    ('mmpretrain', ['--work-dir', 'a', '--cfg-options', 'work_dir=b']),
+    ('mmseg', []),
+    ('mmseg', ['--work-dir', 'a', '--cfg-options', 'model.neck=None']),
+])  # yapf: disable
+def test_train_merges_like_the_host(monkeypatch, tmp_path, host, argv):
+    monkeypatch.chdir(tmp_path)
+    theirs = host_cfg(monkeypatch, host, 'train', argv)
+    ours = train_cfg(host, *argv)
+    assert ours.to_dict() == theirs.to_dict()
+
+
+@pytest.mark.parametrize('host, argv', [
+    ('mmdet', ['--work-dir', 'a', '--out', 'p.pkl']),
+    ('mmdet', ['--show', '--wait-time', '0.5', '--show-dir', 'd', '--tta']),
+    ('mmpretrain', ['--no-pin-memory', '--amp', '--out', 'p.pkl']),
+    ('mmpretrain', ['--show-dir', 'd', '--interval', '3', '--tta']),
+    ('mmseg', ['--out', 'preds', '--show-dir', 'd']),
+    ('mmseg', ['--show', '--wait-time', '0.5', '--tta']),
+])  # yapf: disable
+def test_test_merges_like_the_host(monkeypatch, tmp_path, host, argv):
+    monkeypatch.chdir(tmp_path)
+    argv = ['epoch.pth', *argv]
+    theirs = host_cfg(monkeypatch, host, 'test', argv).to_dict()
+    args = cli.parse_test_args([stock(host), *argv])
+    ours = cli.merge_test_args(cli.load_config(args.config), args).to_dict()
+    for cfg in (ours, theirs):
+        cfg.pop('tta_model', None)  # mmseg's tool also writes into this one
+    assert ours == theirs
+
+
+def test_tta_keeps_the_models_own_preprocessor(tmp_path):
+    args = cli.parse_test_args([
+        stock('mmseg'), 'epoch.pth', '--tta', '--cfg-options',
+        'model.data_preprocessor.size="(64,64)"'
+    ])
+    cfg = cli.merge_test_args(cli.load_config(args.config), args)
+    assert cfg.model.type == 'SegTTAModel'
+    assert cfg.model.module.data_preprocessor.size == (64, 64)
+    # what BaseTTAModel gives to the model in place of the top-level one
+    assert cfg.model.data_preprocessor.size == (64, 64)
+
+
+# -------------------------------------------------------------- train flags
+def test_local_rank_has_two_spellings(monkeypatch):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    assert cli.parse_train_args(['c.py', '--local-rank', '3']).local_rank == 3
+    assert os.environ['LOCAL_RANK'] == '3'
+    assert cli.parse_test_args(['c', 'd', '--local_rank=2']).local_rank == 2
+    assert os.environ['LOCAL_RANK'] == '3'  # the launcher's word counts
+
+
+def test_resume_takes_a_path_or_none():
+    assert cli.parse_train_args(['c.py']).resume is None
+    assert cli.parse_train_args(['c.py', '--resume']).resume == 'auto'
+    assert cli.parse_train_args(['c.py', '--resume', 'a']).resume == 'a'
+
+
+def test_out_item_needs_out(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse_test_args(['c.py', 'd.pth', '--out-item', 'metrics'])
+    assert 'give --out as well' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('host', STOCK)
+def test_amp_on_the_device_there_is(host):
+    wrapper = train_cfg(host, '--amp').optim_wrapper
+    if torch.cuda.is_available():
+        assert wrapper.type == 'AmpOptimWrapper'
+        assert wrapper.loss_scale == 'dynamic'
+    else:
+        assert wrapper.type == 'mmfeatjnd.CPUAmpOptimWrapper'
+        assert 'loss_scale' not in wrapper
+
+
+def test_amp_leaves_other_wrappers_alone():
+    with pytest.raises(console.UsageError, match='of type ApexOptimWrapper'):
+        train_cfg('mmdet', '--amp', '--cfg-options',
+                  'optim_wrapper.type=ApexOptimWrapper')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='the CPU is meant')
+def test_amp_config_runs_on_the_cpu():
+    wrapper = ConfigDict(type='AmpOptimWrapper', loss_scale=512., dtype='fp16')
+    cfg = Config(dict(optim_wrapper=wrapper))
+    cli.enable_amp(cfg)
+    assert cfg.optim_wrapper == dict(type='mmfeatjnd.CPUAmpOptimWrapper')
+
+
+def test_auto_scale_lr_needs_a_base():
+    with pytest.raises(console.UsageError, match='base_batch_size'):
+        train_cfg('mmseg', '--auto-scale-lr')
+
+
+def test_no_workers_no_persistent_workers():
+    option = 'train_dataloader.num_workers=0'
+    for host in STOCK:
+        cfg = train_cfg(host, '--cfg-options', option)
+        assert cfg.train_dataloader.persistent_workers is False
+        assert cfg.val_dataloader.persistent_workers is True
+
+
+def test_resume_without_a_run_keeps_load_from(tmp_path):
+    flags = [
+        '--work-dir', str(tmp_path), '--resume', '--cfg-options',
+        'load_from=host.pth'
+    ]
+    for host in STOCK:
+        cfg = train_cfg(host, *flags)
+        assert (cfg.resume, cfg.load_from) == (False, 'host.pth')
+    (tmp_path / 'last_checkpoint').write_text('iter_4.pth')
+    for host in STOCK:  # in MMPretrain, options come after the other flags
+        cfg = train_cfg(host, *flags)
+        assert (cfg.resume, cfg.load_from) == (True, None)
+
+
+def test_replace_sync_bn():
+    model = train_cfg('mmseg').model
+    assert launch.replace_sync_bn(model) == 3  # backbone and two heads
+    assert model.backbone.norm_cfg.type == 'BN'
+    assert launch.replace_sync_bn(model) == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='the CPU is meant')
+@pytest.mark.parametrize('launcher, names', [
+    ('pytorch', ['RANK', 'WORLD_SIZE', 'LOCAL_RANK']),
+    ('slurm', ['SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID']),
+    ('mpi', ['OMPI_COMM_WORLD_' + n for n in ('RANK', 'SIZE', 'LOCAL_RANK')]),
+])
+def test_launchers_without_an_accelerator(monkeypatch, launcher, names):
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in zip(names, '010'):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
+    monkeypatch.setenv('MASTER_PORT', str(free_port()))
+    cfg = train_cfg('mmseg', '--launcher', launcher, '--cfg-options',
+                    'find_unused_parameters=True')
+    with launch.distributed(cfg):
+        assert torch.distributed.get_backend() == 'gloo'
+        assert torch.distributed.get_world_size() == 1
+    assert not torch.distributed.is_initialized()
+    assert cfg.env_cfg.dist_cfg.backend == 'gloo'
+    wrapper = cfg.model_wrapper_cfg
+    assert wrapper.device_ids is None and wrapper.find_unused_parameters
+    assert cfg.model.decode_head.norm_cfg.type == 'BN'
+    assert os.environ['LOCAL_RANK'] == '0'
+
+
+# --------------------------------------------------------------- test flags
+@pytest.mark.parametrize('host, out, flags', [
+    ('mmdet', 'p.json', []),
+    ('mmpretrain', 'p.json', ['--out-item', 'pred']),
+    ('mmseg', 'p.txt', ['--out-item', 'metrics']),
+])
+def test_out_suffix(host, out, flags):
+    args = cli.parse_test_args([stock(host), 'c.pth', '--out', out, *flags])
+    with pytest.raises(console.UsageError, match=out):
+        cli.merge_test_args(cli.load_config(args.config), args)
+
+
+def test_show_needs_the_hook():
+    args = argparse.Namespace(show=True, show_dir=None, wait_time=2)
+    with pytest.raises(console.UsageError, match='visualization hook'):
+        cli.enable_visualization(Config(dict(default_hooks={})), args)
+
+
+def test_tta_without_a_default():
+    cfg = Config(dict(default_scope='mmseg', tta_model=dict(type='x')))
+    with pytest.raises(console.UsageError, match='add tta_pipeline to'):
+        cli.enable_tta(cfg)
+
+
+def test_missing_files_are_told_before_anything_is_built(tmp_path):
+    config = stock('mmpretrain')
+    missing = str(tmp_path / 'epoch_9.pth')
+    work_dir = tmp_path / 'work'
+    for argv in ([config, missing], [config, 'none']):
+        with pytest.raises(SystemExit, match='cannot read the checkpoint'):
+            run_tool_here('test.py', *argv, '--work-dir', str(work_dir))
+    with pytest.raises(SystemExit, match='load_from=/path/to/epoch_9.pth'):
+        run_tool_here('train.py', config, '--work-dir', str(work_dir),
+                      '--cfg-options', f'load_from={missing}')
+    with pytest.raises(SystemExit, match="config 'no.py' does not exist"):
+        run_tool_here('train.py', 'no.py')
+    with pytest.raises(SystemExit, match='RANK in the environment'):
+        run_tool_here('train.py', config, '--launcher', 'pytorch')
+    assert not work_dir.exists()
+
+
+# -------------------------------------------------------------- checkpoints
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A web server of a folder, and an empty cache of downloads."""
+    folder = tmp_path / 'served'
+    folder.mkdir()
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    handler.log_message = lambda *args: None
+    web = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    thread = threading.Thread(target=web.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    web.folder, web.url = folder, f'http://127.0.0.1:{web.server_port}'
+    yield web
+    web.shutdown()
+    web.server_close()
+    thread.join()
+
+
+def test_checkpoint_of_a_url(server):
+    weights = {'module.backbone.w': torch.ones(2), 'head.w': torch.ones(1)}
+    torch.save(dict(state_dict=weights), server.folder / 'net-1234.pth')
+    cfg = Config(dict(load_from=f'{server.url}/net-1234.pth'))
+    names = {'backbone.w', 'head.w'}
+    assert checkpoints.ensure_checkpoint(cfg) == names
+    (server.folder / 'net-1234.pth').unlink()
+    assert checkpoints.ensure_checkpoint(cfg) == names  # from the cache
+
+
+def test_checkpoint_that_cannot_be_had(server):
+    url = f'{server.url}/sub/gone-5678.pth?x=1'
+    with pytest.raises(console.UsageError) as error:
+        checkpoints.ensure_checkpoint(Config(dict(load_from=url)))
+    message = str(error.value)
+    assert url in message and 'HTTPError' in message and '404' in message
+    assert '--cfg-options load_from=/path/to/gone-5678.pth' in message
+    assert 'damaged' not in message
+
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(console.UsageError, match='URLError'):
+        checkpoints.ensure_checkpoint(Config(dict(load_from=url)))
+
+
+def test_damaged_download(server):
+    (server.folder / 'net.pth').write_bytes(b'<html>moved</html>')
+    cfg = Config(dict(load_from=f'{server.url}/net.pth'))
+    with pytest.raises(console.UsageError, match='damaged: delete it'):
+        checkpoints.ensure_checkpoint(cfg)
+
+
+def test_nothing_to_load():
+    assert checkpoints.ensure_checkpoint(Config(dict(load_from=None))) is None
+    cfg = train_cfg('mmdet')
+    assert checkpoints.drop_pretrained(cfg, None) == []
+    assert cfg.model.backbone.init_cfg.type == 'Pretrained'
+
+
+def test_drop_pretrained_of_stock_configs():
+    names = {'backbone.conv1.weight', 'rpn_head.conv.weight'}
+    cfg = train_cfg('mmdet')
+    assert checkpoints.drop_pretrained(cfg,
+                                       names) == ['model.backbone.init_cfg']
+    assert 'init_cfg' not in cfg.model.backbone
+    cfg = train_cfg('mmseg')
+    assert checkpoints.drop_pretrained(cfg, names) == ['model.pretrained']
+    assert cfg.model.pretrained is None
+
+
+def test_drop_pretrained_only_where_the_checkpoint_has_weights():
+    pretrained = dict(type='Pretrained', checkpoint='torchvision://resnet50')
+    kaiming = dict(type='Kaiming', layer='Conv2d')
+    cfg = Config(
+        dict(
+            model=dict(
+                init_cfg=dict(pretrained),
+                backbone=dict(
+                    type='X',
+                    init_cfg=[dict(kaiming), dict(pretrained)],
+                    pretrained=True),
+                neck=dict(
+                    neck=[dict(init_cfg=dict(kaiming))],
+                    estimator=dict(init_cfg=dict(pretrained))),
+                heads=[dict(init_cfg=dict(pretrained))])))
+    names = {'backbone.conv1.weight', 'neck.neck.0.w', 'heads.0.fc.weight'}
+    assert checkpoints.drop_pretrained(cfg, names) == [
+        'model.init_cfg', 'model.backbone.init_cfg', 'model.heads.0.init_cfg'
+    ]
+    model = cfg.model
+    assert model.backbone == dict(
+        type='X', init_cfg=[kaiming], pretrained=True)
+    assert model.neck.neck[0].init_cfg == kaiming
+    # the host's checkpoint does not hold the estimator
+    assert model.neck.estimator.init_cfg == pretrained
+    # a checkpoint of an estimator alone does not hold the host
+    cfg = Config(dict(model=dict(init_cfg=pretrained, backbone=dict())))
+    assert not checkpoints.drop_pretrained(cfg, {'neck.estimator.w'})
+
+
+# --------------------------------------------------------------- end to end
+CONFIG = """
+_base_ = 'mmpretrain::_base_/default_runtime.py'
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='ResNet_CIFAR', depth=18, stem_channels=8,
+                  base_channels=8, style='pytorch'),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=64,
+              loss=dict(type='CrossEntropyLoss')))
+data_preprocessor = dict(num_classes=2, mean=[127.5] * 3, std=[64.0] * 3)
+pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+train_dataloader = dict(
+    batch_size=8, num_workers=0, persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='CustomDataset', data_root={train!r},
+                 pipeline=pipeline))
+val_dataloader = dict(
+    batch_size=2, num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='CustomDataset', data_root={test!r},
+                 pipeline=pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='Accuracy', topk=(1, ))
+test_evaluator = val_evaluator
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=2)
+val_cfg = dict()
+test_cfg = dict()
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
+param_scheduler = []
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=2))
+randomness = dict(seed=0)
+"""
+
+
+def make_images(root, count, seed):
+    rng = np.random.default_rng(seed)
+    for label in ('a', 'b'):
+        folder = root / label
+        folder.mkdir(parents=True)
+        for i in range(count):
+            image = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(image).save(folder / f'{i}.png')
+    return str(root)
+
+
+def run_tool(command, cwd, **env):
+    env = {
+        **os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': ROOT,
+        'CUDA_VISIBLE_DEVICES': '',
+        'PATH': osp.dirname(sys.executable) + os.pathsep + os.environ['PATH'],
+        **env
+    }
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
+        env.pop(name, None)
+    done = subprocess.run(
+        command, cwd=cwd, env=env, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A folder with a config and a model trained by tools/train.py."""
+    pytest.importorskip('mmpretrain')
+    folder = tmp_path_factory.mktemp('tools')
+    config = CONFIG.format(
+        train=make_images(folder / 'train', 8, 0),
+        test=make_images(folder / 'test', 3, 1))  # 6 in 3 or 2 x 2 batches
+    (folder / 'small.py').write_text(config)
+    run_tool([
+        sys.executable, f'{ROOT}/tools/train.py', 'small.py', '--amp',
+        '--no-pin-memory'
+    ], folder)
+    return folder
+
+
+def test_train_writes_to_the_default_work_dir(trained):
+    work_dir = trained / 'work_dirs/small'
+    assert (work_dir / 'last_checkpoint').read_text().endswith('iter_2.pth')
+    log, = glob.glob(f'{work_dir}/*/vis_data/scalars.json')
+    rows = [json.loads(line) for line in open(log)]
+    assert 'accuracy/top1' in rows[-1]
+    saved = Config.fromfile(work_dir / 'small.py')
+    expected = 'mmfeatjnd.CPUAmpOptimWrapper'
+    assert saved.optim_wrapper.type == expected
+    assert saved.train_dataloader.persistent_workers is False
+
+
+def test_test_alone_and_in_two_processes(trained):
+    checkpoint = 'work_dirs/small/iter_2.pth'
+    run_tool([
+        sys.executable, f'{ROOT}/tools/test.py', 'small.py', checkpoint,
+        '--work-dir', 'alone', '--out', 'out/pred.pkl'
+    ], trained)
+    with open(trained / 'out/pred.pkl', 'rb') as file:
+        predictions = pickle.load(file)
+    assert len(predictions) == 6
+    assert os.listdir(trained / 'out') == ['pred.pkl']  # no partial file
+    right = sum(
+        int(p['pred_label']) == int(p['gt_label']) for p in predictions)
+    result, = glob.glob(f'{trained}/alone/*/*.json')
+    metrics = json.load(open(result))
+    assert metrics['accuracy/top1'] == pytest.approx(right / 6 * 100)
+
+    output = run_tool([
+        'bash', f'{ROOT}/tools/dist_test.sh', 'small.py', checkpoint, '2',
+        '--out', 'out/metrics.json', '--out-item', 'metrics', '--work-dir',
+        'two'
+    ], trained, PORT=str(free_port()))  # yapf: disable
+    assert 'Distributed launcher: pytorch' in output
+    assert 'destroy_process_group() was not called' not in output
+    shared = json.load(open(trained / 'out/metrics.json'))
+    assert shared['accuracy/top1'] == metrics['accuracy/top1']
+    saved = Config.fromfile(trained / 'two/small.py')
+    assert saved.launcher == 'pytorch'
+    assert saved.env_cfg.dist_cfg.backend == 'gloo'
+
+
+def test_flip_tta_runs(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    args = cli.parse_test_args([
+        'small.py', 'work_dirs/small/iter_2.pth', '--tta', '--work-dir', 'tta'
+    ])
+    cfg = cli.merge_test_args(cli.load_config(args.config), args)
+    runner = launch.build_runner(cfg)
+    module = runner.model.module
+    assert type(runner.model).__name__ == 'AverageClsScoreTTA'
+    assert module.data_preprocessor.mean.flatten().tolist() == [127.5] * 3
+    assert 0 <= launch.run_test(runner, args)['accuracy/top1'] <= 100
