@@ -37,6 +37,11 @@ def image_keys(ids: Sequence[Union[int, str]],
     return torch.tensor(keys, dtype=torch.int64, device=device)
 
 
+def _wrap(x: int) -> int:
+    """Modulo 2^64, as signed 64 bit: what a tensor's arithmetic does."""
+    return (x + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 def _shift(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)  # logical, not arithmetic
 
@@ -49,13 +54,13 @@ def _mix(x: Tensor) -> Tensor:
 
 def _hash(keys: Tensor, numel: int, stream: int) -> Tensor:
     counter = torch.arange(1, numel + 1, device=keys.device) * _GOLDEN
-    keys = _mix(keys + (2 * stream + 1) * _GOLDEN)
+    keys = _mix(keys + _wrap((2 * stream + 1) * _GOLDEN))
     return _mix(keys[:, None] + counter[None])  # (B, numel)
 
 
 def _unit(bits: Tensor) -> Tensor:
-    """24 bits to the open interval (0, 1)."""
-    return (bits.float() + 0.5) * 2.0**-24
+    """23 bits to the open interval (0, 1), without rounding in float32."""
+    return (bits.float() + 0.5) * 2.0**-23
 
 
 def uniform_noise(keys: Tensor, shape: Sequence[int],
@@ -71,8 +76,8 @@ def uniform_noise(keys: Tensor, shape: Sequence[int],
     Returns:
         Tensor: (B, *shape), float32, on the device of ``keys``.
     """
-    bits = _shift(_hash(keys, math.prod(shape), stream), 40)
-    return (2 * _unit(bits) - 1).view(-1, *shape)
+    bits = _shift(_hash(keys, math.prod(shape), stream), 41)
+    return (2 * _unit(bits) - 1).view(len(keys), *shape)
 
 
 def gaussian_noise(keys: Tensor, shape: Sequence[int],
@@ -88,9 +93,9 @@ def gaussian_noise(keys: Tensor, shape: Sequence[int],
         Tensor: (B, *shape), float32, on the device of ``keys``.
     """
     bits = _hash(keys, math.prod(shape), stream)
-    radius = (-2 * _unit(_shift(bits, 40)).log()).sqrt()
-    angle = 2 * math.pi * _unit(bits & 0xFFFFFF)
-    return (radius * angle.cos()).view(-1, *shape)
+    radius = (-2 * _unit(_shift(bits, 41)).log()).sqrt()
+    angle = 2 * math.pi * _unit(bits & 0x7FFFFF)
+    return (radius * angle.cos()).view(len(keys), *shape)
 
 
 def random_permutation(keys: Tensor, n: int, stream: int = 0) -> Tensor:
