@@ -268,6 +268,7 @@ def find_gpu():
     """True if an NVIDIA GPU is visible, told without any library."""
     return bool(
         glob.glob('/proc/driver/nvidia/gpus/*') or
+        glob.glob('/dev/nvidia[0-9]*') or
         (os.path.exists('/dev/dxg') and shutil.which('nvidia-smi')))
 
 

@@ -8,7 +8,7 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
 ]
 channels = 64
-max_epochs = 14
+max_epochs = 8
 model = dict(
     backbone=dict(
         depth=18, frozen_stages=-1, norm_eval=False, init_cfg=None),

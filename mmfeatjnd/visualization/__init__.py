@@ -1,0 +1,3 @@
+from .tolerance import ToleranceRecorder
+
+__all__ = ['ToleranceRecorder']

@@ -1,0 +1,167 @@
+"""See FeatJND work on made-up images, in minutes and without a download.
+
+Makes a set of textured shapes, trains a small Mask R-CNN on it, trains the
+estimator of its feature JND, and tests the host clean, with FeatJND and with
+Gaussian noise of equal strength. A second run skips what is done.
+"""
+import argparse
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmfeatjnd.apis import measure_curve
+from mmfeatjnd.compat import (check_environment,
+                              register_trusted_checkpoint_loader)
+from mmfeatjnd.datasets import generate_shapes
+from mmfeatjnd.evaluation import cost_ratios, plot, to_markdown
+from mmfeatjnd.models import Perturbation, find_neck
+from mmfeatjnd.visualization import ToleranceRecorder
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'demo'
+STRENGTHS = (0.5, 1.0, 1.5)
+METRIC = 'coco/segm_mAP'
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/demo'),
+        help='folder for data, checkpoints and results')
+    return parser.parse_args()
+
+
+def load_config(name: str, data: Path, work_dir: Path) -> Config:
+    cfg = Config.fromfile(CONFIGS / name)
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(loader):
+            cfg[loader].dataset.data_root = f'{data}/'
+    for evaluator in ('val_evaluator', 'test_evaluator'):
+        if cfg.get(evaluator):
+            cfg[evaluator].ann_file = str(data / 'annotations' /
+                                          'instances_val.json')
+    cfg.work_dir = str(work_dir)
+    cfg.log_level = 'WARNING'  # the log file and the bar say the rest
+    cfg.custom_hooks = [dict(type='mmfeatjnd.ProgressHook')]
+    return cfg
+
+
+def train(cfg: Config, title: str) -> str:
+    """Train, or resume, or find that it is done; return the checkpoint."""
+    last = Path(cfg.work_dir) / 'last_checkpoint'
+    done = Path(cfg.work_dir) / 'done'
+    if done.is_file():
+        print(f'{title}: done before, skipped')
+        return last.read_text().strip()
+    print(f'{title}:', flush=True)
+    cfg.resume = last.is_file()
+    if cfg.resume:
+        cfg.load_from = None
+    Runner.from_cfg(cfg).train()
+    done.touch()
+    return last.read_text().strip()
+
+
+def test(cfg: Config, checkpoint: str, out: Path) -> list:
+    """The rows of the tolerance curve, measured once."""
+    file = out / 'curve.json'
+    if file.is_file():
+        print('Test: done before, skipped')
+        return json.loads(file.read_text())
+    print('Test (clean, FeatJND, Gaussian at equal strength):', flush=True)
+    cfg.custom_hooks = []
+    rows = measure_curve(cfg, checkpoint, ('featjnd', 'gaussian'), STRENGTHS)
+    print()
+    plot(rows, out / 'curve.png', METRIC)
+    temporary = file.with_suffix('.tmp')
+    temporary.write_text(json.dumps(rows, indent=1))
+    os.replace(temporary, file)
+    return rows
+
+
+@torch.no_grad()
+def draw_overlays(cfg: Config, checkpoint: str, out: Path,
+                  num_images: int = 4) -> Path:
+    """Predictions clean, with FeatJND and with Gaussian noise, and where the
+    estimator tolerates change."""
+    from mmdet.apis import inference_detector, init_detector
+    from mmdet.registry import VISUALIZERS
+    model = init_detector(cfg, checkpoint, device='cpu')
+    neck = find_neck(model)
+    visualizer = VISUALIZERS.build(cfg.visualizer)
+    visualizer.dataset_meta = model.dataset_meta
+    folder = Path(cfg.test_dataloader.dataset.data_root) / 'val'
+    rows = []
+    for path in sorted(folder.iterdir())[:num_images]:
+        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        image = cv2.resize(image, None, fx=2, fy=2)
+        tiles = []
+        for distortion in (None, 'featjnd', 'gaussian'):
+            operation = None
+            if distortion is not None:
+                operation = Perturbation(distortion, 1.0)
+                operation.start(None, 1)
+            with neck.operating(operation):
+                result = inference_detector(model, str(path)).cpu()
+            pred = result.pred_instances
+            pred.bboxes = pred.bboxes * 2
+            pred.masks = np.stack([
+                cv2.resize(m, image.shape[1::-1])
+                for m in pred.masks.numpy().astype(np.uint8)
+            ]).astype(bool) if len(pred) else np.zeros(
+                (0, *image.shape[:2]), bool)
+            visualizer.add_datasample(
+                path.stem, image, result, draw_gt=False, pred_score_thr=0.5)
+            tiles.append(visualizer.get_image())
+        recorder = ToleranceRecorder()
+        with neck.operating(recorder):
+            inference_detector(model, str(path))
+        heat = recorder.heatmap(image.shape[:2])[0].numpy()
+        tiles.append(visualizer.draw_featmap(
+            torch.from_numpy(heat)[None], image, channel_reduction=None,
+            alpha=0.4))
+        rows.append(np.concatenate(tiles, 1))
+    grid = np.concatenate(rows, 0)
+    header = np.full((34, grid.shape[1], 3), 255, np.uint8)
+    names = ('clean', 'FeatJND, NRMSE 1', 'Gaussian, NRMSE 1', 'tolerance')
+    for i, name in enumerate(names):
+        cv2.putText(header, name, (i * grid.shape[1] // 4 + 8, 24),
+                    cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
+    file = out / 'overlays.png'
+    cv2.imwrite(str(file), np.concatenate([header, grid])[..., ::-1])
+    return file
+
+
+def main():
+    args = parse_args()
+    check_environment()
+    register_trusted_checkpoint_loader()
+    out = args.work_dir
+    out.mkdir(parents=True, exist_ok=True)
+    data = out / 'shapes'
+    generate_shapes(data)
+    host = train(
+        load_config('mask-rcnn_tiny_shapes.py', data, out / 'host'),
+        'Host (Mask R-CNN)')
+    cfg = load_config('featjnd_tiny_shapes.py', data, out / 'featjnd')
+    cfg.load_from = host
+    checkpoint = train(cfg, 'FeatJND estimator')
+    cfg = load_config('featjnd_tiny_shapes.py', data, out / 'test')
+    rows = test(cfg, checkpoint, out)
+    overlays = draw_overlays(cfg, checkpoint, out)
+    print(f'\n{to_markdown(rows, METRIC)}')
+    for strength, ratio in cost_ratios(rows, metric=METRIC).items():
+        print(f'NRMSE {strength:g}: FeatJND costs {max(ratio, 0):.2f} of what '
+              'Gaussian noise costs')
+    print(f'Plot:     {out / "curve.png"}\nOverlays: {overlays}')
+
+
+if __name__ == '__main__':
+    main()
