@@ -98,9 +98,11 @@ def gradient_sensitivity(level: Level) -> Tensor:
     """
     w = to_tokens(level.sensitivity.float())  # (B, T, C)
     mean = w.mean((1, 2), keepdim=True)
-    tiny = torch.finfo(w.dtype).tiny
-    smooth = w.mean(2, keepdim=True) * w.mean(1, keepdim=True) / (mean + tiny)
-    sigma = (smooth + 0.01 * mean + tiny).rsqrt()
+    # in units of the mean: products of squared gradients leave float32's
+    # range. Without any gradient the noise is white.
+    w = w / torch.where(mean > 0, mean, 1.0)
+    smooth = w.mean(2, keepdim=True) * w.mean(1, keepdim=True)
+    sigma = (smooth + 0.01).rsqrt()
     return from_tokens(sigma, level.feature) * gaussian(level)
 
 

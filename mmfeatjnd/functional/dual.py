@@ -23,7 +23,8 @@ def dual_ascent(multiplier: Tensor,
         bounds (tuple): The multiplier stays within. Defaults to (1e-3, 1e4).
 
     Returns:
-        Tensor: The new multiplier, scalar.
+        Tensor: The new multiplier, scalar. The old one where D is NaN.
     """
-    step = (discrepancy / tolerance - 1).clamp(-1, 1)
+    # a NaN, as in a step that mixed precision skips, must not stay
+    step = (discrepancy / tolerance - 1).clamp(-1, 1).nan_to_num(0)
     return (multiplier * (rate * step).exp()).clamp(*bounds)

@@ -15,10 +15,17 @@ def _flat(x: Tensor) -> Tensor:
     return x.float().flatten(1)  # (B, M)
 
 
+def _rms(x: Tensor) -> Tensor:
+    mean = _flat(x).square().mean(1)
+    some = mean > 0
+    # the root's gradient at 0 is infinite, and where() would make it NaN
+    return torch.where(some, mean, 1.0).sqrt() * some
+
+
 def _denominator(feature: Tensor, definition: str) -> Tensor:
-    flat = _flat(feature)
     if definition == 'rms':
-        return flat.square().mean(1).sqrt()
+        return _rms(feature)
+    flat = _flat(feature)
     if definition == 'std':
         return flat.std(1, unbiased=False)
     if definition == 'range':
@@ -43,9 +50,9 @@ def nrmse(delta: Tensor, feature: Tensor, definition: str = 'rms') -> Tensor:
         Tensor: (B,), float32, >= 0. An image whose denominator is 0 counts
         as 0 if its distortion is 0 too, else as infinite.
     """
-    rmse = _flat(delta).square().mean(1).sqrt()
-    ratio = rmse / _denominator(feature, definition)
-    return torch.where(rmse == 0, torch.zeros_like(rmse), ratio)
+    rmse = _rms(delta)
+    denominator = _denominator(feature, definition)
+    return rmse / torch.where(rmse > 0, denominator, 1.0)
 
 
 def scale_to_nrmse(delta: Tensor,
@@ -64,11 +71,9 @@ def scale_to_nrmse(delta: Tensor,
         Tensor: Float32, the shape of ``delta``. A distortion that is zero in
         an image has no direction and stays zero there.
     """
-    rms = _flat(delta).square().mean(1).sqrt()
+    rms = _rms(delta)
     wanted = target * _denominator(feature, definition)
-    tiny = torch.finfo(rms.dtype).tiny
-    scale = torch.where(rms > 0, wanted / rms.clamp_min(tiny),
-                        torch.zeros_like(rms))
+    scale = wanted / torch.where(rms > 0, rms, 1.0) * (rms > 0)
     return delta.float() * scale.view(-1, *[1] * (delta.dim() - 1))
 
 
@@ -92,5 +97,4 @@ def participation_ratio(delta: Tensor) -> Tensor:
     energy = energy / energy.amax(1, keepdim=True).clamp_min(
         torch.finfo(energy.dtype).tiny)
     fourth = energy.square().sum(1)
-    ratio = energy.sum(1).square() / (energy.size(1) * fourth.clamp_min(1e-30))
-    return ratio
+    return energy.sum(1).square() / (energy.size(1) * fourth.clamp_min(1e-30))

@@ -1,0 +1,46 @@
+import math
+
+import pytest
+import torch
+
+from mmfeatjnd.functional import l2_magnitude, log_magnitude
+
+
+def test_l2_is_the_mean_nrmse():
+    feature = torch.ones(2, 3, 2, 2)
+    delta = torch.stack([torch.full((3, 2, 2), 0.5), torch.zeros(3, 2, 2)])
+    assert l2_magnitude(delta, feature).item() == pytest.approx(0.25)
+
+
+def test_log_by_hand():
+    delta = torch.tensor([[[1., -2.], [4., 8.]]])  # (B, N, C)
+    rms = torch.tensor([[[2., 4.]]])
+    expected = (math.log(0.5) + math.log(0.5) + math.log(2) + math.log(2)) / 4
+    assert log_magnitude(delta, rms, 0).item() == pytest.approx(
+        expected, abs=1e-6)
+    floored = sum(math.log(v + 0.1) for v in (0.5, 0.5, 2, 2)) / 4
+    assert log_magnitude(delta, rms, 0.1).item() == pytest.approx(floored)
+
+
+def test_log_has_a_floor():
+    delta = torch.zeros(1, 2, 3, 3, requires_grad=True)
+    value = log_magnitude(delta, torch.ones(1, 2, 1, 1))
+    assert value.item() == pytest.approx(math.log(1e-3))
+    assert torch.isfinite(torch.autograd.grad(value, delta)[0]).all()
+
+
+def test_log_rewards_spread_where_l2_does_not():
+    feature, rms = torch.ones(1, 16, 1), torch.ones(1, 1, 1)
+    even, spike = torch.full((1, 16, 1), 0.25), torch.zeros(1, 16, 1)
+    spike[0, 0] = 1
+    torch.testing.assert_close(
+        l2_magnitude(even, feature), l2_magnitude(spike, feature))
+    assert log_magnitude(even, rms) > log_magnitude(spike, rms) + 1
+
+
+def test_dead_channels_are_left_out_of_log():
+    delta = torch.rand(2, 4, 3, 3)
+    rms = torch.tensor([1., 0., 2., 0.]).view(1, 4, 1, 1)
+    torch.testing.assert_close(
+        log_magnitude(delta, rms), log_magnitude(delta[:, ::2], rms[:, ::2]))
+    assert log_magnitude(delta, torch.zeros_like(rms)) == 0

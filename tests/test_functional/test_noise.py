@@ -1,0 +1,149 @@
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from mmfeatjnd.functional import (gaussian_noise, image_keys,
+                                  random_permutation, uniform_noise)
+
+NOISES = [gaussian_noise, uniform_noise]
+# of the strength of training, and of a permutation: far beyond any level
+STREAMS = [0, 1, 4, 1 << 20, (1 << 20) + 3, 1 << 21]
+
+
+def _moments(x):
+    z = (x - x.mean()) / x.std()
+    return x.mean().item(), x.var().item(), z.pow(4).mean().item()
+
+
+@pytest.mark.parametrize('stream', STREAMS)
+def test_gaussian_noise_is_standard_normal(stream):
+    n = 200000
+    x = gaussian_noise(image_keys(['a']), (n, ), stream)[0].double()
+    mean, var, kurtosis = _moments(x)
+    assert abs(mean) < 4 / math.sqrt(n)
+    assert abs(var - 1) < 4 * math.sqrt(2 / n)
+    assert abs(kurtosis - 3) < 4 * math.sqrt(24 / n)
+    assert stats.kstest(x.numpy(), 'norm').pvalue > 1e-3
+    assert torch.isfinite(x).all() and x.abs().max() < 6
+
+
+@pytest.mark.parametrize('stream', STREAMS)
+def test_uniform_noise_is_uniform(stream):
+    n = 200000
+    x = uniform_noise(image_keys(['a']), (n, ), stream)[0].double()
+    mean, var, kurtosis = _moments(x)
+    assert abs(mean) < 4 * math.sqrt(1 / 3 / n)
+    assert abs(var - 1 / 3) < 4 * math.sqrt(4 / 45 / n)
+    assert abs(kurtosis - 9 / 5) < 0.02
+    assert stats.kstest(x.numpy(), 'uniform', (-1, 2)).pvalue > 1e-3
+    assert x.abs().max() < 1
+
+
+def test_unit_numbers_stay_inside_the_open_interval():
+    from mmfeatjnd.functional.noise import _unit
+    ends = _unit(torch.tensor([0, (1 << 23) - 1]))
+    assert 0 < ends[0] and ends[1] < 1
+    assert -1 < 2 * ends[0] - 1 and 2 * ends[1] - 1 < 1
+
+
+@pytest.mark.parametrize('noise', NOISES)
+def test_noises_are_uncorrelated(noise):
+    """Along the elements, between images, seeds and streams."""
+    n = 100000
+    bound = 5 / math.sqrt(n)
+    keys = torch.cat([image_keys([0, 1, 2]), image_keys([0], seed=1)])
+    rows = torch.cat([noise(keys, (n, ), s) for s in (0, 1, 1 << 20)])
+    matrix = torch.corrcoef(rows.double())
+    off = matrix - torch.eye(len(matrix))
+    assert off.abs().max() < bound
+    for lag in (1, 2, 3, 8, 32, 64, 1024):
+        a, b = rows[0, :-lag], rows[0, lag:]
+        assert torch.corrcoef(torch.stack([a, b]))[0, 1].abs() < bound
+
+
+@pytest.mark.parametrize('noise', NOISES)
+@pytest.mark.parametrize('stream', [0, 3])
+def test_noise_belongs_to_the_image(noise, stream):
+    """Not to the batch, the order in it, or the global random state."""
+    ids, shape = ['a', 7, 'c', 8, 9], (3, 4, 5)
+    state = torch.get_rng_state()
+    batch = noise(image_keys(ids), shape, stream)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert batch.shape == (5, *shape) and batch.dtype == torch.float32
+    torch.manual_seed(123)
+    for i, name in enumerate(ids):
+        assert torch.equal(
+            noise(image_keys([name]), shape, stream)[0], batch[i])
+    backwards = noise(image_keys(ids[::-1]), shape, stream)
+    assert torch.equal(backwards.flip(0), batch)
+
+
+def _split_mix(x):
+    """The finalizer of SplitMix64 in plain integers."""
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+    return x ^ x >> 31
+
+
+@pytest.mark.parametrize('stream', STREAMS)
+def test_noise_against_plain_integers(stream):
+    """Published numbers must stay reproducible."""
+    golden = 0x9E3779B97F4A7C15
+    keys = image_keys(['000000000139', 7], seed=3)
+    uniform = uniform_noise(keys, (2, 3), stream).flatten(1)
+    gaussian = gaussian_noise(keys, (2, 3), stream).flatten(1)
+    for row, key in enumerate(keys.tolist()):
+        key = _split_mix((key + (2 * stream + 1) * golden) % 2**64)
+        for i in range(6):
+            bits = _split_mix((key + (i + 1) * golden) % 2**64)
+            first = ((bits >> 41) + 0.5) / 2**23
+            second = (bits % 2**23 + 0.5) / 2**23
+            assert uniform[row, i].item() == 2 * first - 1
+            assert gaussian[row, i].item() == pytest.approx(
+                math.sqrt(-2 * math.log(first)) *
+                math.cos(2 * math.pi * second),
+                abs=1e-5)
+
+
+def test_keys_do_not_change_between_versions():
+    key = image_keys(['000000000139'], seed=3).item()
+    assert key == 5714945760490936245
+
+
+def test_a_batch_of_none():
+    assert gaussian_noise(image_keys([]), (3, 2)).shape == (0, 3, 2)
+    assert uniform_noise(image_keys([0]), (3, 0)).shape == (1, 3, 0)
+
+
+def test_image_keys():
+    keys = image_keys([1, '1', 2, 'x'], seed=0)
+    assert keys.dtype == torch.int64 and keys.shape == (4, )
+    assert keys[0] == keys[1]  # ids are compared as text
+    assert len(set(keys.tolist())) == 3
+    assert not set(keys.tolist()) & set(image_keys([1, 2, 'x'], 1).tolist())
+
+
+@pytest.mark.parametrize('n', [1, 2, 7, 500])
+def test_permutations_are_permutations(n):
+    keys = image_keys(range(4))
+    order = random_permutation(keys, n, 1 << 20)
+    assert order.shape == (4, n) and order.dtype == torch.int64
+    assert torch.equal(order.sort(1).values,
+                       torch.arange(n).expand(4, n))
+    assert torch.equal(random_permutation(keys[2:3], n, 1 << 20)[0], order[2])
+    if n == 500:
+        assert (order != torch.arange(n)).float().mean() > 0.9
+        assert not torch.equal(order[0], order[1])
+        other = random_permutation(keys, n, (1 << 20) + 1)
+        assert not torch.equal(other, order)
+
+
+def test_permutations_are_uniform():
+    """Each of the 3! orders comes up equally often."""
+    order = random_permutation(image_keys(range(6000)), 3)
+    code = order[:, 0] * 3 + order[:, 1]
+    counts = torch.unique(code, return_counts=True)[1]
+    assert len(counts) == 6
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-3
