@@ -69,7 +69,7 @@ class FeatJNDNeck(BaseModule):
                 "host's neck, but none is given. Pass neck=... or use "
                 "split='backbone'.")
         if in_channels is None:
-            in_channels = self._host_channels()
+            in_channels = self._host_channels(neck)
         if isinstance(in_channels, int):
             in_channels = [in_channels]
         self.in_channels = tuple(in_channels)
@@ -80,12 +80,23 @@ class FeatJNDNeck(BaseModule):
         self._register_load_state_dict_pre_hook(self._check_estimator_keys)
 
     # ------------------------------------------------------------ building
-    def _host_channels(self) -> Sequence[int]:
+    def _host_channels(self, cfg) -> Sequence[int]:
         """What the host's neck says about its input or output."""
-        name = {'backbone': 'in_channels', 'neck': 'out_channels'}
-        channels = getattr(self.neck, name.get(self.split, ''), None)
+        name, end = dict(
+            backbone=('in_channels', 0),
+            neck=('out_channels', -1)).get(self.split, (None, 0))
+        neck = self.neck
+        if isinstance(cfg, (list, tuple)):
+            neck, cfg = neck[end], cfg[end]
+
+        def value(key):  # not every neck keeps its arguments
+            return getattr(neck, key, None) or (cfg or {}).get(key)
+
+        channels = value(name) if name else None
         if isinstance(channels, int) and self.split == 'neck':
-            channels = [channels] * getattr(self.neck, 'num_outs', 1)
+            inputs = value('in_channels')
+            outputs = len(inputs) if isinstance(inputs, (list, tuple)) else 1
+            channels = [channels] * (value('num_outs') or outputs)
         if isinstance(channels, int) or (isinstance(channels, (list, tuple))
                                          and channels):
             return channels
