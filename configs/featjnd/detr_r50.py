@@ -1,0 +1,21 @@
+# The split lies before the 1x1 convolution that feeds the transformer.
+_base_ = [
+    'mmdet::detr/detr_r50_8xb2-150e_coco.py',
+    '../_base_/schedules/featjnd_5k.py',
+]
+model = dict(
+    type='mmfeatjnd.FeatJND',
+    host='mmdet.DETR',
+    neck=dict(
+        _delete_=True,
+        type='mmfeatjnd.FeatJNDNeck',
+        neck=_base_.model.neck,
+        estimator=dict(type='mmfeatjnd.ConvEstimator')),
+    objective=_base_.featjnd.objective)
+
+load_from = 'https://mmassets.onedl.ai/mmdetection/v3.0/detr/detr_r50_8xb2-150e_coco/detr_r50_8xb2-150e_coco_20221023_153551-436d03e8.pth'  # noqa: E501
+optim_wrapper = _base_.featjnd.optim_wrapper
+param_scheduler = _base_.featjnd.param_scheduler
+train_cfg = _base_.featjnd.train_cfg
+default_hooks = _base_.featjnd.default_hooks
+log_processor = _base_.featjnd.log_processor

@@ -1,0 +1,20 @@
+_base_ = [
+    'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    '../_base_/schedules/featjnd_5k.py',
+]
+model = dict(
+    type='mmfeatjnd.FeatJND',
+    host='mmdet.FasterRCNN',
+    neck=dict(
+        _delete_=True,
+        type='mmfeatjnd.FeatJNDNeck',
+        neck=_base_.model.neck,
+        estimator=dict(type='mmfeatjnd.ConvEstimator')),
+    objective=_base_.featjnd.objective)
+
+load_from = 'https://mmassets.onedl.ai/mmdetection/v2.0/faster_rcnn/faster_rcnn_r50_fpn_1x_coco/faster_rcnn_r50_fpn_1x_coco_20200130-047c8118.pth'  # noqa: E501
+optim_wrapper = _base_.featjnd.optim_wrapper
+param_scheduler = _base_.featjnd.param_scheduler
+train_cfg = _base_.featjnd.train_cfg
+default_hooks = _base_.featjnd.default_hooks
+log_processor = _base_.featjnd.log_processor

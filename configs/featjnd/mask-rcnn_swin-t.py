@@ -1,0 +1,20 @@
+_base_ = [
+    'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
+    '../_base_/schedules/featjnd_5k.py',
+]
+model = dict(
+    type='mmfeatjnd.FeatJND',
+    host='mmdet.MaskRCNN',
+    neck=dict(
+        _delete_=True,
+        type='mmfeatjnd.FeatJNDNeck',
+        neck=_base_.model.neck,
+        estimator=dict(type='mmfeatjnd.ConvEstimator')),
+    objective=_base_.featjnd.objective)
+
+load_from = 'https://mmassets.onedl.ai/mmdetection/v2.0/swin/mask_rcnn_swin-t-p4-w7_fpn_1x_coco/mask_rcnn_swin-t-p4-w7_fpn_1x_coco_20210902_120937-9d6b7cfa.pth'  # noqa: E501
+optim_wrapper = _base_.featjnd.optim_wrapper
+param_scheduler = _base_.featjnd.param_scheduler
+train_cfg = _base_.featjnd.train_cfg
+default_hooks = _base_.featjnd.default_hooks
+log_processor = _base_.featjnd.log_processor

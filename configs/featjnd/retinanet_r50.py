@@ -1,0 +1,23 @@
+# The stock backbone emits four levels, but RetinaNet's FPN begins at the
+# second: the first changes nothing, so it is not configured.
+_base_ = [
+    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+    '../_base_/schedules/featjnd_5k.py',
+]
+model = dict(
+    type='mmfeatjnd.FeatJND',
+    host='mmdet.RetinaNet',
+    neck=dict(
+        _delete_=True,
+        type='mmfeatjnd.FeatJNDNeck',
+        neck=_base_.model.neck,
+        levels=[1, 2, 3],
+        estimator=dict(type='mmfeatjnd.ConvEstimator')),
+    objective=_base_.featjnd.objective)
+
+load_from = 'https://mmassets.onedl.ai/mmdetection/v2.0/retinanet/retinanet_r50_fpn_1x_coco/retinanet_r50_fpn_1x_coco_20200130-c2398f9e.pth'  # noqa: E501
+optim_wrapper = _base_.featjnd.optim_wrapper
+param_scheduler = _base_.featjnd.param_scheduler
+train_cfg = _base_.featjnd.train_cfg
+default_hooks = _base_.featjnd.default_hooks
+log_processor = _base_.featjnd.log_processor
