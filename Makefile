@@ -4,7 +4,8 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint
+.PHONY: help setup demo test lint bench-featjnd-cifar10 \
+	bench-featjnd-dsb2018 bench-cost bench-report
 
 help:  ## list the commands
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | \
@@ -25,3 +26,15 @@ test: setup  ## lint, then the whole test suite
 
 lint: setup  ## lint only
 	$(PY) -m ruff check .
+
+bench-featjnd-cifar10: setup  ## FeatJND on CIFAR-10 (data/cifar10; hours on a CPU)
+	$(PY) benchmarks/featjnd.py cifar10
+
+bench-featjnd-dsb2018: setup  ## FeatJND on DSB2018 (data/dsb2018; hours on a CPU)
+	$(PY) benchmarks/featjnd.py dsb2018
+
+bench-cost: setup  ## time FeatJND against its hosts
+	$(PY) benchmarks/cost.py
+
+bench-report: setup  ## write docs/benchmarks.md from benchmarks/results
+	$(PY) benchmarks/report.py

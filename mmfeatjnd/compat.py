@@ -259,3 +259,14 @@ def host_library(model: object) -> str | None:
         if package in HOST_LIBRARIES:
             return package
     return None
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of PyTorch and of the host libraries that are installed."""
+    names = {'torch': 'torch', 'torchvision': 'torchvision'}
+    for module in DISTRIBUTIONS:
+        names.update({name: module for name in _installed(module)})
+    return {
+        name: _version(name)
+        for name in names if _version(name) is not None
+    }

@@ -29,8 +29,8 @@ model = dict(
             conv_out_channels=channels,
             num_classes=1)),
     train_cfg=dict(
-        rpn_proposal=dict(nms_pre=1000, max_per_img=500),
-        rcnn=dict(sampler=dict(num=128, pos_fraction=0.5))),
+        rpn_proposal=dict(nms_pre=500, max_per_img=300),
+        rcnn=dict(sampler=dict(num=96, pos_fraction=0.5))),
     test_cfg=dict(
         rpn=dict(nms_pre=1000, max_per_img=500),
         rcnn=dict(max_per_img=400)))

@@ -15,7 +15,8 @@ from .operations import image_ids
 from .splits import Prefix, attached, find_neck
 
 _STRENGTH_STREAM = 1 << 21
-_STEP = 0x9E3779B97F4A7C15 - (1 << 64)
+# Any odd number but that of the noise's streams, which it would shift.
+_STEP = 0xD1B54A32D192ED03 - (1 << 64)
 
 
 class _TrainingPerturbation:
@@ -84,14 +85,15 @@ class FeatJNDMixin:
         return self
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Without gradient; hosts that ask ``self.training`` predict."""
-        training, self.training = self.training, False
+    def _pass(self, training: bool) -> Iterator[None]:
+        """One pass of the host. Some hosts, such as DINO, return from their
+        forward functions what the loss needs only ``if self.training``."""
+        former, self.training = self.training, training
         try:
-            with torch.no_grad():
+            with self._prefix.one_pass() if self._prefix else nullcontext():
                 yield
         finally:
-            self.training = training
+            self.training = former
 
     def forward(self, *args, **kwargs):
         """The host's forward, with the split in reach."""
@@ -109,22 +111,19 @@ class FeatJNDMixin:
         finally:
             self._prefix = None
 
-    def _pass(self):
-        return self._prefix.one_pass() if self._prefix else nullcontext()
-
     def host_forward(self, *args, **kwargs):
         """The host's own ``forward``."""
-        with self._pass():
+        with self._pass(training=False):
             return super().forward(*args, **kwargs)
 
     def host_predict(self, *args, **kwargs):
         """The host's own ``predict``."""
-        with self._pass():
+        with self._pass(training=False):
             return self.predict(*args, **kwargs)
 
     def host_loss(self, *args, **kwargs) -> dict:
         """The host's own ``loss``."""
-        with self._pass():
+        with self._pass(training=True):
             return super().loss(*args, **kwargs)
 
     def loss(self,
@@ -145,7 +144,7 @@ class FeatJNDMixin:
         """
         objective, neck = self.featjnd_objective, self.featjnd_neck
         with self.sharing_prefix():
-            with self._evaluating():
+            with torch.no_grad():
                 reference = objective.discrepancy.reference(
                     self, inputs, data_samples)
             keys = image_keys(
@@ -183,7 +182,7 @@ class FeatJNDMixin:
             return leaves[level] + 0  # what follows may work in place
 
         task = PseudoGroundTruth()
-        with self.sharing_prefix(), self._evaluating():
+        with self.sharing_prefix():
             targets = task.targets(self, inputs, data_samples)
             with torch.enable_grad(), self.featjnd_neck.operating(leaf):
                 loss = total_loss(self.host_loss(inputs, targets))

@@ -4,6 +4,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from .necks.featjnd_neck import FeatJNDNeck, resolve_split
 
@@ -45,6 +46,8 @@ def _apply_to_output(neck: FeatJNDNeck, output: Any, level: int) -> Any:
             item = neck.apply_level(item, level)
             level += 1
         new.append(item)
+    if hasattr(output, '_make'):  # a named tuple
+        return output._make(new)
     return type(output)(new)
 
 
@@ -58,8 +61,14 @@ def attached(host: nn.Module, neck: FeatJNDNeck) -> Iterator[None]:
     if not neck.named_split or neck.attached:
         yield
         return
+    modules = resolve_split(host, neck)
+    if len(modules) > 1 and max(neck.levels) >= len(modules):
+        raise ValueError(
+            f"FeatJNDNeck: split='{neck.split}' is a list of {len(modules)} "
+            f'modules, but levels={list(neck.levels)} and in_channels='
+            f'{list(neck.in_channels)} are configured.')
     with ExitStack() as stack:
-        for level, module in enumerate(resolve_split(host, neck)):
+        for level, module in enumerate(modules):
 
             def hook(module, inputs, output, level=level):
                 return _apply_to_output(neck, output, level)
@@ -92,6 +101,11 @@ def _prefix_candidates(host: nn.Module, neck: FeatJNDNeck) -> List[nn.Module]:
     return list(visit(host, ''))
 
 
+def _copy(output: Any) -> Any:
+    return tree_map(lambda x: x.clone()
+                    if isinstance(x, Tensor) else x, output)
+
+
 class Prefix:
     """Record what runs before the split, and replay it.
 
@@ -99,7 +113,8 @@ class Prefix:
     modules that finish before the operation would first run; ``with
     prefix.replay(): another pass on the same input`` returns them instead of
     computing. The host is frozen, so the results are the same. Functional
-    code between the modules runs again; it is cheap.
+    code between the modules runs again; it is cheap. Outputs are copied both
+    ways, since a host may go on to work on them in place.
 
     Args:
         host (nn.Module): The host model.
@@ -116,17 +131,15 @@ class Prefix:
     def record(self) -> Iterator[None]:
         """Keep the outputs of the part before the split, run untouched."""
         outputs: Dict[nn.Module, List[Any]] = {}
-        done = False
+        seen = set()
 
         def stop(feature: Tensor, level: int, neck: FeatJNDNeck) -> Tensor:
-            nonlocal done
-            done = True
-            # what follows may work in place; the recorded tensor must not
-            return feature.clone()
+            seen.add(level)
+            return feature
 
         def keep(module, inputs, output):
-            if not done:
-                outputs.setdefault(module, []).append(output)
+            if not seen:
+                outputs.setdefault(module, []).append(_copy(output))
 
         with ExitStack() as stack:
             for module in self.candidates:
@@ -136,12 +149,18 @@ class Prefix:
             stack.enter_context(attached(self.host, self.neck))
             stack.enter_context(self.neck.operating(stop))
             yield
-        if not done:
+        if not seen:
             raise RuntimeError(
                 f"FeatJNDNeck: split='{self.neck.split}' was never reached: "
                 f'{type(self.host).__name__} does not run that module, or '
                 'does not pass its features through `neck` (an `extract_feat`'
                 ' of its own). Choose another split point.')
+        if missing := sorted(set(self.neck.levels) - seen):
+            raise RuntimeError(
+                f"FeatJNDNeck: split='{self.neck.split}' does not emit "
+                f'level(s) {missing} of in_channels='
+                f'{list(self.neck.in_channels)}. Set in_channels and levels '
+                'to what it emits.')
         self.outputs = outputs
 
     @contextmanager
@@ -149,8 +168,11 @@ class Prefix:
         """Return the recorded outputs instead of computing them."""
         with ExitStack() as stack:
             for module, outputs in self.outputs.items():
+                if 'forward' in vars(module):  # somebody else's patch
+                    stack.callback(setattr, module, 'forward', module.forward)
+                else:
+                    stack.callback(delattr, module, 'forward')
                 module.forward = _replayer(module, outputs)
-                stack.callback(module.__dict__.pop, 'forward')
             yield
 
     def one_pass(self):
@@ -165,7 +187,7 @@ def _replayer(module: nn.Module, outputs: List[Any]):
     def forward(*args, **kwargs):
         # a host that slides over an image calls it again for other inputs
         for output in queue:
-            return output
+            return _copy(output)
         return compute(*args, **kwargs)
 
     return forward

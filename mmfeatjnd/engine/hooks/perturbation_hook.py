@@ -4,7 +4,7 @@ from typing import List, Optional
 import torch
 from mmengine.dist import collect_results, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 
 from mmfeatjnd.models import Perturbation, find_neck
@@ -55,15 +55,19 @@ class PerturbationHook(Hook):
         neck.operation = self.operation
 
     def _before_iter(self, runner: Runner, data_batch: dict) -> None:
-        samples = data_batch.get('data_samples')
-        sensitivity = None
-        if self.operation.needs_sensitivity:
-            sensitivity = self._sensitivity(runner, data_batch)
-        self.operation.start(samples, len(data_batch['inputs']), sensitivity)
-
-    def _sensitivity(self, runner: Runner, data_batch: dict):
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
+        inputs = data_batch['inputs']
+        samples = data_batch.get('data_samples')
+        if isinstance(model, BaseTTAModel):  # views of batches
+            inputs = inputs[0]
+            samples = samples and samples[0]
+        sensitivity = None
+        if self.operation.needs_sensitivity:
+            sensitivity = self._sensitivity(model, data_batch)
+        self.operation.start(samples, len(inputs), sensitivity)
+
+    def _sensitivity(self, model, data_batch: dict):
         if not hasattr(model, 'sensitivity'):
             raise RuntimeError(
                 "distortion='gradient-sensitivity' needs the model to be "
@@ -71,12 +75,15 @@ class PerturbationHook(Hook):
         data = model.data_preprocessor(data_batch, False)
         return model.sensitivity(data['inputs'], data['data_samples'])
 
-    def _after_iter(self) -> None:
-        measured = self.operation.measured()
-        if not measured:
+    def _after_iter(self, runner: Runner) -> None:
+        neck = find_neck(runner.model)
+        if missing := sorted(set(neck.levels) - self.operation.levels):
             raise RuntimeError(
-                'PerturbationHook: the split was not reached. Choose another '
-                '`split` of FeatJNDNeck.')
+                f"PerturbationHook: split='{neck.split}' was not reached for "
+                f'level(s) {missing} of in_channels={list(neck.in_channels)}.'
+                ' Choose another `split` of FeatJNDNeck, or set `in_channels`'
+                ' and `levels` to what it emits.')
+        measured = self.operation.measured()
         self._rows.append(torch.stack(list(measured.values()), 1))
 
     def _after_epoch(self, runner: Runner, dataloader, metrics) -> None:
@@ -107,13 +114,13 @@ class PerturbationHook(Hook):
         """Name the images of the batch."""
         self._before_iter(runner, data_batch)
 
-    def after_test_iter(self, *args, **kwargs) -> None:
+    def after_test_iter(self, runner, *args, **kwargs) -> None:
         """Keep what was measured."""
-        self._after_iter()
+        self._after_iter(runner)
 
-    def after_val_iter(self, *args, **kwargs) -> None:
+    def after_val_iter(self, runner, *args, **kwargs) -> None:
         """Keep what was measured."""
-        self._after_iter()
+        self._after_iter(runner)
 
     def after_test_epoch(self, runner, metrics=None) -> None:
         """Remove the operation and add the measurements to the metrics."""

@@ -72,6 +72,9 @@ class BaseEstimator(BaseModule):
         self.num_updates += 1
         # the plain average first, then a window of about 100 batches
         momentum = (1 / self.num_updates).clamp_min(0.01)
+        # no element at all (no proposals), or an overflow of half precision
+        # in the host: one such batch must not stay in the statistic
+        square = torch.where(square.isfinite(), square, self.mean_square)
         self.mean_square.lerp_(square, momentum)
 
     def forward(self, feature: Tensor) -> Tensor:
@@ -82,7 +85,7 @@ class BaseEstimator(BaseModule):
 
         Returns:
             Tensor: The same shape, float32: the signed map, or the envelope
-            (> 0).
+            (>= 0, and 0 only in channels that never fired).
 
         Raises:
             ValueError: Another layout or number of channels.
@@ -101,8 +104,10 @@ class BaseEstimator(BaseModule):
         if self.training:
             self._update_statistics(feature)
         rms = self.channel_rms(feature)
-        # a channel that never fires has RMS 0 and gets no distortion
-        out = self.body(feature / rms.clamp_min(1e-6)).float()
+        # A channel that never fired in training has RMS 0: it gets no
+        # distortion, and should it fire now, it must not drown the others.
+        alive = rms > 0
+        out = self.body(feature / torch.where(alive, rms, 1.0) * alive).float()
         if self.mode == 'signed':
             return rms * out
         return rms * (self.log_range *
@@ -116,8 +121,8 @@ class BaseEstimator(BaseModule):
 
         Args:
             jnd_map (Tensor): What :meth:`forward` returned, (B, ...).
-            keys (Tensor, optional): (B,), int64: keys of the noise. Used in
-                envelope mode only. Defaults to None.
+            keys (Tensor, optional): (B,), int64: keys of the noise. Needed
+                in envelope mode only. Defaults to None.
             stream (int): Stream of the noise. Defaults to 0.
 
         Returns:

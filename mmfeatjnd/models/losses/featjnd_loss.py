@@ -1,5 +1,5 @@
 """The JND-aware objective: task discrepancy against magnitude."""
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Dict, List, Optional, Sequence
 
 import torch
 from mmengine.dist import all_reduce
@@ -88,7 +88,7 @@ class FeatJNDLoss(nn.Module):
 
     def forward(self, discrepancy: Tensor, deltas: List[Tensor],
                 features: List[Tensor],
-                channel_rms: List[Tensor]) -> Dict[str, Union[Tensor, float]]:
+                channel_rms: List[Tensor]) -> Dict[str, Tensor]:
         """Weigh the discrepancy of a batch against its magnitude.
 
         Args:

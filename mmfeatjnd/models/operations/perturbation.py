@@ -20,8 +20,6 @@ def image_ids(data_samples: Optional[Sequence], batch_size: int) -> list:
     ids = []
     for i in range(batch_size):
         sample = data_samples[i] if data_samples else None
-        if isinstance(sample, (list, tuple)):  # views of one image under TTA
-            sample = sample[0]
         for name in ('img_id', 'sample_idx', 'img_path'):
             value = sample.get(name, None) if sample is not None else None
             if value is not None:
@@ -60,10 +58,10 @@ class Perturbation:
         if distortion not in DISTORTIONS:
             raise ValueError(f'distortion must be one of '
                              f'{sorted(DISTORTIONS)}, but got {distortion!r}')
-        if not strength > 0:
-            raise ValueError('the strength (NRMSE) must be positive, but got '
-                             f'{strength}. Without a distortion, leave the '
-                             'hook out.')
+        if not 0 < strength < float('inf'):
+            raise ValueError('the strength (NRMSE) must be positive and '
+                             f'finite, but got {strength}. Without a '
+                             'distortion, leave the hook out.')
         if definition not in DEFINITIONS:
             raise ValueError(f'NRMSE definition must be one of {DEFINITIONS}, '
                              f'but got {definition!r}')
@@ -90,6 +88,7 @@ class Perturbation:
         """
         self.keys = image_keys(image_ids(data_samples, batch_size), self.seed)
         self.sensitivity = sensitivity
+        self.levels = set()  # that were distorted
         self._measured: Dict[str, List[Tensor]] = defaultdict(list)
 
     def __call__(self, feature: Tensor, level: int, neck) -> Tensor:
@@ -97,10 +96,10 @@ class Perturbation:
         batch = feature.size(0)
         # a host that views each image several times (patches, windows) runs
         # the split with a multiple of the batch
-        if batch % max(len(self.keys), 1):
+        if not len(self.keys) or batch % len(self.keys):
             raise RuntimeError(
-                f'{len(self.keys)} images, but a batch of {batch} at the '
-                'split.')
+                f'Perturbation: start() named {len(self.keys)} images, but '
+                f"split='{neck.split}' got a batch of {batch}.")
         keys = self.keys.to(feature.device)
         if batch != len(keys):
             keys = keys.repeat(batch // len(keys))
@@ -110,6 +109,7 @@ class Perturbation:
             jnd = estimator.distortion(estimator(feature), keys, level)
         if self.needs_sensitivity:
             sensitivity = self.sensitivity[level]
+        self.levels.add(level)
         delta = self._fn(Level(feature, keys, level, jnd, sensitivity))
         delta = scale_to_nrmse(delta, feature, self.strength, self.definition)
         self._measured['nrmse'].append(

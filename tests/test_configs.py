@@ -1,0 +1,168 @@
+"""Every shipped config loads, builds, and stays true to its host."""
+import os.path as osp
+from glob import glob
+from urllib.parse import urlparse
+
+import pytest
+from mmengine.config import Config
+from mmengine.fileio import load
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.utils import get_installed_path
+
+import mmfeatjnd  # noqa: F401  lets `_base_` reach every host
+from mmfeatjnd.compat import require
+from mmfeatjnd.models import FeatJNDMixin, find_neck
+
+ROOT = osp.abspath(osp.join(osp.dirname(__file__), '../configs'))
+CONFIGS = sorted(
+    osp.relpath(path, ROOT) for path in glob(f'{ROOT}/**/*.py', recursive=True)
+    if '_base_' not in osp.relpath(path, ROOT).split(osp.sep))
+# config -> the stock config that it extends
+STOCK = {
+    'detr_r50': 'mmdet::detr/detr_r50_8xb2-150e_coco.py',
+    'faster-rcnn_r50': 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    'faster-rcnn_r50_c4':
+    'mmdet::faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py',
+    'mask-rcnn_r50': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    'mask-rcnn_swin-t': 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
+    'pspnet_r50_cityscapes':
+    'mmseg::pspnet/pspnet_r50-d8_4xb2-80k_cityscapes-512x1024.py',
+    'resnet50_in1k': 'mmpretrain::resnet/resnet50_8xb32_in1k.py',
+    'retinanet_r50': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+    'segformer_mit-b0_ade20k':
+    'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
+    'swin-tiny_in1k': 'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py',
+    'vit-base-p16_in1k':
+    'mmpretrain::vision_transformer/vit-base-p16_32xb128-mae_in1k.py',
+}
+
+
+def build(cfg):
+    """The model as the Runner builds it, weights uninitialized."""
+    require(cfg.default_scope)
+    model = cfg.model.copy()
+    if cfg.get('data_preprocessor'):
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(model)
+
+
+def our_config(name):
+    return Config.fromfile(osp.join(ROOT, f'featjnd/{name}.py'))
+
+
+@pytest.fixture
+def stock_config(tmp_path):
+
+    def read(name):
+        path = tmp_path / 'stock.py'
+        path.write_text(f'_base_ = {STOCK[name]!r}\n')
+        return Config.fromfile(path)
+
+    return read
+
+
+def test_no_stock_config_is_forgotten():
+    shipped = {p for p in CONFIGS if p.startswith('featjnd')}
+    assert {f'featjnd{osp.sep}{name}.py' for name in STOCK} <= shipped
+
+
+@pytest.mark.parametrize('path', CONFIGS)
+def test_builds(path, stock_config):
+    cfg = Config.fromfile(osp.join(ROOT, path))
+    assert cfg.train_dataloader and cfg.optim_wrapper and cfg.train_cfg
+    model = build(cfg)
+    if not path.startswith('featjnd'):
+        return
+    assert isinstance(model, FeatJNDMixin)
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(n.startswith('neck.estimators.') for n in trained)
+    state = find_neck(model).estimators.state_dict()
+    assert sum(v.numel() * v.element_size() for v in state.values()) < 5e6
+    # built with the rest of the config: the optimizer takes its parameters
+    name = osp.basename(path)[:-3]
+    if name in STOCK:
+        check_keys(model, build(stock_config(name)))
+
+
+def check_keys(model, host):
+    """A checkpoint of the plain host lacks the estimators, nothing else."""
+    weights = host.state_dict()
+    result = model.load_state_dict(dict(weights), strict=False)
+    assert not result.unexpected_keys
+    estimators = find_neck(model).estimators.state_dict()
+    assert set(result.missing_keys) == {
+        f'neck.estimators.{key}'
+        for key in estimators
+    }
+
+
+def is_subset(part, whole):
+    if isinstance(part, dict):
+        return all(is_subset(v, whole.get(k)) for k, v in part.items()
+                   if k != '_scope_')
+    return part == whole
+
+
+@pytest.mark.parametrize('name', STOCK)
+def test_changes_only_what_it_must(name, stock_config):
+    cfg, stock = our_config(name), stock_config(name)
+    allowed = {
+        'model', 'featjnd', 'load_from', 'optim_wrapper', 'param_scheduler',
+        'train_cfg', 'default_hooks', 'log_processor'
+    }
+    if name == 'vit-base-p16_in1k':
+        allowed.add('custom_hooks')
+    changed = {k for k in cfg if k not in stock or cfg[k] != stock[k]}
+    assert changed <= allowed
+    assert set(stock) <= set(cfg)
+    assert cfg.default_hooks.keys() == stock.default_hooks.keys()
+    for key, value in stock.model.items():
+        if key == 'type':
+            assert cfg.model.host.endswith(f'.{value}')
+        elif key == 'neck':
+            assert cfg.model.neck.get('neck') == value or value is None
+        elif key == 'train_cfg' and cfg.default_scope == 'mmpretrain':
+            assert cfg.model.train_cfg is None  # no Mixup, no CutMix
+        else:
+            assert cfg.model[key] == value
+    # the schedule is the shared one
+    base = Config.fromfile(
+        osp.join(ROOT, '_base_/schedules/featjnd_5k.py')).featjnd
+    for key in ('optim_wrapper', 'train_cfg'):
+        expected = dict(base[key])
+        assert expected.pop('_delete_')
+        assert cfg[key] == expected
+    assert cfg.param_scheduler == base.param_scheduler
+    assert is_subset(base.default_hooks, cfg.default_hooks)
+    assert cfg.model.objective == base.objective
+
+
+@pytest.mark.parametrize('name', STOCK)
+def test_checkpoint_is_the_hosts_own(name):
+    library, _, stock = STOCK[name].partition('::')
+    package = get_installed_path(library)
+    folder = osp.join(package, '.mim/configs', osp.dirname(stock))
+    weights = {
+        model['Weights']
+        for model in load(osp.join(folder, 'metafile.yml'))['Models']
+        if model.get('Config', '').endswith(stock) and 'Weights' in model
+    }
+    # the metafiles differ in the server: only one of them still answers
+    paths = {urlparse(url).path for url in weights}
+    source = urlparse(our_config(name).load_from)
+    assert source.scheme == 'https' and source.path.split('/')[1].startswith(
+        'mm')
+    assert any(source.path.endswith(path) for path in paths)
+
+
+def test_metafile_lists_every_config():
+    models = load(osp.join(ROOT, 'featjnd/metafile.yml'))['Models']
+    listed = {osp.basename(model['Config'])[:-3] for model in models}
+    assert set(STOCK) <= listed
+    for model in models:
+        path = osp.join(osp.dirname(ROOT), model['Config'])
+        assert osp.isfile(path), path
+    readme = open(osp.join(ROOT, 'featjnd/README.md')).read()
+    assert all(f'({name}.py)' in readme for name in STOCK)
