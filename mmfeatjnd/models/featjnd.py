@@ -11,7 +11,7 @@ from mmfeatjnd.compat import host_library
 from mmfeatjnd.functional import image_keys, scale_to_nrmse, uniform_noise
 from mmfeatjnd.registry import MODELS
 from .discrepancies import PseudoGroundTruth, total_loss
-from .operations import image_ids
+from .operations import check_finite, image_ids
 from .splits import Prefix, attached, find_neck
 
 _STRENGTH_STREAM = 1 << 21
@@ -22,8 +22,10 @@ _STEP = 0xD1B54A32D192ED03 - (1 << 64)
 class _TrainingPerturbation:
     """Add the estimator's distortion and keep what the objective needs."""
 
-    def __init__(self, keys: Tensor, strength: Optional[Tuple[float, float]]):
+    def __init__(self, keys: Tensor, strength: Optional[Tuple[float, float]],
+                 check: bool):
         self.keys = keys
+        self.check = check
         self.target = None
         if strength is not None:
             low, high = strength
@@ -34,6 +36,8 @@ class _TrainingPerturbation:
         self.channel_rms: List[Tensor] = []
 
     def __call__(self, feature: Tensor, level: int, neck) -> Tensor:
+        if self.check:
+            check_finite(feature, level, neck.split)
         estimator = neck.estimator_of(level)
         jnd_map = estimator(feature)
         delta = estimator.distortion(jnd_map, self.keys, level)
@@ -51,6 +55,9 @@ class FeatJNDMixin:
     """Adds FeatJND's ``loss`` to a host class; see :func:`FeatJND`."""
 
     _prefix: Optional[Prefix] = None
+    # The features are checked in the first step only: the check waits for
+    # the device, and a frozen host does not change.
+    _first_loss = True
 
     def setup_featjnd(self, objective: nn.Module) -> None:
         """Freeze the host and keep the objective; called once, at build."""
@@ -151,8 +158,9 @@ class FeatJNDMixin:
                 image_ids(data_samples, len(inputs)), device=inputs.device)
             # other noise in every step, and the same one after resuming
             step = neck.estimators[0].num_updates.long()
-            operation = _TrainingPerturbation(keys + step * _STEP,
-                                              objective.strength)
+            operation = _TrainingPerturbation(
+                keys + step * _STEP, objective.strength, self._first_loss)
+            self._first_loss = False
             with neck.operating(operation):
                 discrepancy = objective.discrepancy(self, inputs, data_samples,
                                                     reference)

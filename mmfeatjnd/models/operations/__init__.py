@@ -1,3 +1,3 @@
-from .perturbation import Perturbation, image_ids
+from .perturbation import Perturbation, check_finite, image_ids
 
-__all__ = ['Perturbation', 'image_ids']
+__all__ = ['Perturbation', 'check_finite', 'image_ids']

@@ -28,7 +28,8 @@ def image_ids(data_samples: Optional[Sequence], batch_size: int) -> list:
     return ids
 
 
-def _check_finite(feature: Tensor, level: int, split: str) -> None:
+def check_finite(feature: Tensor, level: int, split: str) -> None:
+    """Raise if the host emits NaN or infinite values at the split."""
     if not torch.isfinite(feature).all():
         raise ValueError(
             f"NaN or infinite values in level {level} at split='{split}': "
@@ -92,7 +93,7 @@ class Perturbation:
         self._measured: Dict[str, List[Tensor]] = defaultdict(list)
 
     def __call__(self, feature: Tensor, level: int, neck) -> Tensor:
-        _check_finite(feature, level, neck.split)
+        check_finite(feature, level, neck.split)
         batch = feature.size(0)
         # a host that views each image several times (patches, windows) runs
         # the split with a multiple of the batch
