@@ -78,7 +78,10 @@ def setup_config_scopes() -> None:
     if find_spec('mmengine') is None:
         return
     from mmengine.config.utils import MODULE2PACKAGE
-    MODULE2PACKAGE.setdefault('mmfeatjnd', 'mmfeatjnd')
+    # Not a distribution, so MMEngine asks the import system for its folder.
+    # For a distribution, the original line guesses site-packages, where an
+    # editable install is not.
+    MODULE2PACKAGE['mmfeatjnd'] = __name__
     if _version('mmsegmentation') is None and find_spec('mmseg') is not None:
         MODULE2PACKAGE['mmseg'] = 'mmseg'
 

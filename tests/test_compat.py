@@ -162,6 +162,15 @@ def test_configs_of_every_host(tmp_path, base, model):
     assert Config.fromfile(tmp_path / 'config.py').model.type == model
 
 
+@pytest.mark.skipif(
+    not (ROOT / 'mmfeatjnd' / '.mim').is_dir(), reason='not installed')
+def test_configs_of_this_package(tmp_path):
+    base = 'mmfeatjnd::hosts/resnet18_cifar10.py'
+    (tmp_path / 'config.py').write_text(f'_base_ = {base!r}\n')
+    config = Config.fromfile(tmp_path / 'config.py')
+    assert config.model.type == 'ImageClassifier'
+
+
 @pytest.fixture
 def schemes():
     before = dict(CheckpointLoader._schemes)
