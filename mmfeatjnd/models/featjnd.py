@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Dict, Iterator, List, Optional, Tuple
 
 import torch
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmfeatjnd.compat import host_library
@@ -248,7 +249,11 @@ def FeatJND(host: str, objective: Optional[dict] = None, **kwargs):
             "classifier host='mmpretrain.ImageClassifier' with backbone=dict("
             "type='mmpretrain.TIMMBackbone', ...), for a Detectron2 model "
             'the MMDetection model of the same name.')
-    model = _featjnd_class(host_cls)(**kwargs)
+    scope = None  # as the host's class, where no Runner has set one
+    if DefaultScope.get_current_instance() is None:
+        scope = host.partition('.')[0]
+    with DefaultScope.overwrite_default_scope(scope):
+        model = _featjnd_class(host_cls)(**kwargs)
     model.setup_featjnd(
         MODELS.build(objective or dict(type='mmfeatjnd.FeatJNDLoss')))
     return model

@@ -85,8 +85,10 @@ def _prefix_candidates(host: nn.Module, neck: FeatJNDNeck) -> List[nn.Module]:
     those that finish before it are the part before the split."""
     split = resolve_split(host, neck) if neck.named_split else [neck]
     names = [n for n, m in host.named_modules() if any(m is s for s in split)]
-    outer = {n.rsplit('.', i)[0] for n in names for i in range(n.count('.') + 1)
-             } - set(names)
+    outer = {
+        n.rsplit('.', i)[0]
+        for n in names for i in range(n.count('.') + 1)
+    } - set(names)
     if not neck.named_split:
         outer.update(names)  # the host's own neck is inside ours
     containers = (nn.ModuleList, nn.ModuleDict)  # never called themselves
