@@ -1,0 +1,100 @@
+import math
+
+import pytest
+import torch
+
+from mmfeatjnd.models import FeatJNDLoss
+
+FEATURE = torch.full((2, 3, 2, 2), 2.)
+DELTA = torch.full((2, 3, 2, 2), 0.5)
+RMS = torch.full((1, 3, 1, 1), 2.)
+LOG = math.log(0.25 + 1e-3)
+
+
+def step(loss, discrepancy, delta=DELTA):
+    return loss(torch.as_tensor(discrepancy), [delta, 2 * delta],
+                [FEATURE, FEATURE], [RMS, RMS])
+
+
+def test_hinge_by_hand():
+    loss = FeatJNDLoss(
+        magnitude='l2', tolerance=0.1, multiplier=3., magnitude_weight=0.5)
+    out = step(loss, 0.3)
+    assert out['loss_jnd_discrepancy'].item() == pytest.approx(3 * 0.2)
+    # levels count alike: mean of 0.25 and 0.5
+    assert out['loss_jnd_magnitude'].item() == pytest.approx(-0.5 * 0.375)
+    assert out['jnd_discrepancy'].item() == pytest.approx(0.3)
+    assert out['jnd_magnitude'].item() == pytest.approx(0.375)
+    assert out['jnd_multiplier'].item() == 3
+    # what MMEngine sums and what it only logs
+    assert {k for k in out if 'loss' in k} == {
+        'loss_jnd_discrepancy', 'loss_jnd_magnitude'}
+    assert step(loss, 0.05)['loss_jnd_discrepancy'] == 0
+
+
+def test_log_magnitude_by_hand():
+    out = step(FeatJNDLoss(), 0.)
+    second = math.log(0.5 + 1e-3)
+    assert out['jnd_magnitude'].item() == pytest.approx((LOG + second) / 2)
+
+
+def test_the_hinge_has_no_gradient_below_the_tolerance():
+    loss = FeatJNDLoss(tolerance=0.1)
+    for value, expected in ((0.05, 0.), (0.2, 1.)):
+        d = torch.tensor(value, requires_grad=True)
+        grad, = torch.autograd.grad(step(loss, d)['loss_jnd_discrepancy'], d)
+        assert grad == expected
+
+
+def test_the_log_entries_have_no_gradient():
+    loss = FeatJNDLoss()
+    out = step(loss, torch.tensor(0.5, requires_grad=True),
+               DELTA.clone().requires_grad_())
+    for key, value in out.items():
+        assert value.requires_grad == key.startswith('loss'), key
+
+
+def test_adaptation_moves_the_multiplier_in_training_only():
+    loss = FeatJNDLoss(tolerance=0.1, adapt=0.05, multiplier=2.)
+    out = step(loss, 0.05)
+    # no hinge, and the multiplier of this step is the one before the update
+    assert out['loss_jnd_discrepancy'].item() == pytest.approx(2 * 0.05)
+    assert out['jnd_multiplier'] == 2
+    lower = 2 * math.exp(-0.05 * 0.5)
+    assert loss.multiplier.item() == pytest.approx(lower)
+    step(loss, 0.05)
+    assert loss.multiplier.item() == pytest.approx(lower * math.exp(-0.025))
+    loss.eval()
+    now = loss.multiplier.clone()
+    step(loss, 5.)
+    assert loss.multiplier == now
+    assert loss.state_dict()['multiplier'] == now
+
+
+def test_dual_ascent_holds_the_tolerance_on_a_toy():
+    """The distortion grows until the constraint D = 4 x^2 = eps is met."""
+    loss = FeatJNDLoss(tolerance=0.04, adapt=0.1, multiplier=0.01)
+    log_x = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.Adam([log_x], lr=0.02)
+    for _ in range(600):
+        x = log_x.exp()
+        out = loss((4 * x**2), [x * FEATURE], [FEATURE], [RMS])
+        optimizer.zero_grad()
+        (out['loss_jnd_discrepancy'] + out['loss_jnd_magnitude']).backward()
+        optimizer.step()
+    assert (4 * log_x.exp()**2).item() == pytest.approx(0.04, rel=0.1)
+    # stationary where 2 lambda D = 1
+    assert loss.multiplier.item() == pytest.approx(12.5, rel=0.15)
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(magnitude='l1'), "magnitude must be one of.*'l1'"),
+    (dict(tolerance=-1.), 'tolerance must be >= 0'),
+    (dict(adapt=0.1), '> 0 with adapt'),
+    (dict(strength=(0., 1.)), 'strength must be'),
+    (dict(strength=(1., 0.5)), 'strength must be'),
+    (dict(strength=(0.5, 1.), magnitude='l2'), "Use magnitude='log'"),
+])
+def test_errors(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        FeatJNDLoss(**kwargs)

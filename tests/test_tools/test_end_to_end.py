@@ -1,0 +1,150 @@
+"""Train an estimator, test with it and draw a curve: once per library.
+
+The shipped configs and tools, on data and hosts made small.
+"""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+import mmfeatjnd  # noqa: F401
+from mmfeatjnd.datasets import generate_shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(tool, *args, cwd):
+    env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
+    env.pop('LOCAL_RANK', None)
+    result = subprocess.run([sys.executable, ROOT / 'tools' / tool, *args],
+                            cwd=cwd,
+                            env=env,
+                            capture_output=True,
+                            text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def detection(root):
+    generate_shapes(root / 'shapes', 4, 2, 64, progress=False)
+    cfg = Config.fromfile(ROOT / 'configs/demo/featjnd_tiny_shapes.py')
+    for loader in ('train_dataloader', 'test_dataloader'):
+        cfg[loader].batch_size = 2
+        cfg[loader].dataset.data_root = f'{root}/shapes/'
+    cfg.test_evaluator.ann_file = \
+        f'{root}/shapes/annotations/instances_val.json'
+    cfg.model.backbone.base_channels = 8
+    cfg.model.neck.neck.in_channels = [8, 16, 32, 64]
+    cfg.model.test_cfg.rcnn.score_thr = 0.0
+    cfg.model.test_cfg.rcnn.max_per_img = 5
+    return cfg, 'coco/bbox_mAP'
+
+
+def classification(root):
+    rng = np.random.default_rng(0)
+    for split in ('train', 'test'):
+        for name in ('a', 'b'):
+            folder = root / 'images' / split / name
+            folder.mkdir(parents=True)
+            for i in range(3):
+                Image.fromarray(
+                    rng.integers(0, 256, (32, 32, 3),
+                                 np.uint8)).save(folder / f'{i}.png')
+    cfg = Config.fromfile(ROOT / 'configs/featjnd/resnet18_cifar10.py')
+    for loader, split in (('train_dataloader', 'train'), ('test_dataloader',
+                                                          'test')):
+        cfg[loader].update(
+            batch_size=4, num_workers=0, persistent_workers=False)
+        cfg[loader].dataset.data_root = f'{root}/images/{split}'
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    cfg.model.backbone.update(stem_channels=8, base_channels=8)
+    cfg.model.neck.in_channels = 16
+    cfg.model.head.update(in_channels=64, num_classes=2)
+    cfg.data_preprocessor.num_classes = 2
+    return cfg, 'accuracy/top1'
+
+
+def segmentation(root):
+    rng = np.random.default_rng(0)
+    for split in ('training', 'validation'):
+        for kind, suffix in (('images', 'jpg'), ('annotations', 'png')):
+            (root / 'ade' / kind / split).mkdir(parents=True)
+        for i in range(2):
+            Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(
+                root / f'ade/images/{split}/{i}.jpg')
+            Image.fromarray(rng.integers(0, 151, (64, 64), np.uint8)).save(
+                root / f'ade/annotations/{split}/{i}.png')
+    cfg = Config.fromfile(ROOT / 'configs/featjnd/segformer_mit-b0_ade20k.py')
+    for loader in ('train_dataloader', 'test_dataloader'):
+        cfg[loader].update(
+            batch_size=2, num_workers=0, persistent_workers=False)
+        cfg[loader].dataset.data_root = f'{root}/ade'
+    cfg.test_dataloader.batch_size = 1
+    cfg.train_dataloader.dataset.pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', reduce_zero_label=True),
+        dict(type='PackSegInputs')
+    ]
+    cfg.test_dataloader.dataset.pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', reduce_zero_label=True),
+        dict(type='PackSegInputs')
+    ]
+    cfg.model.data_preprocessor.size = (64, 64)
+    cfg.data_preprocessor.size = (64, 64)
+    cfg.model.decode_head.update(
+        norm_cfg=dict(type='BN'), channels=16)
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    return cfg, 'mIoU'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('make', [detection, classification, segmentation])
+def test_train_test_and_curve(make, tmp_path):
+    cfg, metric = make(tmp_path)
+    cfg.load_from = None
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2)
+    cfg.param_scheduler = None
+    cfg.default_hooks.checkpoint = dict(
+        type='CheckpointHook', by_epoch=False, interval=2)
+    cfg.default_hooks.logger.interval = 1
+    cfg.randomness = dict(seed=0)
+    config = tmp_path / 'config.py'
+    cfg.dump(config)
+
+    out = run('train.py', config, '--work-dir', tmp_path / 'w', cwd=tmp_path)
+    assert 'loss_jnd_discrepancy' in out and 'jnd_multiplier' in out
+    checkpoint = tmp_path / 'w' / 'iter_2.pth'
+    state = torch.load(checkpoint, weights_only=False)['state_dict']
+    assert any(k.startswith('neck.estimators.0.') for k in state)
+
+    hook = "[dict(type='mmfeatjnd.PerturbationHook'," \
+        "distortion='gaussian',nrmse=0.75,seed=1)]"
+    run('test.py', config, checkpoint, '--work-dir', tmp_path / 't',
+        '--cfg-options', f'custom_hooks={hook}', cwd=tmp_path)
+    logs = list((tmp_path / 't').glob('*/*.json'))
+    tested = json.loads(logs[0].read_text())
+    assert tested['jnd/nrmse'] == pytest.approx(0.75, rel=1e-4)
+
+    run('analysis_tools/jnd_curve.py', config, checkpoint, '--distortions',
+        'featjnd', 'gaussian', 'gradient-sensitivity', '--nrmse', '0.25',
+        '0.75', '--seeds', '2', '--out', tmp_path / 'curve', cwd=tmp_path)
+    names = {f.name for f in (tmp_path / 'curve').iterdir() if f.is_file()}
+    assert names >= {'curve.json', 'curve.md', 'curve.png'}
+    rows = json.loads((tmp_path / 'curve/curve.json').read_text())
+    # clean; a signed map is measured once; noise for both seeds
+    assert len(rows) == 1 + 2 + 2 * 2 + 2 * 2
+    for row in rows[1:]:
+        assert row['nrmse_measured'] == pytest.approx(row['nrmse'], rel=1e-3)
+        assert 0 < row['participation_ratio'] <= 1
+    # two ways to the same number: one pass for all, and a test with the hook
+    same, = (r for r in rows if r['distortion'] == 'gaussian'
+             and r['nrmse'] == 0.75 and r['seed'] == 1)
+    assert same['metrics'][metric] == pytest.approx(tested[metric], abs=1e-6)
