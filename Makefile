@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 
 help:  ## list the commands
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | \
-		awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+		awk -F ':.*## ' '{printf "  make %-24s %s\n", $$1, $$2}'
 
 setup:  ## create the environment (a no-op when it is complete)
 	@command -v $(PYTHON) >/dev/null || { echo "ERROR: $(PYTHON) is not on \
