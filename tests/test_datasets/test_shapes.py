@@ -211,9 +211,14 @@ def test_demo_config_reads_the_set(root):
     assert cfg.metainfo.classes == CLASSES
     assert len(cfg.metainfo.palette) == len(CLASSES) == cfg.num_classes
     cfg.train_dataloader.dataset.data_root = str(root)
+    cfg.test_dataloader.dataset.data_root = str(root)
     with DefaultScope.overwrite_default_scope('mmdet'):
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    assert len(dataset) == 5
+        test_set = DATASETS.build(cfg.test_dataloader.dataset)
+    assert len(dataset) == 5 and len(test_set) == 3
+    # prediction maps its boxes back with the scale factor
+    assert test_set[0]['data_samples'].scale_factor == (1, 1)
+    assert test_set[0]['inputs'].shape == (3, 96, 96)
     _, labels, masks = render_image(0, 'train', 3, 96)
     dataset.pipeline.transforms = [
         t for t in dataset.pipeline.transforms

@@ -1,0 +1,450 @@
+"""FeatJND on a tiny version of every kind of host."""
+import copy
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.hub import get_config
+from mmengine.optim import OptimWrapper
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import InstanceData, PixelData
+
+import mmfeatjnd  # noqa: F401  lets mmseg's configs be found
+from mmfeatjnd.models import Perturbation
+from mmfeatjnd.registry import MODELS as OUR_MODELS
+
+SIZE = 64  # of the images, in pixels
+CLASSES = 3
+CONV = dict(type='mmfeatjnd.ConvEstimator', hidden_channels=8)
+TOKEN = dict(type='mmfeatjnd.TokenEstimator', hidden_channels=8)
+
+
+# ---------------------------------------------------------------- the hosts
+def stock(path):
+    """The stock model, which must not load pretrained weights."""
+    model = get_config(path).model.to_dict()
+
+    def strip(node):
+        if isinstance(node, dict):
+            init = node.get('init_cfg')
+            if isinstance(init, dict) and init['type'] == 'Pretrained':
+                del node['init_cfg']
+            node.pop('pretrained', None)
+            node.pop('_scope_', None)
+            node = node.values()
+        if isinstance(node, (dict, list, type({}.values()))):
+            for child in node:
+                strip(child)
+
+    strip(model)
+    return ConfigDict(model)
+
+
+def small_resnet(cfg):
+    cfg.backbone.update(depth=18, base_channels=8, stem_channels=8)
+
+
+def small_rpn(cfg, channels):
+    cfg.rpn_head.update(in_channels=channels, feat_channels=8)
+    cfg.rpn_head.anchor_generator.scales = [2]
+    cfg.train_cfg.rpn.sampler.num = 16
+    cfg.train_cfg.rpn_proposal.update(nms_pre=32, max_per_img=12)
+    cfg.train_cfg.rcnn.sampler.num = 12
+    cfg.test_cfg.rpn.update(nms_pre=32, max_per_img=12)
+    cfg.test_cfg.rcnn.update(max_per_img=5, score_thr=0.0)
+    if cfg.test_cfg.rcnn.get('mask_thr_binary'):
+        cfg.test_cfg.rcnn.mask_thr_binary = -1  # soft masks
+
+
+def small_roi(cfg):
+    roi = cfg.roi_head
+    roi.bbox_roi_extractor.out_channels = 16
+    roi.bbox_head.update(
+        in_channels=16, fc_out_channels=16, num_classes=CLASSES)
+    if 'mask_head' in roi:
+        roi.mask_roi_extractor.out_channels = 16
+        roi.mask_head.update(
+            in_channels=16,
+            conv_out_channels=16,
+            num_convs=1,
+            num_classes=CLASSES)
+
+
+def two_stage(path):
+    cfg = stock(path)
+    if cfg.backbone.type == 'ResNet':
+        small_resnet(cfg)
+    else:
+        cfg.backbone.update(
+            embed_dims=8, depths=[1] * 4, num_heads=[1, 2, 2, 4])
+    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
+    small_rpn(cfg, 16)
+    small_roi(cfg)
+    return cfg, dict(estimator=CONV)
+
+
+def c4():
+    cfg = stock('mmdet::_base_/models/mask-rcnn_r50-caffe-c4.py')
+    # the widths of the shared head are those of the stock ResNet
+    cfg.backbone.depth = 18
+    cfg.roi_head.shared_head.depth = 18
+    small_rpn(cfg, 256)
+    roi = cfg.roi_head
+    roi.bbox_roi_extractor.out_channels = 256
+    roi.bbox_head.update(in_channels=512, num_classes=CLASSES)
+    roi.mask_head.update(
+        in_channels=512, conv_out_channels=8, num_classes=CLASSES)
+    return cfg, dict(estimator=CONV, in_channels=256)
+
+
+def retinanet():
+    cfg = stock('mmdet::_base_/models/retinanet_r50_fpn.py')
+    small_resnet(cfg)
+    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
+    cfg.bbox_head.update(
+        in_channels=16, feat_channels=16, stacked_convs=1, num_classes=CLASSES)
+    cfg.test_cfg.update(max_per_img=5, score_thr=0.0)
+    return cfg, dict(estimator=CONV, levels=[1, 2, 3])
+
+
+def yolox():
+    cfg = stock('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py')
+    cfg.data_preprocessor.batch_augments = None
+    cfg.backbone.widen_factor = 0.125
+    cfg.neck.update(
+        in_channels=[32, 64, 128], out_channels=16, num_csp_blocks=1)
+    cfg.bbox_head.update(
+        in_channels=16, feat_channels=16, num_classes=CLASSES)
+    cfg.test_cfg.update(score_thr=0.0, max_per_img=5)
+    return cfg, dict(estimator=CONV, split='neck')
+
+
+def transformer(path, levels):
+    cfg = stock(path)
+    small_resnet(cfg)
+    cfg.num_queries = 6
+    cfg.neck.update(in_channels=[8, 16, 32, 64][-levels:], out_channels=16)
+    if cfg.neck.norm_cfg:
+        cfg.neck.norm_cfg.num_groups = 2
+    for name, layers in (('encoder', 1), ('decoder', 2)):
+        part = cfg[name]
+        part.num_layers = layers
+        for key, value in part.layer_cfg.items():
+            if key.endswith('attn_cfg'):
+                value.update(embed_dims=16, num_heads=2)
+            elif key == 'ffn_cfg':
+                value.update(embed_dims=16, feedforward_channels=16)
+    cfg.positional_encoding.num_feats = 8
+    cfg.bbox_head.num_classes = CLASSES
+    if 'embed_dims' in cfg.bbox_head:
+        cfg.bbox_head.embed_dims = 16
+    if 'dn_cfg' in cfg:
+        cfg.dn_cfg.group_cfg.num_dn_queries = 8
+    cfg.test_cfg.max_per_img = 5
+    return cfg, dict(estimator=CONV)
+
+
+def resnet():
+    cfg = stock('mmpretrain::_base_/models/resnet18.py')
+    small_resnet(cfg)
+    cfg.head.update(in_channels=64, num_classes=CLASSES, topk=(1, ))
+    return cfg, dict(
+        estimator=CONV, split='backbone.layer3', in_channels=32)
+
+
+def vit(out_type, **neck):
+    cfg = stock('mmpretrain::_base_/models/vit-base-p16.py')
+    cfg.backbone.update(
+        arch=dict(
+            embed_dims=16, num_layers=3, num_heads=2, feedforward_channels=16),
+        img_size=SIZE,
+        out_type=out_type)
+    cfg.head.update(num_classes=CLASSES, in_channels=16)
+    if out_type != 'cls_token':
+        cfg.neck = dict(
+            type='GlobalAveragePooling', dim=1 if out_type == 'raw' else 2)
+        tokens = (SIZE // 16)**2 + 1
+        cfg.head = dict(
+            type='LinearClsHead',
+            num_classes=CLASSES,
+            # (B, N, C) is averaged over C
+            in_channels=tokens if out_type == 'raw' else 16)
+    neck.setdefault('estimator', TOKEN)
+    return cfg, dict(in_channels=16, **neck)
+
+
+def swin():
+    cfg = stock('mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py')
+    cfg.backbone.update(
+        arch=dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 2, 2, 4]),
+        img_size=SIZE)
+    cfg.head.update(in_channels=64, num_classes=CLASSES)
+    cfg.pop('train_cfg')
+    return cfg, dict(
+        estimator=TOKEN, split='backbone.stages.2', in_channels=32)
+
+
+def pspnet():
+    cfg = stock('mmseg::_base_/models/pspnet_r50-d8.py')
+    small_resnet(cfg)
+    cfg.data_preprocessor.size = (SIZE, SIZE)
+    cfg.decode_head.update(in_channels=64, channels=8, num_classes=CLASSES)
+    cfg.auxiliary_head.update(in_channels=32, channels=8, num_classes=CLASSES)
+    return cfg, dict(
+        estimator=CONV, in_channels=[8, 16, 32, 64], levels=[3])
+
+
+def segformer():
+    cfg = stock('mmseg::_base_/models/segformer_mit-b0.py')
+    cfg.data_preprocessor.size = (SIZE, SIZE)
+    cfg.backbone.update(
+        embed_dims=8, num_layers=[1] * 4, num_heads=[1, 1, 2, 2])
+    cfg.decode_head.update(
+        in_channels=[8, 8, 16, 16], channels=8, num_classes=CLASSES)
+    return cfg, dict(estimator=CONV, in_channels=[8, 8, 16, 16])
+
+
+#: name -> () -> (config of the plain host, fields of FeatJNDNeck)
+HOSTS = {
+    'RetinaNet': retinanet,
+    'Faster R-CNN':
+    lambda: two_stage('mmdet::_base_/models/faster-rcnn_r50_fpn.py'),
+    'Mask R-CNN':
+    lambda: two_stage('mmdet::_base_/models/mask-rcnn_r50_fpn.py'),
+    'Mask R-CNN Swin': lambda: two_stage(
+        'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'),
+    'Mask R-CNN C4': c4,
+    'YOLOX': yolox,
+    'DETR': lambda: transformer('mmdet::detr/detr_r50_8xb2-150e_coco.py', 1),
+    'DINO':
+    lambda: transformer('mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', 3),
+    'ResNet': resnet,
+    'ViT featmap': lambda: vit('featmap', estimator=CONV),
+    'ViT raw': lambda: vit('raw'),
+    'ViT cls_token': lambda: vit('cls_token'),
+    'ViT block': lambda: vit('cls_token', split='backbone.layers.1'),
+    'Swin': swin,
+    'PSPNet': pspnet,
+    'SegFormer': segformer,
+}
+
+
+def library(name):
+    if name in ('PSPNet', 'SegFormer'):
+        return 'mmseg'
+    return 'mmpretrain' if name.startswith(
+        ('ResNet', 'ViT', 'Swin')) else 'mmdet'
+
+
+def build_host(name):
+    cfg, _ = HOSTS[name]()
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(library(name)):
+        host = MODELS.build(cfg)
+        host.init_weights()
+    generator = torch.Generator().manual_seed(0)
+    for module in host.modules():  # not all statistics alike
+        if hasattr(module, 'running_var'):
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            module.running_mean.uniform_(-0.2, 0.2, generator=generator)
+    return host.eval()
+
+
+def build_featjnd(name, host=None, objective=None, **neck):
+    cfg, fields = HOSTS[name]()
+    fields.update(neck)
+    cfg.neck = dict(
+        type='mmfeatjnd.FeatJNDNeck', neck=cfg.get('neck'), **fields)
+    cfg.host = f'{library(name)}.{cfg.type}'
+    cfg.type = 'mmfeatjnd.FeatJND'
+    if objective is None and library(name) == 'mmdet':
+        # with random weights no detection is certain
+        objective = dict(
+            discrepancy=dict(
+                type='mmfeatjnd.PseudoGroundTruth', score_thr=0.0))
+    cfg.objective = dict(type='mmfeatjnd.FeatJNDLoss', **(objective or {}))
+    with DefaultScope.overwrite_default_scope(library(name)):
+        model = OUR_MODELS.build(cfg)
+    if host is not None:
+        result = model.load_state_dict(
+            copy.copy(host.state_dict()), strict=False)
+        assert not result.unexpected_keys
+        estimators = model.neck.estimators.state_dict()
+        assert set(result.missing_keys) == {
+            f'neck.estimators.{key}'
+            for key in estimators
+        }
+    return model.eval()
+
+
+# ---------------------------------------------------------------- the images
+def make_batch(name, size=SIZE, num=2):
+    """What a dataloader of the host's library gives."""
+    generator = torch.Generator().manual_seed(1)
+    images = [
+        torch.randint(
+            256, (3, size, size), dtype=torch.uint8, generator=generator)
+        for _ in range(num)
+    ]
+    meta = dict(
+        img_shape=(size, size), ori_shape=(size, size), scale_factor=(1., 1.))
+    make = globals()[f'{library(name)}_sample']
+    return dict(
+        inputs=images,
+        data_samples=[make(size, dict(meta, img_id=i)) for i in range(num)])
+
+
+def mmdet_sample(size, meta):
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    sample = DetDataSample(metainfo=meta)
+    boxes = torch.tensor([[0.1, 0.1, 0.5, 0.6], [0.3, 0.2, 0.9, 0.8]]) * size
+    masks = torch.zeros(2, size, size, dtype=torch.uint8)
+    masks[0, :size // 2] = 1
+    masks[1, :, size // 2:] = 1
+    sample.gt_instances = InstanceData(
+        bboxes=boxes,
+        labels=torch.tensor([0, 2]),
+        masks=BitmapMasks(masks.numpy(), size, size))
+    return sample
+
+
+def mmpretrain_sample(size, meta):
+    from mmpretrain.structures import DataSample
+    return DataSample(metainfo=meta).set_gt_label(meta['img_id'] % CLASSES)
+
+
+def mmseg_sample(size, meta):
+    from mmseg.structures import SegDataSample
+    sample = SegDataSample(metainfo=meta)
+    sample.gt_sem_seg = PixelData(
+        data=torch.arange(size).div(8).int()[None, :, None].repeat(
+            1, 1, size).remainder(CLASSES).long())
+    return sample
+
+
+def predict(model, name, operation=None, batch=None):
+    """All predicted tensors of a test step."""
+    batch = copy.deepcopy(batch or make_batch(name))
+    neck = getattr(model, 'featjnd_neck', None)
+    if operation is not None:
+        operation.start(batch['data_samples'], len(batch['inputs']))
+        neck.operation = operation
+    try:
+        results = model.test_step(batch)
+    finally:
+        if operation is not None:
+            neck.operation = None
+    tensors = []
+    for result in results:
+        if library(name) == 'mmdet':
+            pred = result.pred_instances
+            tensors += [pred.bboxes, pred.scores, pred.labels]
+            if 'masks' in pred:
+                tensors.append(torch.as_tensor(pred.masks))
+        elif library(name) == 'mmseg':
+            tensors.append(result.seg_logits.data)
+        else:
+            tensors.append(result.pred_score)
+    return tensors
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        map(lambda a, b: a.shape == b.shape and torch.equal(a, b), one, other))
+
+
+def hooks_of(model):
+    return [(name, len(module._forward_hooks),
+             len(module._forward_pre_hooks), 'forward' in vars(module))
+            for name, module in model.named_modules()]
+
+
+@pytest.fixture(scope='module', params=HOSTS)
+def built(request):
+    """(name, plain host, the same host with FeatJND)."""
+    host = build_host(request.param)
+    return request.param, host, build_featjnd(request.param, host)
+
+
+# ---------------------------------------------------------------- every host
+def test_clean_prediction_is_the_hosts(built):
+    name, host, model = built
+    before = hooks_of(model)
+    expected = predict(host, name)
+    assert any(t.numel() for t in expected)
+    assert all(t.isfinite().all() for t in expected)
+    assert same(predict(model, name), expected)
+    assert hooks_of(model) == before
+    # its class, attributes and keys are the host's
+    assert isinstance(model, type(host))
+    assert type(model).__name__ == type(host).__name__
+
+
+@pytest.mark.parametrize('distortion', ['gaussian', 'featjnd'])
+def test_perturbed_prediction(built, distortion):
+    name, host, model = built
+    before = hooks_of(model)
+    clean = predict(model, name)
+    operation = Perturbation(distortion, 1.0, seed=3)
+    first = predict(model, name, operation)
+    measured = operation.measured()
+    assert measured['nrmse'].shape == (2, )
+    torch.testing.assert_close(measured['nrmse'], torch.ones(2))
+    assert not same(first, clean)
+    assert all(t.isfinite().all() for t in first)
+    assert same(predict(model, name, operation), first)
+    assert hooks_of(model) == before
+    assert same(predict(model, name), clean)
+
+
+def test_train_step(built):
+    name, host, model = built
+    model.train()
+    before = hooks_of(model)
+    parameters = {k: v for k, v in model.named_parameters()}
+    state = {
+        k: v.clone()
+        for k, v in model.state_dict().items()
+        if not k.startswith(('neck.estimators', 'featjnd_'))
+    }
+    trained = [p for p in parameters.values() if p.requires_grad]
+    optimizer = OptimWrapper(torch.optim.SGD(trained, lr=0.0))
+    # the gradients of the step are those of its losses
+    losses = []
+    update = optimizer.update_params
+    optimizer.update_params = lambda loss: losses.append(loss) or update(
+        loss, zero_kwargs=dict(set_to_none=False))
+    optimizer.zero_grad = lambda **kwargs: None  # keep them
+    log = model.train_step(copy.deepcopy(make_batch(name)), optimizer)
+    model.eval()
+    assert {'loss', 'loss_jnd_discrepancy', 'loss_jnd_magnitude'} <= set(log)
+    assert all(torch.isfinite(torch.as_tensor(v)).all() for v in log.values())
+    for key, value in parameters.items():
+        estimator = key.startswith('neck.estimators.')
+        assert value.requires_grad == estimator
+        assert (value.grad is not None) == estimator, key
+        if estimator:
+            assert value.grad.isfinite().all()
+    for estimator in model.neck.estimators:
+        assert estimator.num_updates == 1
+        assert estimator.expand.weight.grad.abs().sum() > 0
+        for p in estimator.parameters():
+            p.grad = None
+        estimator.num_updates.zero_()
+        estimator.mean_square.fill_(1)
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in state.items())
+    assert hooks_of(model) == before
+
+
+def test_discrepancy_reaches_every_estimator(built):
+    """The magnitude alone would let a level grow that nobody reads."""
+    name, host, model = built
+    data = model.data_preprocessor(copy.deepcopy(make_batch(name)), True)
+    losses = model.loss(data['inputs'], data['data_samples'])
+    grads = torch.autograd.grad(
+        losses['jnd_discrepancy_with_grad'] if 'jnd_discrepancy_with_grad'
+        in losses else losses['loss_jnd_discrepancy'],
+        [e.expand.weight for e in model.neck.estimators],
+        allow_unused=True)
+    assert all(g is not None for g in grads)

@@ -1,0 +1,259 @@
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmengine.runner import load_checkpoint
+
+from mmfeatjnd.models import FeatJNDNeck
+
+ESTIMATOR = dict(type='mmfeatjnd.ConvEstimator', hidden_channels=4)
+
+
+def make_neck(in_channels=(3, 5), **kwargs):
+    torch.manual_seed(0)
+    return FeatJNDNeck(ESTIMATOR, in_channels=in_channels, **kwargs).eval()
+
+
+def make_features():
+    return torch.rand(2, 3, 4, 4), torch.rand(2, 5, 2, 2)
+
+
+def plus_one(feature, level, neck):
+    return feature + 1 + level
+
+
+def test_a_tuple_comes_out_of_anything():
+    neck, features = make_neck(), make_features()
+    for given in (features, list(features), iter(features)):
+        out = neck(given)
+        assert isinstance(out, tuple) and len(out) == 2
+        # untouched, not even copied
+        assert out[0] is features[0] and out[1] is features[1]
+    out = make_neck([3])(features[0])
+    assert isinstance(out, tuple) and out[0] is features[0]
+
+
+def test_only_configured_levels_change():
+    features = make_features()
+    neck = make_neck(levels=[1])
+    with neck.operating(plus_one):
+        out = neck(features)
+    assert out[0] is features[0]
+    assert torch.equal(out[1], features[1] + 2)
+    # the second of two estimators, the only one that was built
+    assert len(neck.estimators) == 1
+    assert neck.estimator_of(1).in_channels == 5
+
+
+def test_more_levels_than_configured_pass():
+    features = make_features()
+    neck = make_neck([3])
+    with neck.operating(plus_one):
+        out = neck(features)
+    assert torch.equal(out[0], features[0] + 1) and out[1] is features[1]
+
+
+def test_dtype_and_layout_are_kept():
+    neck = make_neck([3, 3, 3])
+    levels = (torch.rand(2, 3, 4, 4).bfloat16(), torch.rand(2, 7, 3).half(),
+              torch.rand(2, 3).double())
+    with neck.operating(lambda x, level, neck: x.float() * 2):
+        out = neck(levels)
+    for a, b in zip(levels, out):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        torch.testing.assert_close(b, a * 2, rtol=1e-2, atol=1e-2)
+
+
+def test_the_operation_is_put_back():
+    neck = make_neck()
+    with neck.operating(plus_one):
+        with pytest.raises(KeyError):
+            with neck.operating(None):
+                assert neck.operation is None
+                raise KeyError
+        assert neck.operation is plus_one
+    assert neck.operation is None
+
+
+def test_estimators_by_level():
+    neck = make_neck([3, 5], levels=[1, 0])
+    assert [e.in_channels for e in neck.estimators] == [5, 3]
+    assert neck.estimator_of(0).in_channels == 3
+    shared = make_neck([3, 3, 9], levels=[0, 1], shared=True)
+    assert len(shared.estimators) == 1
+    assert shared.estimator_of(0) is shared.estimator_of(1)
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(in_channels=None), 'Set in_channels'),
+    (dict(levels=[2]), r'levels=\[2\].*in_channels=\[3, 5\]'),
+    (dict(levels=[-1]), r'levels=\[-1\]'),
+    (dict(levels=[0, 0]), 'must be different'),
+    (dict(levels=[]), r'levels=\[\]'),
+    (dict(shared=True), 'shared=True needs the same number'),
+    (dict(split='neck'), "split='neck'.*none is given"),
+    (dict(split='fpn'), "split='fpn'.*none is given"),
+    (dict(split='backbone.layer1', in_channels=None), 'Set in_channels'),
+])
+def test_errors_at_build(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        make_neck(**kwargs)
+
+
+def test_errors_at_run():
+    neck = make_neck()
+    with neck.operating(plus_one):
+        with pytest.raises(ValueError, match=r'emits 1 level.*\[0, 1\]'):
+            neck(make_features()[:1])
+        with pytest.raises(TypeError, match="level 1 of split 'backbone'"):
+            neck((make_features()[0], torch.zeros(2, 5).long()))
+        with pytest.raises(ValueError, match='got shape'):
+            neck((make_features()[0], torch.zeros(2, 5, 1, 1, 1)))
+    with neck.operating(lambda x, i, neck: neck.estimator_of(i)(x)):
+        with pytest.raises(ValueError, match='3 channels, but got 5'):
+            neck(make_features()[::-1])
+
+
+def test_channels_from_the_host(build):
+    assert build('detector').neck.in_channels == (8, 16, 32, 64)
+    assert build('detector', split='neck').neck.in_channels == (16, ) * 5
+    assert build('detector', split='fpn').neck.split == 'neck'
+
+
+@pytest.mark.parametrize('kind', ['classifier', 'segmentor', 'detector'])
+def test_plain_host_checkpoints_load_key_for_key(build, configs, kind,
+                                                 tmp_path, capsys):
+    host_cfg, featjnd_cfg = configs
+    plain = MODELS.build(build_cfg(host_cfg(kind)))
+    state = plain.state_dict()
+    model = build(kind)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(0.123)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert unexpected == []
+    assert missing and all(
+        k.startswith('neck.estimators.') for k in missing)
+    loaded = model.state_dict()
+    for key, value in state.items():
+        mapped = key.replace('neck.', 'neck.neck.', 1) if key.startswith(
+            'neck.') else key
+        assert torch.equal(loaded[mapped], value), key
+    assert set(state) == set(plain.state_dict())  # the file's own is left
+    # the way of the Runner and of the inferencers
+    torch.save(dict(state_dict=state), tmp_path / 'host.pth')
+    capsys.readouterr()
+    again = build(kind)
+    load_checkpoint(again, str(tmp_path / 'host.pth'), 'cpu')
+    text = ''.join(capsys.readouterr())
+    assert 'unexpected' not in text
+    for key in loaded:
+        if '.estimators.' not in key:
+            assert torch.equal(again.state_dict()[key], loaded[key]), key
+
+
+def build_cfg(cfg):
+    from mmengine.config import ConfigDict
+    return ConfigDict(cfg)
+
+
+def test_own_checkpoints_load_strictly(build):
+    model, other = build('detector'), build('detector')
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(1)
+    other.featjnd_objective.multiplier.fill_(7.)
+    assert not any(model.load_state_dict(other.state_dict(), strict=True))
+    for key, value in other.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+    assert model.featjnd_objective.multiplier == 7
+
+
+def test_a_host_checkpoint_keeps_the_objective(build, configs):
+    """Loading the host is no reason to forget the multiplier."""
+    model = build('classifier')
+    model.featjnd_objective.multiplier.fill_(7.)
+    host = build(configs[0]('classifier')).state_dict()
+    model.load_state_dict(host, strict=False)
+    assert model.featjnd_objective.multiplier == 7
+
+
+@pytest.mark.parametrize('change', [
+    dict(estimator=dict(hidden_channels=16)),
+    dict(levels=[0, 1]),
+    dict(shared=True, split='neck'),
+])
+def test_an_estimator_of_another_config_is_refused(build, change, tmp_path):
+    other = build('detector', **change)
+    torch.save(dict(state_dict=other.state_dict()), tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match='another host, split or estimator'):
+        load_checkpoint(build('detector'), str(tmp_path / 'other.pth'), 'cpu')
+
+
+@pytest.mark.parametrize('split', ['backbone', 'neck'])
+def test_inference_in_a_plain_host_config(build, configs, batch, split):
+    """FeatJNDNeck needs no FeatJND around it, but for named splits."""
+    host_cfg, featjnd_cfg = configs
+    inputs, _ = batch('detector')
+    with torch.no_grad():
+        host = build(host_cfg('detector'))
+        cfg = dict(
+            host_cfg('detector'), neck=featjnd_cfg(
+                'detector', plain=True, split=split)['neck'])
+        model = scoped(build, cfg)
+        model.load_state_dict(host.state_dict(), strict=False)
+        expected = host.extract_feat(inputs)
+        for a, b in zip(model.extract_feat(inputs), expected, strict=True):
+            assert torch.equal(a, b)
+        with model.neck.operating(lambda x, i, neck: x * 2):
+            changed = model.extract_feat(inputs)
+    assert not any(torch.equal(a, b) for a, b in zip(changed, expected))
+    if split == 'neck':
+        assert all(torch.equal(a, 2 * b) for a, b in zip(changed, expected))
+
+
+def scoped(build, cfg):
+    from mmengine.registry import DefaultScope
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return build(cfg)
+
+
+def test_a_named_split_in_a_plain_host_config(build, configs, batch):
+    model = scoped(
+        build, configs[1](
+            'detector', plain=True, split='r3', in_channels=[16]))
+    inputs, _ = batch('detector')
+    with torch.no_grad():
+        model.extract_feat(inputs)  # nothing to do, nothing to say
+        with model.neck.operating(plus_one):
+            with pytest.raises(RuntimeError, match='mmfeatjnd.FeatJND'):
+                model.extract_feat(inputs)
+
+
+def test_names_of_splits(build):
+    for split, channels, modules in (
+        ('r2', 8, ['backbone.layer1']),
+        ('backbone.layer2.0', 16, ['backbone.layer2.0']),
+        ('c2', [16] * 4, [f'neck.neck.lateral_convs.{i}' for i in range(4)]),
+        ('neck.fpn_convs.1', 16, ['neck.neck.fpn_convs.1']),
+        ('rpn_head.rpn_conv', 16, ['rpn_head.rpn_conv']),
+    ):
+        from mmfeatjnd.models.necks.featjnd_neck import resolve_split
+        model = build('detector', split=split, in_channels=channels)
+        found = resolve_split(model, model.neck)
+        named = dict(model.named_modules())
+        assert [id(m) for m in found] == [id(named[n]) for n in modules]
+
+
+@pytest.mark.parametrize('split, near', [
+    ('backbone.layer9', "'backbone.layer"),
+    ('backbone.lyer2', "'backbone.layer2'"),
+    ('neck.lateral_conv', "'neck.lateral_convs'"),
+])
+def test_unknown_splits_suggest_the_nearest(build, split, near):
+    with pytest.raises(ValueError, match=f"no module '{split}'.*mean.*{near}"):
+        build('detector', split=split, in_channels=16)
+
+
+def test_a_list_of_modules_that_is_too_short(build):
+    with pytest.raises(ValueError, match='a list of 4 modules.*levels'):
+        build('detector', split='c2', in_channels=[16] * 5)

@@ -1,0 +1,311 @@
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+
+from mmfeatjnd.models import FeatJNDNeck, Prefix, attached, find_neck
+
+SPLITS = [
+    ('classifier', dict(split='backbone')),
+    ('classifier', dict(split='backbone.layer2', in_channels=16)),
+    ('classifier', dict(split='backbone.layer2.0', in_channels=16)),
+    ('classifier', dict(split='backbone.layer2.0.conv1', in_channels=16)),
+    ('segmentor', dict(split='backbone', levels=[3])),
+    ('segmentor', dict(split='backbone.layer1', in_channels=8)),
+    ('detector', dict(split='backbone')),
+    ('detector', dict(split='neck')),
+    ('detector', dict(split='r3', in_channels=16)),
+    ('detector', dict(split='c2', in_channels=[16] * 4)),
+]
+IDS = [f'{k}-{v["split"]}' for k, v in SPLITS]
+
+
+class Calls:
+    """Counts what is computed: leaf modules by name."""
+
+    def __init__(self, model):
+        self.count = Counter()
+        self.handles = []
+        for name, module in model.named_modules():
+            if not list(module.children()):
+                forward = type(module).forward
+                del forward
+                self.handles.append(
+                    module.register_forward_pre_hook(
+                        lambda m, x, name=name: self.count.update([name])))
+
+    def remove(self):
+        for handle in self.handles:
+            handle.remove()
+
+
+def hooks_of(model):
+    return sum(
+        len(m._forward_hooks) + len(m._forward_pre_hooks)
+        for m in model.modules())
+
+
+def patched(model):
+    return [n for n, m in model.named_modules() if 'forward' in vars(m)]
+
+
+def run(model, inputs):
+    with torch.no_grad():
+        return model.extract_feat(inputs)
+
+
+def tensors(x):
+    return x if isinstance(x, (list, tuple)) else [x]
+
+
+@pytest.mark.parametrize('kind, neck', SPLITS, ids=IDS)
+def test_record_and_replay_change_nothing(build, batch, kind, neck):
+    model = build(kind, **neck)
+    inputs, _ = batch(kind)
+    expected = run(model, inputs)
+    prefix = Prefix(model, model.neck)
+    with prefix.record():
+        recorded = run(model, inputs)
+    assert prefix.outputs and patched(model) == [] and hooks_of(model) == 0
+    for _ in range(2):
+        with prefix.replay():
+            assert patched(model)
+            replayed = run(model, inputs)
+        assert patched(model) == [] and hooks_of(model) == 0
+        for a, b, c in zip(*map(tensors, (expected, recorded, replayed))):
+            assert torch.equal(a, b) and torch.equal(a, c)
+
+
+@pytest.mark.parametrize('kind, neck', SPLITS, ids=IDS)
+def test_what_lies_before_the_split_runs_once(build, batch, kind, neck):
+    model = build(kind, **neck)
+    inputs, samples = batch(kind)
+    split = model.neck.split
+    calls = Calls(model)
+    model.train().loss(inputs, samples)
+    count = dict(calls.count)
+    calls.count.clear()
+    with torch.no_grad():
+        model.extract_feat(inputs)
+    once = set(calls.count)
+    calls.remove()
+    before = [n for n in once if n.startswith('backbone.conv1')
+              or n.startswith('backbone.stem')]
+    if split in ('backbone', 'neck', 'neck.lateral_convs'):
+        before = [n for n in once if n.startswith('backbone.')]
+    if split == 'neck':
+        before += [n for n in once if n.startswith('neck.neck.')]
+    assert before
+    # a hook runs though forward is replayed: count what forward computes
+    computed = count_computed(build(kind, **neck).train(), inputs, samples)
+    for name in before:
+        assert computed[name] == calls_of_one_pass(model, inputs)[name], name
+    after = {
+        'backbone': 'head', 'neck': 'head', 'backbone.layer2': 'layer3',
+        'backbone.layer1': 'layer2'}.get(split)
+    if after:
+        twice = [n for n in computed if after in n and 'estim' not in n]
+        assert twice and all(computed[n] >= 2 for n in twice), computed
+    del count
+
+
+def count_computed(model, inputs, samples):
+    """How often the forward function of each leaf class really runs."""
+    counter = Counter()
+    names = {m: n for n, m in model.named_modules() if not list(m.children())}
+    classes = {type(m) for m in names}
+    originals = {c: c.forward for c in classes}
+
+    def counting(cls):
+        original = originals[cls]
+
+        def forward(self, *args, **kwargs):
+            if type(self) is cls and self in names:
+                counter[names[self]] += 1
+            return original(self, *args, **kwargs)
+
+        return forward
+
+    try:
+        for cls in classes:
+            cls.forward = counting(cls)
+        if samples is None:
+            run(model, inputs)
+        else:
+            model.loss(inputs, samples)
+    finally:
+        for cls, original in originals.items():
+            cls.forward = original
+    return counter
+
+
+def calls_of_one_pass(model, inputs):
+    return count_computed(model, inputs, None)
+
+
+@pytest.mark.parametrize('neck', [SPLITS[0][1], SPLITS[1][1]])
+def test_everything_is_gone_after_an_exception(build, batch, neck):
+    model = build('classifier', **neck)
+    inputs, _ = batch('classifier')
+    prefix = Prefix(model, model.neck)
+    with pytest.raises(KeyError):
+        with prefix.record():
+            raise KeyError
+    assert prefix.outputs is None
+    with prefix.record():
+        run(model, inputs)
+    for context in (prefix.replay, prefix.record, model.sharing_prefix):
+        with pytest.raises(KeyError):
+            with context():
+                raise KeyError
+        assert patched(model) == [] and hooks_of(model) == 0
+        assert model.neck.operation is None and not model.neck.attached
+        assert model._prefix is None
+
+
+def test_somebody_elses_patch_survives(build, batch):
+    model = build('classifier')
+    inputs, _ = batch('classifier')
+    original, calls = model.backbone.forward, []
+
+    def patch(*args):
+        calls.append(1)
+        return original(*args)
+
+    model.backbone.forward = patch
+    prefix = Prefix(model, model.neck)
+    with prefix.record():
+        run(model, inputs)
+    with prefix.replay():
+        run(model, inputs)
+    assert calls == [1]
+    assert model.backbone.forward is patch
+
+
+def test_work_in_place_does_not_reach_the_record():
+    """Neither before the split nor in levels that pass through it."""
+
+    class Backbone(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(3, 3, 1)
+            self.second = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            x = self.first(x)
+            x += 1
+            return x, self.second(x)
+
+    class Host(nn.Module):
+
+        def __init__(self, split):
+            super().__init__()
+            torch.manual_seed(0)
+            self.backbone = Backbone()
+            self.neck = FeatJNDNeck(
+                dict(type='mmfeatjnd.ConvEstimator', hidden_channels=2),
+                in_channels=[3, 3] if split == 'backbone' else 3,
+                levels=[1] if split == 'backbone' else None,
+                split=split)
+
+        def forward(self, x):
+            low, high = self.neck(self.backbone(x))
+            low *= 2
+            high *= 2
+            return low + high
+
+    for split in ('backbone', 'backbone.second'):
+        host, inputs = Host(split), torch.rand(2, 3, 4, 4)
+        with torch.no_grad():
+            expected = host(inputs)
+            prefix = Prefix(host, host.neck)
+            for _ in range(3):
+                with prefix.one_pass():
+                    assert torch.equal(host(inputs), expected)
+
+
+def test_other_inputs_after_the_recorded_ones(build, batch):
+    """A host that slides over an image runs the backbone several times."""
+    model = build('classifier')
+    inputs, _ = batch('classifier')
+    other = torch.rand_like(inputs)
+    expected = run(model, inputs), run(model, other)
+    prefix = Prefix(model, model.neck)
+    for _ in range(2):
+        with prefix.one_pass():
+            for x, y in zip((inputs, other), expected):
+                assert torch.equal(run(model, x)[0], y[0])
+
+
+def test_the_gradient_does_not_reach_the_prefix(build, batch):
+    model = build('classifier')
+    inputs, samples = batch('classifier')
+    with torch.no_grad(), (prefix := Prefix(model, model.neck)).record():
+        model.extract_feat(inputs)
+    with prefix.replay():
+        assert not model.extract_feat(inputs)[0].requires_grad
+
+
+def test_attached_is_reentrant(build):
+    model = build('classifier', split='backbone.layer2', in_channels=16)
+    layer = model.backbone.layer2
+    with attached(model, model.neck):
+        assert len(layer._forward_hooks) == 1
+        with attached(model, model.neck):
+            assert len(layer._forward_hooks) == 1
+        assert len(layer._forward_hooks) == 1 and model.neck.attached
+    assert len(layer._forward_hooks) == 0 and not model.neck.attached
+    plain = build('classifier')
+    with attached(plain, plain.neck):
+        assert hooks_of(plain) == 0
+
+
+def test_outputs_of_every_kind():
+    from collections import namedtuple
+
+    from mmfeatjnd.models.splits import _apply_to_output
+    neck = FeatJNDNeck(
+        dict(type='mmfeatjnd.TokenEstimator'),
+        in_channels=[4, 4],
+        split='backbone.stage')
+    x, y = torch.rand(2, 9, 4), torch.rand(2, 4, 4)
+    pair = namedtuple('pair', 'tokens shape')
+    with neck.operating(lambda x, level, neck: x + 1 + level):
+        assert torch.equal(_apply_to_output(neck, x, 1), x + 2)
+        for output in ((x, (3, 3), y, None), [x, (3, 3), y, None]):
+            new = _apply_to_output(neck, output, 0)
+            assert type(new) is type(output)
+            assert torch.equal(new[0], x + 1) and torch.equal(new[2], y + 2)
+            assert new[1] == (3, 3) and new[3] is None
+        new = _apply_to_output(neck, pair(x, torch.tensor([3, 3])), 0)
+        assert isinstance(new, pair) and torch.equal(new.tokens, x + 1)
+        assert new.shape.tolist() == [3, 3]
+        with pytest.raises(TypeError, match='backbone.stage.*returns dict'):
+            _apply_to_output(neck, dict(x=x), 0)
+
+
+def test_a_split_that_is_never_reached(build, batch):
+    model = build(
+        'classifier', split='head.loss_module', in_channels=4)
+    with pytest.raises(RuntimeError, match='never reached'):
+        model.train().loss(*batch('classifier'))
+    assert hooks_of(model) == 0 and patched(model) == []
+
+
+def test_a_level_that_is_not_emitted(build, batch):
+    model = build(
+        'classifier', split='backbone.layer2', in_channels=[16, 16])
+    with pytest.raises(RuntimeError, match=r'does not emit level\(s\) \[1\]'):
+        model.train().loss(*batch('classifier'))
+
+
+def test_find_neck(build):
+    model = build('classifier')
+    assert find_neck(model) is model.neck
+    assert find_neck(nn.DataParallel(model)) is model.neck
+    with pytest.raises(RuntimeError, match='Sequential.*but has none'):
+        find_neck(nn.Sequential(nn.ReLU()))
+    with pytest.raises(RuntimeError, match='but has 2'):
+        find_neck(nn.ModuleList([model, build('classifier')]))
