@@ -128,7 +128,9 @@ def build():
         if isinstance(cfg, str):
             cfg = featjnd_cfg(cfg, **kwargs)
         torch.manual_seed(0)
-        return MODELS.build(ConfigDict(copy.deepcopy(cfg))).eval()
+        scope = cfg.get('host', cfg['type']).partition('.')[0]
+        with DefaultScope.overwrite_default_scope(scope):
+            return MODELS.build(ConfigDict(copy.deepcopy(cfg))).eval()
 
     return build
 

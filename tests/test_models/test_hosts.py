@@ -1,5 +1,6 @@
 """FeatJND on a tiny version of every kind of host."""
 import copy
+import logging
 
 import pytest
 import torch
@@ -241,7 +242,9 @@ def build_host(name):
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(library(name)):
         host = MODELS.build(cfg)
+        logging.disable(logging.WARNING)  # one message for each parameter
         host.init_weights()
+        logging.disable(logging.NOTSET)
     generator = torch.Generator().manual_seed(0)
     for module in host.modules():  # not all statistics alike
         if hasattr(module, 'running_var'):

@@ -4,6 +4,8 @@ from typing import Any, List, Optional
 
 from torch import Tensor, nn
 
+from mmfeatjnd.compat import host_library
+
 
 class BaseDiscrepancy(nn.Module, metaclass=ABCMeta):
     """D_t between the host's clean and perturbed pass.
@@ -30,11 +32,12 @@ def host_logits(host: nn.Module, inputs: Tensor) -> Tensor:
     Raises:
         TypeError: The host's tensor mode returns something else.
     """
-    logits = host.host_forward(inputs, None, mode='tensor')
-    if isinstance(logits, (list, tuple)) and len(logits) == 1:
-        logits = logits[0]
-    if isinstance(logits, Tensor) and logits.dim() in (2, 4):
-        return logits
+    if host_library(host) != 'mmdet':  # some of which need data samples
+        logits = host.host_forward(inputs, None, mode='tensor')
+        if isinstance(logits, (list, tuple)) and len(logits) == 1:
+            logits = logits[0]
+        if isinstance(logits, Tensor) and logits.dim() in (2, 4):
+            return logits
     raise TypeError(
         f'{type(host).__name__} has no single logit tensor. Use discrepancy='
         "dict(type='mmfeatjnd.PseudoGroundTruth') or dict(type="

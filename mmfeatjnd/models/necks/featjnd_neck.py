@@ -168,7 +168,7 @@ class FeatJNDNeck(BaseModule):
             'with.')
 
     # -------------------------------------------------------------- running
-    def apply(self, features: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+    def apply_levels(self, features: Sequence[Tensor]) -> Tuple[Tensor, ...]:
         """Run the operation on every configured level.
 
         Args:
@@ -229,13 +229,13 @@ class FeatJNDNeck(BaseModule):
         """
         features = _as_levels(inputs)
         if self.split == 'backbone':
-            features = self.apply(features)
+            features = self.apply_levels(features)
         elif self.named_split and self.operation is not None:
             self._check_attached()
         if self.neck is not None:
             features = _as_levels(self.neck(features))
         if self.split == 'neck':
-            features = self.apply(features)
+            features = self.apply_levels(features)
         return features
 
     #: Whether forward hooks on the modules of a named split are in place.
