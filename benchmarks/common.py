@@ -1,6 +1,5 @@
 """What the benchmark scripts share: training once, and publishing."""
 import json
-import os
 import platform
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import mmfeatjnd
+from mmfeatjnd.apis.console import atomic_path
 from mmfeatjnd.compat import installed_versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,10 +50,8 @@ def publish(name: str, result: dict) -> Path:
         python=platform.python_version())
     result['device'] = 'cuda' if torch.cuda.is_available() else 'cpu'
     result['rows'] = result.pop('rows')  # last: the header stays in sight
-    RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f'{name}.json'
-    temporary = file.with_suffix('.tmp')
-    temporary.write_text(json.dumps(result, indent=1) + '\n')
-    os.replace(temporary, file)
+    with atomic_path(str(file)) as path:
+        Path(path).write_text(json.dumps(result, indent=1) + '\n')
     print(f'Saved to {file.relative_to(ROOT)}')
     return file

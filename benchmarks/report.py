@@ -9,8 +9,13 @@ from pathlib import Path
 
 from common import RESULTS, ROOT
 
-from mmfeatjnd.evaluation import cost_ratios, plot, summarize, to_markdown
-from mmfeatjnd.evaluation import tolerated_strength
+from mmfeatjnd.evaluation import (
+    cost_ratios,
+    plot,
+    summarize,
+    to_markdown,
+    tolerated_strength,
+)
 
 DOC = ROOT / 'docs' / 'benchmarks.md'
 IMAGES = ROOT / 'docs' / 'images'

@@ -6,7 +6,6 @@ Gaussian noise of equal strength. A second run skips what is done.
 """
 import argparse
 import json
-import os
 from pathlib import Path
 
 import cv2
@@ -16,8 +15,11 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmfeatjnd.apis import measure_curve
-from mmfeatjnd.compat import (check_environment,
-                              register_trusted_checkpoint_loader)
+from mmfeatjnd.apis.console import atomic_path
+from mmfeatjnd.compat import (
+    check_environment,
+    register_trusted_checkpoint_loader,
+)
 from mmfeatjnd.datasets import generate_shapes
 from mmfeatjnd.evaluation import cost_ratios, plot, to_markdown
 from mmfeatjnd.models import Perturbation, find_neck
@@ -80,9 +82,8 @@ def test(cfg: Config, checkpoint: str, out: Path) -> list:
     rows = measure_curve(cfg, checkpoint, ('featjnd', 'gaussian'), STRENGTHS)
     print()
     plot(rows, out / 'curve.png', METRIC)
-    temporary = file.with_suffix('.tmp')
-    temporary.write_text(json.dumps(rows, indent=1))
-    os.replace(temporary, file)
+    with atomic_path(str(file)) as path:
+        Path(path).write_text(json.dumps(rows, indent=1))
     return rows
 
 

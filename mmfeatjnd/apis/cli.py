@@ -12,10 +12,11 @@ import os.path as osp
 from contextlib import contextmanager
 from copy import deepcopy
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.runner import find_latest_checkpoint
 
+from .cfg_options import CfgOptions
 from .console import UsageError, log
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -33,7 +34,7 @@ def _parser(description):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         help='override fields of the config, as key=value. Lists are written '
         'key="[a,b]" or key=a,b, nested ones key="[(a,b),(c,d)]"; the quotes '
         'are needed and blanks are not allowed')

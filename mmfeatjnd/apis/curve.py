@@ -13,6 +13,7 @@ from mmengine.utils import ProgressBar
 from mmfeatjnd.functional import DETERMINISTIC, NEEDS_JND
 from mmfeatjnd.models import Perturbation, Prefix, attached, find_neck
 from .estimator_file import load_estimator
+from .launch import build_runner
 
 
 class _Setting:
@@ -89,7 +90,7 @@ def measure_curve(cfg: Config,
         h for h in cfg.get('custom_hooks', [])
         if h['type'] != 'mmfeatjnd.PerturbationHook'
     ]
-    runner = Runner.from_cfg(cfg)
+    runner = build_runner(cfg)
     runner.load_or_resume()
     model = runner.model.module if is_model_wrapper(
         runner.model) else runner.model

@@ -1,7 +1,5 @@
 """Files that hold an estimator alone, tied to the host by a hash."""
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Union
 
@@ -11,6 +9,7 @@ from torch import nn
 
 from mmfeatjnd.models import find_neck
 from mmfeatjnd.version import __version__
+from .console import atomic_path
 
 _FORMAT = 'mmfeatjnd.estimator'
 
@@ -64,16 +63,8 @@ def save_estimator(model: nn.Module, path: Union[str, Path]) -> None:
             k: v.detach().cpu()
             for k, v in neck.estimators.state_dict().items()
         })
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix='.tmp')
-    os.close(handle)
-    try:
-        torch.save(content, temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with atomic_path(str(path)) as partial:
+        torch.save(content, partial)
 
 
 def load_estimator(model: nn.Module, path: Union[str, Path]) -> None:

@@ -13,7 +13,6 @@ from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
 from mmfeatjnd.compat import HOST_LIBRARIES, require
-
 from .cli import scope_of
 from .console import UsageError, atomic_path, log
 

@@ -3,8 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from mmfeatjnd.evaluation import (clean_metrics, cost_ratios, headline, plot,
-                                  summarize, to_markdown, tolerated_strength)
+from mmfeatjnd.evaluation import (
+    clean_metrics,
+    cost_ratios,
+    headline,
+    plot,
+    summarize,
+    to_markdown,
+    tolerated_strength,
+)
 
 
 def row(distortion, nrmse, value, seed=0, **metrics):

@@ -1,10 +1,18 @@
 import pytest
 import torch
 
-from mmfeatjnd.functional import (DETERMINISTIC, DISTORTIONS, NEEDS_JND,
-                                  NEEDS_SENSITIVITY, Level, gaussian_noise,
-                                  image_keys, scale_to_nrmse, to_tokens,
-                                  uniform_noise)
+from mmfeatjnd.functional import (
+    DETERMINISTIC,
+    DISTORTIONS,
+    NEEDS_JND,
+    NEEDS_SENSITIVITY,
+    Level,
+    gaussian_noise,
+    image_keys,
+    scale_to_nrmse,
+    to_tokens,
+    uniform_noise,
+)
 
 SHAPES = [(3, 6, 4, 5), (3, 10, 6), (3, 6)]
 

@@ -1,8 +1,12 @@
 import pytest
 import torch
 
-from mmfeatjnd.functional import (channel_dim, check_layout, from_tokens,
-                                  to_tokens)
+from mmfeatjnd.functional import (
+    channel_dim,
+    check_layout,
+    from_tokens,
+    to_tokens,
+)
 
 
 @pytest.mark.parametrize('shape, tokens, axis', [

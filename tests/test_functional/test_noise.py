@@ -4,8 +4,12 @@ import pytest
 import torch
 from scipy import stats
 
-from mmfeatjnd.functional import (gaussian_noise, image_keys,
-                                  random_permutation, uniform_noise)
+from mmfeatjnd.functional import (
+    gaussian_noise,
+    image_keys,
+    random_permutation,
+    uniform_noise,
+)
 
 NOISES = [gaussian_noise, uniform_noise]
 # of the strength of training, and of a permutation: far beyond any level

@@ -3,9 +3,15 @@ import math
 import pytest
 import torch
 
-from mmfeatjnd.functional import (DEFINITIONS, gaussian_noise, image_keys,
-                                  l2_magnitude, nrmse, participation_ratio,
-                                  scale_to_nrmse)
+from mmfeatjnd.functional import (
+    DEFINITIONS,
+    gaussian_noise,
+    image_keys,
+    l2_magnitude,
+    nrmse,
+    participation_ratio,
+    scale_to_nrmse,
+)
 
 # RMS 5, mean 3.5, variance 12.25, range 7
 FEATURE = torch.tensor([0., 7., 0., 7.]).view(1, 1, 2, 2)

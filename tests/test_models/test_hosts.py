@@ -178,7 +178,8 @@ def swin():
     cfg = stock('mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py')
     cfg.backbone.update(
         arch=dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 2, 2, 4]),
-        img_size=SIZE)
+        img_size=SIZE,
+        pad_small_map=True)
     cfg.head.update(in_channels=64, num_classes=CLASSES)
     cfg.pop('train_cfg')
     return cfg, dict(
@@ -246,6 +247,9 @@ def build_host(name):
         host.init_weights()
         logging.disable(logging.NOTSET)
     generator = torch.Generator().manual_seed(0)
+    for weight in host.parameters():
+        if weight.dim() > 1 and not weight.any():  # as in ViT's last layer
+            torch.nn.init.normal_(weight, 0, 0.1, generator=generator)
     for module in host.modules():  # not all statistics alike
         if hasattr(module, 'running_var'):
             module.running_var.uniform_(0.5, 1.5, generator=generator)
@@ -334,7 +338,8 @@ def predict(model, name, operation=None, batch=None):
         operation.start(batch['data_samples'], len(batch['inputs']))
         neck.operation = operation
     try:
-        results = model.test_step(batch)
+        with torch.no_grad():
+            results = model.test_step(batch)
     finally:
         if operation is not None:
             neck.operation = None

@@ -1,15 +1,11 @@
 """Measure and draw the task metric against the strength of distortions."""
 import argparse
 import json
-import os
-import tempfile
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
-
-from mmfeatjnd.apis import measure_curve
-from mmfeatjnd.compat import (check_environment,
-                              register_trusted_checkpoint_loader)
+from mmfeatjnd import compat  # first: it lets `_base_` reach every host
+from mmfeatjnd.apis import cli, console, measure_curve
+from mmfeatjnd.apis.cfg_options import CfgOptions
 from mmfeatjnd.evaluation import plot, to_markdown
 from mmfeatjnd.functional import DEFINITIONS, DISTORTIONS
 
@@ -55,7 +51,7 @@ def parse_args():
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         help='override some settings in the used config, the key-value pair '
         'in xxx=yyy format will be merged into config file')
     return parser.parse_args()
@@ -63,25 +59,22 @@ def parse_args():
 
 def main():
     args = parse_args()
-    check_environment()
-    register_trusted_checkpoint_loader()
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    with console.plain_errors():
+        compat.check_environment()
+        compat.register_trusted_checkpoint_loader()
+        cfg = cli.load_config(args.config)
+        cfg.merge_from_dict(args.cfg_options or {})
     cfg.work_dir = args.work_dir or str(args.out)
     rows = measure_curve(cfg, args.checkpoint, args.distortions, args.nrmse,
                          range(args.seeds), args.estimators, args.definition)
-    args.out.mkdir(parents=True, exist_ok=True)
-    # written aside and renamed, so that a curve is there whole or not at all
-    with tempfile.TemporaryDirectory(dir=args.out) as folder:
-        new = Path(folder)
-        (new / 'curve.json').write_text(json.dumps(rows, indent=1))
-        (new / 'curve.md').write_text(to_markdown(rows, args.metric))
-        plot(rows, new / 'curve.png', args.metric)
-        for file in sorted(new.iterdir()):
-            os.replace(file, args.out / file.name)
-    print(to_markdown(rows, args.metric))
-    print(f'Saved to {args.out}/curve.json, curve.md and curve.png')
+    table = to_markdown(rows, args.metric)
+    with console.atomic_path(args.out / 'curve.json') as path:
+        Path(path).write_text(json.dumps(rows, indent=1))
+    with console.atomic_path(args.out / 'curve.md') as path:
+        Path(path).write_text(table)
+    with console.atomic_path(args.out / 'curve.png') as path:
+        plot(rows, path, args.metric)
+    print(f'\n{table}\nSaved to {args.out}/curve.json, curve.md, curve.png')
 
 
 if __name__ == '__main__':

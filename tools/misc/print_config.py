@@ -6,10 +6,9 @@ Example::
 """
 import argparse
 
-from mmengine.config import DictAction
-
 import mmfeatjnd  # noqa: F401  first: it lets `_base_` reach every host
 from mmfeatjnd.apis import cli, console
+from mmfeatjnd.apis.cfg_options import CfgOptions
 
 SUFFIXES = ('.py', '.json', '.yml', '.yaml')
 
@@ -22,7 +21,7 @@ def main():
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         help='override fields of the config, as key=value')
     args = parser.parse_args()
     if args.save_path and not args.save_path.endswith(SUFFIXES):

@@ -1,12 +1,11 @@
 """Write the estimator of a FeatJND checkpoint to a small file of its own."""
 import argparse
 
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 
-from mmfeatjnd.apis import save_estimator
-from mmfeatjnd.compat import register_trusted_checkpoint_loader
+from mmfeatjnd import compat  # first: it lets `_base_` reach every host
+from mmfeatjnd.apis import cli, console, save_estimator
 from mmfeatjnd.registry import MODELS
 
 
@@ -16,8 +15,10 @@ def main():
     parser.add_argument('checkpoint', help='FeatJND checkpoint file')
     parser.add_argument('out', help='estimator file to write')
     args = parser.parse_args()
-    register_trusted_checkpoint_loader()
-    cfg = Config.fromfile(args.config)
+    with console.plain_errors():
+        compat.check_environment()
+        compat.register_trusted_checkpoint_loader()
+        cfg = cli.load_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     if 'data_preprocessor' in cfg:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)

@@ -5,9 +5,17 @@ from typing import Dict, List, Optional, Sequence
 import torch
 from torch import Tensor
 
-from mmfeatjnd.functional import (DEFINITIONS, DISTORTIONS, NEEDS_JND,
-                                  NEEDS_SENSITIVITY, Level, image_keys, nrmse,
-                                  participation_ratio, scale_to_nrmse)
+from mmfeatjnd.functional import (
+    DEFINITIONS,
+    DISTORTIONS,
+    NEEDS_JND,
+    NEEDS_SENSITIVITY,
+    Level,
+    image_keys,
+    nrmse,
+    participation_ratio,
+    scale_to_nrmse,
+)
 
 
 def image_ids(data_samples: Optional[Sequence], batch_size: int) -> list:

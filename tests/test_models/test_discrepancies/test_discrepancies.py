@@ -2,8 +2,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmfeatjnd.models import (Annotation, PredictionDivergence,
-                              PseudoGroundTruth, total_loss)
+from mmfeatjnd.models import (
+    Annotation,
+    PredictionDivergence,
+    PseudoGroundTruth,
+    total_loss,
+)
 
 
 def clean_and_changed(model, discrepancy, inputs, samples, scale=0.):

@@ -3,8 +3,12 @@ import math
 import pytest
 import torch
 
-from mmfeatjnd.functional import (channel_dim, gaussian_noise, image_keys,
-                                  uniform_noise)
+from mmfeatjnd.functional import (
+    channel_dim,
+    gaussian_noise,
+    image_keys,
+    uniform_noise,
+)
 from mmfeatjnd.models import ConvEstimator, TokenEstimator
 
 CASES = [

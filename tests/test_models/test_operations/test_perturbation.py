@@ -4,8 +4,13 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
-from mmfeatjnd.functional import (DISTORTIONS, gaussian_noise, image_keys,
-                                  nrmse, participation_ratio)
+from mmfeatjnd.functional import (
+    DISTORTIONS,
+    gaussian_noise,
+    image_keys,
+    nrmse,
+    participation_ratio,
+)
 from mmfeatjnd.models import ConvEstimator, Perturbation, image_ids
 
 

@@ -1,0 +1,302 @@
+import copy
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, DefaultScope
+from torch.nn import functional as F
+
+from mmfeatjnd.functional import nrmse
+from mmfeatjnd.models import ConvEstimator
+
+KINDS = ['classifier', 'segmentor', 'detector']
+
+
+def total(model, losses):
+    return model.parse_losses(losses)[0]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_only_the_estimators_learn(build, batch, kind):
+    model = build(kind).train()
+    inputs, samples = batch(kind)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    trainable = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trainable == {
+        f'neck.estimators.{n}'
+        for n, _ in model.neck.estimators.named_parameters()
+    }
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], 0.1)
+    losses = model(inputs, samples, mode='loss')
+    assert set(losses) == {
+        'loss_jnd_discrepancy', 'loss_jnd_magnitude', 'jnd_discrepancy',
+        'jnd_magnitude', 'jnd_multiplier'}
+    total(model, losses).backward()
+    for name, p in model.named_parameters():
+        assert (p.grad is not None) == (name in trainable), name
+        if name in trainable:
+            assert torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0
+    optimizer.step()
+    after = model.state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert changed >= trainable
+    # not the running statistics of the host's BatchNorm either
+    assert all(k.startswith('neck.estimators.') for k in changed)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_modes(build, kind):
+    model = build(kind)
+    assert not any(m.training for m in model.modules())
+    for _ in range(2):
+        model.train()
+        own = {model, model.featjnd_objective, model.neck.estimators}
+        own |= set(model.neck.estimators.modules())
+        own |= set(model.featjnd_objective.modules())
+        assert {m for m in model.modules() if m.training} == own
+        model.eval()
+        assert not any(m.training for m in model.modules())
+
+
+def test_the_model_is_the_host(build, configs):
+    from mmpretrain.models import ImageClassifier
+    model = build('classifier')
+    assert isinstance(model, ImageClassifier)
+    assert type(model).__name__ == 'ImageClassifier'
+    assert type(model) is type(build('classifier'))
+    # the estimators are in it once
+    names = [n for n, m in model.named_modules(remove_duplicate=False)
+             if isinstance(m, ConvEstimator)]
+    assert names == ['neck.estimators.0']
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_without_an_operation_it_predicts_as_the_host(build, configs, batch,
+                                                      kind):
+    host, model = build(configs[0](kind)), build(kind)
+    model.load_state_dict(host.state_dict(), strict=False)
+    inputs, _ = batch(kind)
+    with torch.no_grad():
+        for a, b in zip(model.extract_feat(inputs),
+                        host.extract_feat(inputs), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_builds_without_a_default_scope(configs):
+    assert DefaultScope.get_current_instance() is None
+    MODELS.build(ConfigDict(configs[1]('classifier')))
+    assert DefaultScope.get_current_instance() is None
+
+
+@pytest.mark.parametrize('neck', [
+    dict(), dict(split='backbone.layer2', in_channels=16)])
+def test_the_gradient_equals_a_direct_computation(build, batch, neck):
+    model = build('classifier', **neck)
+    inputs, samples = batch('classifier')
+    model.train()
+    losses = model.loss(inputs, samples)
+    parameters = list(model.neck.estimators.parameters())
+    grads = torch.autograd.grad(total(model, losses), parameters)
+
+    other = build('classifier', **neck)
+    estimator = other.neck.estimators[0].train()
+
+    def logits(feature):
+        if neck:
+            feature = other.backbone.layer3(feature)
+        return other.head.fc(feature.mean((2, 3)))
+
+    with torch.no_grad():
+        feature = other.backbone.relu(
+            other.backbone.norm1(other.backbone.conv1(inputs)))
+        feature = other.backbone.layer2(other.backbone.layer1(feature))
+        if not neck:
+            feature = other.backbone.layer3(feature)
+        clean = logits(feature)
+    delta = estimator(feature)
+    d = F.kl_div(logits(feature + delta).log_softmax(1), clean.softmax(1),
+                 reduction='batchmean')
+    rms = feature.square().mean((0, 2, 3), keepdim=True).sqrt()
+    alive = (rms > 0).expand_as(delta)
+    m = ((delta.abs() / rms)[alive] + 1e-3).log().mean()
+    torch.testing.assert_close(losses['jnd_discrepancy'], d, rtol=1e-3,
+                               atol=1e-7)
+    torch.testing.assert_close(losses['jnd_magnitude'], m)
+    expected = torch.autograd.grad(d - m, list(estimator.parameters()))
+    for a, b in zip(grads, expected):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def capture(model):
+    """(feature, distortion) of every level in the perturbed pass."""
+    seen, neck = [], model.neck
+    apply_level = neck.apply_level
+
+    def spy(feature, level):
+        out = apply_level(feature, level)
+        if type(neck.operation).__name__ == '_TrainingPerturbation':
+            seen.append((feature.detach(), (out - feature).detach()))
+        return out
+
+    neck.apply_level = spy
+    return seen
+
+
+@pytest.mark.parametrize('mode', ['signed', 'envelope'])
+def test_strength_of_every_image_lies_in_the_range(build, batch, mode):
+    model = build(
+        'segmentor',
+        estimator=dict(mode=mode),
+        objective=dict(strength=(0.3, 0.9))).train()
+    seen = capture(model)
+    inputs, samples = batch('segmentor', 6)
+    losses = model.loss(inputs, samples)
+    levels = torch.stack([nrmse(d, f) for f, d in seen])
+    assert levels.shape == (4, 6)
+    assert levels.min() > 0.299 and levels.max() < 0.901
+    # one strength an image, the same in all levels, and not one for all
+    torch.testing.assert_close(levels, levels[:1].expand(4, 6), rtol=1e-3,
+                               atol=0)
+    assert levels[0].max() - levels[0].min() > 0.05
+    total(model, losses).backward()
+    seen.clear()
+    model.loss(inputs, samples)
+    again = torch.stack([nrmse(d, f) for f, d in seen])
+    assert not torch.allclose(levels, again, rtol=1e-2)  # another step
+
+
+def test_noise_of_a_step(build, batch):
+    """Other noise in every step, and no global random state."""
+    model = build('classifier', estimator=dict(mode='envelope')).train()
+    inputs, samples = batch('classifier')
+    seen = capture(model)
+    state = torch.get_rng_state()
+    model.loss(inputs, samples)
+    model.loss(inputs, samples)
+    assert torch.equal(torch.get_rng_state(), state)
+    (_, first), (_, second) = seen
+    signs = (first.sign() == second.sign())[first != 0].float().mean()
+    assert 0.4 < signs < 0.6
+    # resuming before the second step repeats it
+    seen.clear()
+    resumed = build('classifier', estimator=dict(mode='envelope')).train()
+    seen = capture(resumed)
+    resumed.loss(inputs, samples)
+    state = copy.deepcopy(resumed.state_dict())
+    again = build('classifier', estimator=dict(mode='envelope')).train()
+    again.load_state_dict(state)
+    seen_again = capture(again)
+    again.loss(inputs, samples)
+    assert torch.equal(seen_again[0][1], second)
+
+
+def test_dual_ascent_on_a_host(build, batch):
+    """The multiplier rises until the discrepancy is at its tolerance."""
+    model = build(
+        'classifier',
+        objective=dict(tolerance=0.02, adapt=0.1, multiplier=0.1)).train()
+    inputs, samples = batch('classifier', 4)
+    optimizer = torch.optim.Adam(model.neck.estimators.parameters(), 1e-2)
+    trace = []
+    for _ in range(150):
+        losses = model.loss(inputs, samples)
+        optimizer.zero_grad()
+        total(model, losses).backward()
+        optimizer.step()
+        trace.append([losses['jnd_discrepancy'].item(),
+                      losses['jnd_magnitude'].item(),
+                      losses['jnd_multiplier'].item()])
+    trace = torch.tensor(trace)
+    assert trace[-50:, 0].mean().item() == pytest.approx(0.02, rel=0.5)
+    assert trace[-1, 1] > trace[0, 1] + 0.3  # and the map has grown
+    # the multiplier is the checkpoint's when training goes on
+    value = model.featjnd_objective.multiplier
+    assert value != 0.1
+    resumed = build(
+        'classifier',
+        objective=dict(tolerance=0.02, adapt=0.1, multiplier=0.1))
+    assert resumed.load_state_dict(model.state_dict())
+    assert resumed.featjnd_objective.multiplier == value
+
+
+def test_deepcopy_is_independent(build, batch):
+    """As EMAHook copies: its own neck, objective and hooks."""
+    model = build('classifier').train()
+    inputs, samples = batch('classifier')
+    other = copy.deepcopy(model)
+    assert other.featjnd_neck is other.neck is not model.neck
+    assert other.featjnd_objective is not model.featjnd_objective
+    updates = model.neck.estimators[0].num_updates.clone()
+    losses = other.loss(inputs, samples)
+    total(other, losses).backward()
+    assert model.neck.estimators[0].num_updates == updates
+    assert all(p.grad is None for p in model.parameters())
+    assert other.neck.estimators[0].num_updates == updates + 1
+    # its pre-hooks map keys for the copy, not for the original
+    other.featjnd_objective.multiplier.fill_(3.)
+    state = {k: v for k, v in model.state_dict().items()
+             if not k.startswith('featjnd_objective')}
+    other.load_state_dict(state)
+    assert other.featjnd_objective.multiplier == 3
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_sensitivity_is_the_squared_gradient(build, batch, kind):
+    model = build(kind)
+    inputs, samples = batch(kind)
+    result = model.sensitivity(inputs, samples)
+    assert sorted(result) == list(model.neck.levels)
+    with torch.no_grad():
+        features = model.backbone(inputs)
+    for level, value in result.items():
+        assert value.shape == features[level].shape
+        assert value.min() >= 0 and value.max() > 0
+        assert not value.requires_grad
+    assert all(p.grad is None for p in model.parameters())
+    if kind == 'classifier':
+        leaf = features[0].requires_grad_()
+        logits = model.head.fc(leaf.mean((2, 3)))
+        loss = F.cross_entropy(logits, logits.argmax(1))
+        grad, = torch.autograd.grad(loss, leaf)
+        torch.testing.assert_close(result[0], grad.square(), rtol=1e-3,
+                                   atol=1e-12)
+
+
+def test_the_mode_of_the_host_in_each_pass(build, batch):
+    """Losses as in training and predictions as in testing, both passes."""
+    model = build('detector').train()
+    inputs, samples = batch('detector')
+    flags = []
+    extract_feat = model.extract_feat
+
+    def spy(inputs):
+        flags.append((model.training, torch.is_grad_enabled()))
+        return extract_feat(inputs)
+
+    model.extract_feat = spy
+    model.loss(inputs, samples)
+    # predictions, their loss, the loss of the perturbed pass
+    assert flags == [(False, False), (True, False), (True, True)]
+    assert model.training
+
+
+def test_a_broken_host_is_noticed_when_training_starts(build, batch):
+    model = build('classifier').train()
+    with torch.no_grad():
+        model.backbone.conv1.weight.fill_(float('nan'))
+    with pytest.raises(ValueError, match='NaN or infinite.*level 0'):
+        model.loss(*batch('classifier'))
+    assert model.neck.operation is None
+
+
+def test_errors_at_build(build, configs):
+    cfg = configs[1]('classifier')
+    with pytest.raises(KeyError, match='not registered'):
+        build(dict(cfg, host='mmpretrain.ImageClasifier'))
+    with pytest.raises(TypeError, match='takes no `neck`.*TIMMBackbone'):
+        build(dict(cfg, host='mmpretrain.TimmClassifier'))
+    with pytest.raises(RuntimeError, match='must hold one FeatJNDNeck'):
+        build(dict(cfg, neck=dict(type='GlobalAveragePooling')))
+    with pytest.raises(ValueError, match='magnitude must be one of'):
+        build('classifier', objective=dict(magnitude='l1'))
