@@ -121,8 +121,8 @@ def main():
                              work_dir) if row['distortion'] != 'clean'
     ]
     if args.num_test:
-        benchmark['test_split'] = f'{benchmark["test_split"].split(",")[0]}, ' \
-            f'the first {args.num_test:,} images'
+        split = benchmark['test_split'].split(',')[0]
+        benchmark['test_split'] = f'{split}, the first {args.num_test} images'
     publish(
         f'featjnd_{args.benchmark}',
         dict(

@@ -115,7 +115,8 @@ def featjnd_section(name: str, plots: bool) -> str:
         if plots:
             plot(rows, IMAGES / picture, metric)
         parts += [
-            f'### {metric}\n', f'![{metric} against NRMSE](images/{picture})\n',
+            f'### {metric}\n',
+            f'![{metric} against NRMSE](images/{picture})\n',
             to_markdown(rows, metric),
             goals(rows, metric)
         ]

@@ -1,9 +1,7 @@
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from mmengine.evaluator import BaseMetric
-from mmengine.registry import DATASETS, METRICS, TRANSFORMS  # noqa: F401
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
@@ -55,19 +53,15 @@ def test(build, batch, tmp_path):
     count = iter(range(100))
 
     def run(*hooks, size=2, validate=False, tta=False, broken=False,
-            model=None, reset=None, **neck):
+            model=None, **neck):
         from mmpretrain.models import AverageClsScoreTTA
         model = model or build('classifier', **neck)
         wrapped = AverageClsScoreTTA(model) if tta else model
-        loop = dict(
-            dataloader=dict(
-                batch_size=size,
-                num_workers=0,
-                dataset=Images(batch, broken, 2 if tta else 1),
-                sampler=dict(type='DefaultSampler', shuffle=False),
-                collate_fn=pseudo_collate),
-            evaluator=MeanScore())
-        del loop['dataloader']['collate_fn']
+        dataloader = dict(
+            batch_size=size,
+            num_workers=0,
+            dataset=Images(batch, broken, 2 if tta else 1),
+            sampler=dict(type='DefaultSampler', shuffle=False))
         kind = 'val' if validate else 'test'
         runner = Runner(
             wrapped,
@@ -78,15 +72,11 @@ def test(build, batch, tmp_path):
             log_level='ERROR',
             default_scope='mmpretrain',
             **{
-                f'{kind}_dataloader': loop['dataloader'],
-                f'{kind}_evaluator': loop['evaluator'],
+                f'{kind}_dataloader': dataloader,
+                f'{kind}_evaluator': Evaluator(MeanScore()),
                 f'{kind}_cfg': dict(),
             })
-        try:
-            return (runner.val if validate else runner.test)(), model
-        except Exception:
-            run.model = model
-            raise
+        return (runner.val if validate else runner.test)(), model
 
     return run
 
