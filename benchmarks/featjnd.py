@@ -26,7 +26,7 @@ SEEDS = (0, 1, 2)
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 BENCHMARKS = dict(
     cifar10=dict(
-        config='resnet18_cifar10.py',
+        config='resnet18-w32_cifar10.py',
         dataset='CIFAR-10',
         train_split='train, all 50,000 images',
         test_split='test, all 10,000 images'),
@@ -37,7 +37,14 @@ BENCHMARKS = dict(
         test_split='val, all 110 images'))
 MODES = dict(
     signed=dict(),
-    envelope=dict(model__neck__estimator__mode='envelope'))
+    # the strength is learned: dual ascent holds the discrepancy at 0.05
+    envelope=dict(
+        model__neck__estimator__mode='envelope',
+        model__objective__strength=None,
+        model__objective__magnitude_weight=1.0,
+        model__objective__multiplier=10.0,
+        model__objective__adapt=0.05,
+        model__objective__tolerance=0.05))
 
 
 def parse_args():

@@ -9,8 +9,7 @@ model = dict(
         type='mmfeatjnd.FeatJNDNeck',
         neck=_base_.model.neck,
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=dict(
-        type='mmfeatjnd.FeatJNDLoss', strength=(0.25, 1.5), multiplier=10.0))
+    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',

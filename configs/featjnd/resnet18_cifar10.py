@@ -12,8 +12,7 @@ model = dict(
         split='backbone.layer2',
         in_channels=128,
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=dict(
-        type='mmfeatjnd.FeatJNDLoss', strength=(0.25, 1.5), multiplier=10.0))
+    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 import mmfeatjnd  # noqa: F401  lets mmseg's configs be found
-from mmfeatjnd.models import Perturbation
+from mmfeatjnd.models import Perturbation, attached
 from mmfeatjnd.registry import MODELS as OUR_MODELS
 
 SIZE = 64  # of the images, in pixels
@@ -454,3 +454,192 @@ def test_discrepancy_reaches_every_estimator(built):
         [e.expand.weight for e in model.neck.estimators],
         allow_unused=True)
     assert all(g is not None for g in grads)
+
+
+def first_module(model):
+    """Deep inside the backbone, long before the split, run once a pass."""
+    for name, module in model.backbone.named_modules():
+        if '.' in name and list(module.parameters(recurse=False)):
+            return module
+
+
+def test_prefix_changes_nothing(built):
+    """Replaying what lies before the split: the same bits, less work."""
+    name, host, model = built
+    data = model.data_preprocessor(copy.deepcopy(make_batch(name)), False)
+    inputs, samples = data['inputs'], data['data_samples']
+    task = model.featjnd_objective.discrepancy
+    operation = Perturbation('uniform', 0.7)
+    operation.start(samples, len(inputs))
+    runs = []
+    first = first_module(model)
+    handle = first.register_forward_hook(lambda *args: runs.append(1))
+
+    def passes():
+        """Clean, perturbed, clean; the losses draw samples at random."""
+        with torch.no_grad():
+            torch.manual_seed(0)
+            reference = task.reference(model, inputs, samples)
+            values = []
+            for op in (operation, None):
+                torch.manual_seed(0)
+                with model.featjnd_neck.operating(op):
+                    values.append(task(model, inputs, samples, reference))
+        return torch.stack(values)
+
+    with model.sharing_prefix():
+        shared = passes()
+    once = len(runs)
+    runs.clear()
+    with attached(model, model.featjnd_neck):
+        full = passes()
+    handle.remove()
+    assert torch.equal(shared, full)
+    assert once == 1 and len(runs) >= 3
+    # the perturbed pass is perturbed, the clean one is not
+    assert shared[0].abs() > 1e-6 and shared[1].abs() < 1e-5
+
+
+def test_sensitivity(built):
+    name, host, model = built
+    data = model.data_preprocessor(copy.deepcopy(make_batch(name)), False)
+    before = hooks_of(model)
+    torch.manual_seed(0)
+    result = model.sensitivity(data['inputs'], data['data_samples'])
+    assert set(result) == set(model.neck.levels)
+    for level, value in result.items():
+        channels = model.neck.in_channels[level]
+        assert value.size(2 if value.dim() == 3 else 1) == channels
+        assert value.isfinite().all() and value.min() >= 0
+    assert hooks_of(model) == before
+    assert all(p.grad is None for p in model.parameters())
+
+
+# ------------------------------------------------------------------ refusals
+@pytest.mark.parametrize('host, advice', [
+    ('mmdet.Detectron2Wrapper', 'MMDetection model of the same name'),
+    ('mmpretrain.TimmClassifier', 'mmpretrain.TIMMBackbone'),
+    ('mmpretrain.HuggingFaceClassifier', 'mmpretrain.TIMMBackbone'),
+])
+def test_refuses_a_host_without_neck(host, advice):
+    with pytest.raises(TypeError, match=f'{host}.*{advice}'):
+        OUR_MODELS.build(
+            dict(
+                type='mmfeatjnd.FeatJND',
+                host=host,
+                neck=dict(
+                    type='mmfeatjnd.FeatJNDNeck',
+                    estimator=CONV,
+                    in_channels=8)))
+
+
+def test_refuses_a_host_that_passes_its_neck_by():
+    """An ``extract_feat`` of its own that does not call the neck."""
+    model = build_featjnd('ResNet', split='backbone', in_channels=64)
+    model.extract_feat = lambda inputs, **kwargs: (model.neck.neck(
+        model.backbone(inputs)))
+    data = model.data_preprocessor(make_batch('ResNet'), True)
+    with pytest.raises(RuntimeError, match="'backbone' was never reached"):
+        model.loss(data['inputs'], data['data_samples'])
+
+
+@pytest.mark.parametrize('split, nearest', [
+    ('backbone.layr3', 'backbone.layer3'),
+    ('head.fcs', 'head.fc'),
+])
+def test_refuses_a_wrong_split(split, nearest):
+    with pytest.raises(ValueError, match=f"'{split}'.*Did you.*'{nearest}'"):
+        build_featjnd('ResNet', split=split, in_channels=32)
+
+
+@pytest.mark.parametrize('name, channels', [('ResNet', 33), ('Swin', 16),
+                                            ('PSPNet', [8, 16, 32, 65])])
+def test_refuses_wrong_channels(name, channels):
+    model = build_featjnd(name, in_channels=channels)
+    given = channels if isinstance(channels, int) else channels[-1]
+    with pytest.raises(
+            ValueError, match=f'built for {given} channels.*in_channels'):
+        model.loss(**model.data_preprocessor(make_batch(name), True))
+    with pytest.raises(ValueError, match=f'built for {given} channels'):
+        predict(model, name, Perturbation('featjnd', 1.0))
+
+
+def test_refuses_the_wrong_estimator():
+    model = build_featjnd('ResNet', estimator=TOKEN)
+    with pytest.raises(ValueError, match='mmfeatjnd.ConvEstimator'):
+        model.loss(**model.data_preprocessor(make_batch('ResNet'), True))
+    model = build_featjnd('Swin', estimator=CONV)
+    with pytest.raises(ValueError, match='mmfeatjnd.TokenEstimator'):
+        model.loss(**model.data_preprocessor(make_batch('Swin'), True))
+
+
+def test_refuses_levels_that_do_not_match():
+    with pytest.raises(ValueError, match=r'levels=\[4\].*0 to 3'):
+        build_featjnd('PSPNet', levels=[4])
+    # one level more than the backbone emits
+    model = build_featjnd('PSPNet', in_channels=[8, 16, 32, 64, 64], levels=[4])
+    with pytest.raises(ValueError, match=r'emits 4 level.*levels=\[4\]'):
+        model.loss(**model.data_preprocessor(make_batch('PSPNet'), True))
+    with pytest.raises(ValueError, match=r'emits 4 level.*levels=\[4\]'):
+        predict(model, 'PSPNet', Perturbation('gaussian', 1.0))
+    # ... than the named module emits
+    model = build_featjnd('ResNet', in_channels=[32, 32])
+    with pytest.raises(RuntimeError, match=r'does not emit level\(s\) \[1\]'):
+        model.loss(**model.data_preprocessor(make_batch('ResNet'), True))
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('name', ['ResNet', 'RetinaNet'])
+def test_refuses_broken_features(name, value):
+    model = build_featjnd(name, build_host(name))
+    before = hooks_of(model)
+    with torch.no_grad():
+        model.backbone.layer2[0].conv1.weight[0] = value
+    with pytest.raises(ValueError, match='NaN or infinite'):
+        predict(model, name, Perturbation('gaussian', 1.0))
+    with pytest.raises(ValueError, match='NaN or infinite'):
+        model.loss(**model.data_preprocessor(make_batch(name), True))
+    # nothing is left behind
+    assert hooks_of(model) == before
+    assert model.featjnd_neck.operation is None
+    assert not model.featjnd_neck.attached
+
+
+# ------------------------------------------------------------ extreme images
+@pytest.mark.parametrize(
+    'name', ['ResNet', 'PSPNet', 'RetinaNet', 'Mask R-CNN', 'DETR'])
+def test_images_of_one_pixel(name):
+    """The results are finite: a defined if useless answer."""
+    model = build_featjnd(name, build_host(name))
+    batch = make_batch(name, size=1)
+    for distortion in ('gaussian', 'featjnd', 'permuted'):
+        tensors = predict(
+            model, name, Perturbation(distortion, 1.0), copy.deepcopy(batch))
+        assert all(t.isfinite().all() for t in tensors)
+    model.train()
+    losses = model.loss(**model.data_preprocessor(batch, True))
+    assert all(v.isfinite().all() for v in losses.values())
+
+
+@pytest.mark.parametrize('name', ['RetinaNet', 'Mask R-CNN', 'DETR', 'YOLOX'])
+def test_no_predictions(name):
+    """An image without detections is one without objects."""
+    model = build_featjnd(
+        name,
+        build_host(name),
+        objective=dict(
+            discrepancy=dict(
+                type='mmfeatjnd.PseudoGroundTruth', score_thr=1.0)))
+    model.train()
+    losses = model.loss(**model.data_preprocessor(make_batch(name), True))
+    assert all(v.isfinite().all() for v in losses.values())
+    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    model.eval()
+    test_cfg = model.test_cfg.get('rcnn', model.test_cfg)
+    test_cfg.update(score_thr=1.0)
+    if name == 'DETR':
+        return  # its decoder always gives `max_per_img` detections
+    head = getattr(model, 'roi_head', None) or model.bbox_head
+    assert head.test_cfg.score_thr == 1.0
+    tensors = predict(model, name, Perturbation('gaussian', 1.0))
+    assert not any(t.numel() for t in tensors)

@@ -36,7 +36,7 @@ class FeatJNDLoss(nn.Module):
             and segmentors, ``PseudoGroundTruth`` for detectors.
         magnitude (str): M: 'l2' (the paper's example), or 'log' (mean log
             magnitude relative to the RMS of the channel). Defaults to 'log'.
-        magnitude_weight (float): w. Defaults to 1.0.
+        magnitude_weight (float): w. Defaults to 0.01.
         tolerance (float): epsilon, in the unit of the discrepancy: nats for
             ``PredictionDivergence``, a relative rise of the loss for
             ``PseudoGroundTruth`` and ``Annotation``. Defaults to 0.
@@ -45,19 +45,22 @@ class FeatJNDLoss(nn.Module):
         adapt (float, optional): Rate of the dual ascent on lambda. Defaults
             to None: lambda is fixed.
         strength (Sequence[float], optional): (low, high): every image's
-            distortion is first scaled to an NRMSE drawn uniformly from this
-            range, so that one map serves all strengths below its limit.
-            Defaults to None: the estimator decides the strength.
+            distortion is scaled to an NRMSE drawn uniformly from this range,
+            the way it will be tested, and M only rewards how evenly it is
+            spread. None: the estimator decides how strong it is, and M
+            rewards that too; give w a value near 1 then. Defaults to
+            (0.25, 1.5).
     """
 
     def __init__(self,
                  discrepancy: Optional[dict] = None,
                  magnitude: str = 'log',
-                 magnitude_weight: float = 1.0,
+                 magnitude_weight: float = 0.01,
                  tolerance: float = 0.0,
                  multiplier: float = 1.0,
                  adapt: Optional[float] = None,
-                 strength: Optional[Sequence[float]] = None) -> None:
+                 strength: Optional[Sequence[float]] = (0.25, 1.5)
+                 ) -> None:
         super().__init__()
         if magnitude not in MAGNITUDES:
             raise ValueError(f'FeatJNDLoss: magnitude must be one of '
@@ -70,7 +73,8 @@ class FeatJNDLoss(nn.Module):
                              f'0 < low <= high, but got {strength}')
         if strength is not None and magnitude == 'l2':
             raise ValueError("FeatJNDLoss: magnitude='l2' is constant at a "
-                             "given strength. Use magnitude='log'.")
+                             "given strength. Use magnitude='log' or "
+                             'strength=None.')
         self.discrepancy = (
             MODELS.build(discrepancy) if discrepancy is not None else None)
         self.magnitude = magnitude

@@ -199,7 +199,6 @@ class FeatJNDNeck(BaseModule):
         if self.operation is None or level not in self.levels:
             return feature
         check_layout(feature, f"level {level} of split '{self.split}'")
-        self.reached = True
         return self.operation(feature, level, self).to(feature.dtype)
 
     def estimator_of(self, level: int) -> nn.Module:
@@ -210,7 +209,6 @@ class FeatJNDNeck(BaseModule):
     def operating(self, operation: Optional[Operation]):
         """Set the operation, and put the former one back afterwards."""
         former, self.operation = self.operation, operation
-        self.reached = False
         try:
             yield self
         finally:
@@ -240,8 +238,6 @@ class FeatJNDNeck(BaseModule):
 
     #: Whether forward hooks on the modules of a named split are in place.
     attached = False
-    #: Whether the last operation has been run since it was set.
-    reached = False
 
     def _check_attached(self) -> None:
         if not self.attached:
