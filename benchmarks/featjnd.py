@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Dict, List
 
+import torch
 from common import ROOT, publish, train_once
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -26,11 +27,13 @@ SEEDS = (0, 1, 2)
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 BENCHMARKS = dict(
     cifar10=dict(
+        modes=('signed', 'envelope'),
         config='resnet18-w32_cifar10.py',
         dataset='CIFAR-10',
         train_split='train, all 50,000 images',
         test_split='test, all 10,000 images'),
     dsb2018=dict(
+        modes=('signed', ),
         config='mask-rcnn_r18_dsb2018.py',
         dataset='DSB2018',
         train_split='train, all 440 images',
@@ -68,13 +71,18 @@ def estimator_file(config: Path, host: str, mode: str, seed: int,
                    work_dir: Path) -> str:
     """Train one estimator and write it to a file of its own."""
     file = work_dir / 'estimator.pth'
+    amp = {}
+    if not torch.cuda.is_available() and 'mmpretrain' in Config.fromfile(
+            config).default_scope:
+        amp['optim_wrapper__type'] = 'mmfeatjnd.CPUAmpOptimWrapper'
     checkpoint = train_once(
         config,
         work_dir,
         load_from=host,
         randomness__seed=seed,
         train_cfg__val_interval=10**9,  # tested by the curve
-        **MODES[mode])
+        **MODES[mode],
+        **amp)
     if not file.is_file():
         cfg = Config.fromfile(work_dir / config.name)
         init_default_scope(cfg.default_scope)
@@ -123,10 +131,9 @@ def main():
     host = args.host or train_once(ROOT / 'configs' / 'hosts' / name,
                                    work_dir / 'host')
     rows = curve(args, config, host, 'signed', list(DISTORTIONS), work_dir)
-    rows += [
-        row for row in curve(args, config, host, 'envelope', ['featjnd'],
-                             work_dir) if row['distortion'] != 'clean'
-    ]
+    if 'envelope' in benchmark.pop('modes'):
+        rows += curve(args, config, host, 'envelope', ['featjnd'],
+                      work_dir)[1:]  # the first is the clean host again
     if args.num_test:
         split = benchmark['test_split'].split(',')[0]
         benchmark['test_split'] = f'{split}, the first {args.num_test} images'

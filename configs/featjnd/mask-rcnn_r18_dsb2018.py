@@ -1,6 +1,7 @@
 # FeatJND on the Mask R-CNN R-18 of configs/hosts, before its FPN.
 _base_ = '../hosts/mask-rcnn_r18_dsb2018.py'
-max_iters = 400
+max_iters = 150
+train_dataloader = dict(batch_size=2)
 model = dict(
     type='mmfeatjnd.FeatJND',
     host='mmdet.MaskRCNN',

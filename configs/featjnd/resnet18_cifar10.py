@@ -1,7 +1,8 @@
 # FeatJND on the ResNet-18 of configs/hosts. The split is the output of the
 # second stage group: half of the host follows it.
 _base_ = '../hosts/resnet18_cifar10.py'
-max_iters = 1000
+max_iters = 400
+train_dataloader = dict(batch_size=64)
 model = dict(
     type='mmfeatjnd.FeatJND',
     host='mmpretrain.ImageClassifier',

@@ -99,8 +99,8 @@ def segmentation(root):
     ]
     cfg.model.data_preprocessor.size = (64, 64)
     cfg.data_preprocessor.size = (64, 64)
-    cfg.model.decode_head.update(
-        norm_cfg=dict(type='BN'), channels=16)
+    cfg.model.backbone.init_cfg = None
+    cfg.model.decode_head.update(norm_cfg=dict(type='BN'), channels=16)
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     return cfg, 'mIoU'
 
