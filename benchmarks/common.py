@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import mmfeatjnd
+from mmfeatjnd.apis.cli import enable_amp
 from mmfeatjnd.apis.console import atomic_path
 from mmfeatjnd.compat import installed_versions
 
@@ -15,12 +16,16 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results'
 
 
-def train_once(config: Path, work_dir: Path, **options) -> str:
+def train_once(config: Path,
+               work_dir: Path,
+               amp: bool = False,
+               **options) -> str:
     """Train a config unless its work dir holds a finished run.
 
     Args:
         config (Path): The config.
         work_dir (Path): Where the run lives.
+        amp (bool): In mixed precision, as ``--amp``. Defaults to False.
         **options: Merged into the config, dots as double underscores.
 
     Returns:
@@ -34,6 +39,8 @@ def train_once(config: Path, work_dir: Path, **options) -> str:
         cfg.merge_from_dict(
             {k.replace('__', '.'): v
              for k, v in options.items()})
+        if amp:
+            enable_amp(cfg)
         if cfg.resume:
             cfg.load_from = None
         Runner.from_cfg(cfg).train()

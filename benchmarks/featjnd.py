@@ -13,7 +13,6 @@ import json
 from pathlib import Path
 from typing import Dict, List
 
-import torch
 from common import ROOT, publish, train_once
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -28,12 +27,14 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 BENCHMARKS = dict(
     cifar10=dict(
         modes=('signed', 'envelope'),
+        amp=True,
         config='resnet18-w32_cifar10.py',
         dataset='CIFAR-10',
         train_split='train, all 50,000 images',
         test_split='test, all 10,000 images'),
     dsb2018=dict(
         modes=('signed', ),
+        amp=False,  # mmcv's CPU operators take float32 only
         config='mask-rcnn_r18_dsb2018.py',
         dataset='DSB2018',
         train_split='train, all 440 images',
@@ -67,22 +68,18 @@ def parse_args():
     return parser.parse_args()
 
 
-def estimator_file(config: Path, host: str, mode: str, seed: int,
+def estimator_file(config: Path, host: str, mode: str, seed: int, amp: bool,
                    work_dir: Path) -> str:
     """Train one estimator and write it to a file of its own."""
     file = work_dir / 'estimator.pth'
-    amp = {}
-    if not torch.cuda.is_available() and 'mmpretrain' in Config.fromfile(
-            config).default_scope:
-        amp['optim_wrapper__type'] = 'mmfeatjnd.CPUAmpOptimWrapper'
     checkpoint = train_once(
         config,
         work_dir,
+        amp,
         load_from=host,
         randomness__seed=seed,
         train_cfg__val_interval=10**9,  # tested by the curve
-        **MODES[mode],
-        **amp)
+        **MODES[mode])
     if not file.is_file():
         cfg = Config.fromfile(work_dir / config.name)
         init_default_scope(cfg.default_scope)
@@ -101,7 +98,7 @@ def curve(args, config: Path, host: str, mode: str, distortions: List[str],
     if file.is_file():
         return json.loads(file.read_text())
     estimators = [
-        estimator_file(config, host, mode, seed,
+        estimator_file(config, host, mode, seed, args.amp,
                        work_dir / f'{mode}_seed{seed}') for seed in SEEDS
     ]
     cfg = Config.fromfile(config)
@@ -128,8 +125,9 @@ def main():
     name = benchmark.pop('config')
     config = ROOT / 'configs' / 'featjnd' / name
     work_dir = args.work_dir / args.benchmark
+    args.amp = benchmark.pop('amp')
     host = args.host or train_once(ROOT / 'configs' / 'hosts' / name,
-                                   work_dir / 'host')
+                                   work_dir / 'host', args.amp)
     rows = curve(args, config, host, 'signed', list(DISTORTIONS), work_dir)
     if 'envelope' in benchmark.pop('modes'):
         rows += curve(args, config, host, 'envelope', ['featjnd'],
