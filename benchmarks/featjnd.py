@@ -10,12 +10,13 @@ the data.
 """
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Dict, List
 
 from common import ROOT, publish, train_once
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import load_checkpoint
 
 from mmfeatjnd.apis import measure_curve, save_estimator
@@ -59,12 +60,17 @@ def parse_args():
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/benchmarks'))
     parser.add_argument(
-        '--num-test',
+        '--every',
         type=int,
-        help='test on the first images only; the result is marked reduced')
+        default=1,
+        help='test on every N-th image; the result is marked reduced')
     parser.add_argument(
         '--strengths', nargs='+', type=float, default=STRENGTHS)
     parser.add_argument('--host', help='use this host checkpoint')
+    parser.add_argument(
+        '--reduced',
+        action='store_true',
+        help='mark the result as smaller than the protocol')
     return parser.parse_args()
 
 
@@ -91,6 +97,26 @@ def estimator_file(config: Path, host: str, mode: str, seed: int, amp: bool,
     return str(file)
 
 
+def keep_every(cfg: Config, step: int, work_dir: Path) -> None:
+    """Test on every ``step``-th image; the classes stay balanced."""
+    dataset = cfg.test_dataloader.dataset
+    if 'ann_file' not in cfg.test_evaluator:
+        init_default_scope(cfg.default_scope)
+        size = len(DATASETS.build(dataset))
+        dataset.indices = list(range(0, size, step))
+        return
+    # COCO's metric counts every image of its annotation file
+    coco = json.loads(Path(cfg.test_evaluator.ann_file).read_text())
+    coco['images'] = coco['images'][::step]
+    kept = {image['id'] for image in coco['images']}
+    coco['annotations'] = [
+        a for a in coco['annotations'] if a['image_id'] in kept
+    ]
+    file = work_dir.resolve() / f'every{step}.json'
+    file.write_text(json.dumps(coco))
+    dataset.ann_file = cfg.test_evaluator.ann_file = str(file)
+
+
 def curve(args, config: Path, host: str, mode: str, distortions: List[str],
           work_dir: Path) -> List[Dict]:
     """The rows of one mode."""
@@ -107,8 +133,8 @@ def curve(args, config: Path, host: str, mode: str, distortions: List[str],
         k.replace('__', '.'): v
         for k, v in MODES[mode].items()
     })
-    if args.num_test:
-        cfg.test_dataloader.dataset.indices = args.num_test
+    if args.every > 1:
+        keep_every(cfg, args.every, work_dir)
     rows = measure_curve(cfg, host, distortions, args.strengths, SEEDS,
                          estimators)
     if mode == 'envelope':
@@ -132,21 +158,24 @@ def main():
     if 'envelope' in benchmark.pop('modes'):
         rows += curve(args, config, host, 'envelope', ['featjnd'],
                       work_dir)[1:]  # the first is the clean host again
-    if args.num_test:
-        split = benchmark['test_split'].split(',')[0]
-        benchmark['test_split'] = f'{split}, the first {args.num_test} images'
+    command = f'make bench-featjnd-{args.benchmark}'
+    if args.every > 1:
+        split, _, size = benchmark['test_split'].partition(', all ')
+        benchmark['test_split'] = f'{split}, every {args.every}th of {size}'
+    if sys.argv[2:]:
+        command = 'python benchmarks/featjnd.py ' + ' '.join(sys.argv[1:])
     publish(
         f'featjnd_{args.benchmark}',
         dict(
             claim='At equal NRMSE the FeatJND distortion costs the task less '
             'than Gaussian noise and than its own controls.',
-            command=f'make bench-featjnd-{args.benchmark}',
+            command=command,
             host=Path(name).stem,
             split_point=Config.fromfile(config).model.neck.get(
                 'split', 'backbone'),
             **benchmark,
             clean=rows[0]['metrics'],
-            reduced=bool(args.num_test),
+            reduced=args.every > 1 or args.reduced,
             rows=rows[1:]))
 
 
