@@ -1,20 +1,20 @@
 """Pure functions on tensors: no registry, no runner, no host."""
 from .discrepancy import cross_entropy, kl_divergence
 from .distortion import (
-                         DETERMINISTIC,
-                         DISTORTIONS,
-                         NEEDS_JND,
-                         NEEDS_SENSITIVITY,
-                         Level,
+    DETERMINISTIC,
+    DISTORTIONS,
+    NEEDS_JND,
+    NEEDS_SENSITIVITY,
+    Level,
 )
 from .dual import dual_ascent
 from .layout import channel_dim, check_layout, from_tokens, to_tokens
 from .magnitude import l2_magnitude, log_magnitude
 from .noise import (
-                         gaussian_noise,
-                         image_keys,
-                         random_permutation,
-                         uniform_noise,
+    gaussian_noise,
+    image_keys,
+    random_permutation,
+    uniform_noise,
 )
 from .strength import DEFINITIONS, nrmse, participation_ratio, scale_to_nrmse
 

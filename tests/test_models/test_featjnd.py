@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from mmfeatjnd.functional import nrmse
 from mmfeatjnd.models import ConvEstimator
 
+# The estimator decides how strong its distortion is.
+FREE = dict(strength=None, magnitude_weight=1.)
 KINDS = ['classifier', 'segmentor', 'detector']
 
 
@@ -93,7 +95,7 @@ def test_builds_without_a_default_scope(configs):
 @pytest.mark.parametrize('neck', [
     dict(), dict(split='backbone.layer2', in_channels=16)])
 def test_the_gradient_equals_a_direct_computation(build, batch, neck):
-    model = build('classifier', **neck)
+    model = build('classifier', objective=FREE, **neck)
     inputs, samples = batch('classifier')
     model.train()
     losses = model.loss(inputs, samples)
@@ -194,7 +196,7 @@ def test_noise_of_a_step(build, batch):
 
 def test_dual_ascent_on_a_host(build, batch):
     """The multiplier falls below the tolerance, rises above, and is kept."""
-    objective = dict(tolerance=0.002, adapt=0.1, multiplier=0.1)
+    objective = dict(FREE, tolerance=0.002, adapt=0.1, multiplier=0.1)
     model = build('classifier', objective=objective).train()
     inputs, samples = batch('classifier')
     optimizer = torch.optim.Adam(model.neck.estimators.parameters(), 1e-2)

@@ -18,7 +18,11 @@ def step(loss, discrepancy, delta=DELTA):
 
 def test_hinge_by_hand():
     loss = FeatJNDLoss(
-        magnitude='l2', tolerance=0.1, multiplier=3., magnitude_weight=0.5)
+        magnitude='l2',
+        tolerance=0.1,
+        multiplier=3.,
+        magnitude_weight=0.5,
+        strength=None)
     out = step(loss, 0.3)
     assert out['loss_jnd_discrepancy'].item() == pytest.approx(3 * 0.2)
     # levels count alike: mean of 0.25 and 0.5
@@ -73,7 +77,8 @@ def test_adaptation_moves_the_multiplier_in_training_only():
 
 def test_dual_ascent_holds_the_tolerance_on_a_toy():
     """The distortion grows until the constraint D = 4 x^2 = eps is met."""
-    loss = FeatJNDLoss(tolerance=0.04, adapt=0.05)
+    loss = FeatJNDLoss(
+        tolerance=0.04, adapt=0.05, magnitude_weight=1., strength=None)
     log_x = torch.zeros((), requires_grad=True)
     optimizer = torch.optim.Adam([log_x], lr=0.05)
     held = []
