@@ -577,7 +577,8 @@ def test_refuses_levels_that_do_not_match():
     with pytest.raises(ValueError, match=r'levels=\[4\].*0 to 3'):
         build_featjnd('PSPNet', levels=[4])
     # one level more than the backbone emits
-    model = build_featjnd('PSPNet', in_channels=[8, 16, 32, 64, 64], levels=[4])
+    model = build_featjnd(
+        'PSPNet', in_channels=[8, 16, 32, 64, 64], levels=[4])
     with pytest.raises(ValueError, match=r'emits 4 level.*levels=\[4\]'):
         model.loss(**model.data_preprocessor(make_batch('PSPNet'), True))
     with pytest.raises(ValueError, match=r'emits 4 level.*levels=\[4\]'):
