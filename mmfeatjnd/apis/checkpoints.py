@@ -71,6 +71,8 @@ def _parameter_names(source):
     else:
         checkpoint = CheckpointLoader.load_checkpoint(
             source, map_location='cpu', logger='silent')
+    if checkpoint.get('format') == 'mmfeatjnd.estimator':
+        raise ValueError('this file holds an estimator without its host')
     weights = checkpoint.get('state_dict', checkpoint)
     return {name.removeprefix('module.') for name in weights}
 

@@ -1,5 +1,6 @@
 """Process group, runner and output of the command-line tools."""
 import datetime
+import gc
 import logging
 import os
 import subprocess
@@ -66,8 +67,19 @@ def distributed(cfg):
             _init_gloo(cfg, launcher)
         else:
             init_dist(launcher, **env_cfg.get('dist_cfg', {}))
-    yield
+    try:
+        yield
+    except UsageError:  # on every rank; another error leaves ranks waiting
+        _leave_group()
+        raise
+    _leave_group()
+
+
+def _leave_group():
     if torch_dist.is_available() and torch_dist.is_initialized():
+        # A model wrapped for DDP keeps the group's threads alive. One that
+        # drops a tensor while Python shuts down aborts the process.
+        gc.collect()
         torch_dist.destroy_process_group()
 
 

@@ -239,6 +239,10 @@ def test_launchers_without_an_accelerator(monkeypatch, launcher, names):
         assert torch.distributed.get_backend() == 'gloo'
         assert torch.distributed.get_world_size() == 1
     assert not torch.distributed.is_initialized()
+    with pytest.raises(console.UsageError):
+        with launch.distributed(cfg):
+            raise console.UsageError('on every rank')
+    assert not torch.distributed.is_initialized()
     assert cfg.env_cfg.dist_cfg.backend == 'gloo'
     wrapper = cfg.model_wrapper_cfg
     assert wrapper.device_ids is None and wrapper.find_unused_parameters
@@ -338,6 +342,13 @@ def test_damaged_download(server):
     cfg = Config(dict(load_from=f'{server.url}/net.pth'))
     with pytest.raises(console.UsageError, match='damaged: delete it'):
         checkpoints.ensure_checkpoint(cfg)
+
+
+def test_an_estimator_file_is_no_checkpoint(tmp_path):
+    path = str(tmp_path / 'jnd.pth')
+    torch.save(dict(format='mmfeatjnd.estimator', state_dict={}), path)
+    with pytest.raises(console.UsageError, match='without its host'):
+        checkpoints.ensure_checkpoint(Config(dict(load_from=path)))
 
 
 def test_nothing_to_load():

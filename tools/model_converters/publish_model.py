@@ -55,6 +55,9 @@ def published(checkpoint):
     Raises:
         UsageError: If there are no weights in it.
     """
+    if checkpoint.get('format') == 'mmfeatjnd.estimator':
+        raise console.UsageError(
+            'an estimator file holds nothing but weights already')
     weights = checkpoint.get('state_dict', checkpoint)
     if not weights or not all(
             isinstance(v, torch.Tensor) for v in weights.values()):
