@@ -94,7 +94,10 @@ def measure_curve(cfg: Config,
     runner.load_or_resume()
     model = runner.model.module if is_model_wrapper(
         runner.model) else runner.model
-    signed = find_neck(model).estimators[0].mode == 'signed'
+    neck = find_neck(model)
+    if estimators:
+        load_estimator(model, estimators[0])
+    signed = neck.estimators[0].mode == 'signed'
     operations = [
         (i, Perturbation(distortion, strength, definition, seed))
         for (i, seed), distortion, strength in product(
@@ -103,6 +106,8 @@ def measure_curve(cfg: Config,
         if i == 0 or distortion not in DETERMINISTIC or (
             distortion in NEEDS_JND and (estimators or not signed))
     ]
+    for _, operation in operations:
+        operation.check(neck)
     rows: List[dict] = []
     for start in range(0, len(operations), settings_per_pass):
         chunk = operations[start:start + settings_per_pass]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmfeatjnd.compat import host_library
 from mmfeatjnd.functional import image_keys, scale_to_nrmse, uniform_noise
 from mmfeatjnd.registry import MODELS
-from .discrepancies import PseudoGroundTruth, total_loss
+from .discrepancies import PseudoGroundTruth, host_loss
 from .operations import check_finite, image_ids
 from .splits import Prefix, attached, find_neck
 
@@ -194,7 +194,7 @@ class FeatJNDMixin:
         with self.sharing_prefix():
             targets = task.targets(self, inputs, data_samples)
             with torch.enable_grad(), self.featjnd_neck.operating(leaf):
-                loss = total_loss(self.host_loss(inputs, targets))
+                loss = host_loss(self, inputs, targets)
                 grads = torch.autograd.grad(
                     loss, list(leaves.values()), allow_unused=True)
         return {

@@ -51,6 +51,7 @@ class PerturbationHook(Hook):
         if self.estimator is not None:
             from mmfeatjnd.apis import load_estimator
             load_estimator(runner.model, self.estimator)
+        self.operation.check(neck)
         self._rows = []
         neck.operation = self.operation
 

@@ -15,6 +15,23 @@ class Reference(NamedTuple):
     """The targets of the host's loss, and its value in the clean pass."""
     data_samples: list
     loss: Tensor
+    seed: int
+
+
+def host_loss(host: nn.Module,
+              inputs: Tensor,
+              targets: list,
+              seed: int = 0) -> Tensor:
+    """The host's own loss, a scalar.
+
+    Heads that sample proposals or queries draw from PyTorch's global
+    generator. With the same seed they draw alike, so that two passes differ
+    by their features only; the global state is put back.
+    """
+    devices = [inputs.device] if inputs.is_cuda else []
+    with torch.random.fork_rng(devices):
+        torch.random.manual_seed(seed)
+        return total_loss(host.host_loss(inputs, targets))
 
 
 @MODELS.register_module()
@@ -26,6 +43,8 @@ class Annotation(BaseDiscrepancy):
     Works for every host that can be trained. Ours.
     """
 
+    _seed = 0  # of the samplers' draws, another in each step
+
     def targets(self, host: nn.Module, inputs: Tensor,
                 data_samples: Optional[list]) -> list:
         """The data samples that the host's loss is computed against."""
@@ -36,13 +55,14 @@ class Annotation(BaseDiscrepancy):
     def reference(self, host: nn.Module, inputs: Tensor,
                   data_samples: Optional[list]) -> Reference:
         targets = self.targets(host, inputs, data_samples)
-        loss = total_loss(host.host_loss(inputs, targets))
-        return Reference(targets, loss)
+        self._seed += 1
+        loss = host_loss(host, inputs, targets, self._seed)
+        return Reference(targets, loss, self._seed)
 
     def forward(self, host: nn.Module, inputs: Tensor,
                 data_samples: Optional[list],
                 reference: Reference) -> Tensor:
-        loss = total_loss(host.host_loss(inputs, reference.data_samples))
+        loss = host_loss(host, inputs, reference.data_samples, reference.seed)
         # a host that fits its targets perfectly has no scale of its own
         return (loss - reference.loss) / reference.loss.clamp_min(1e-3)
 

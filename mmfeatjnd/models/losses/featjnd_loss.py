@@ -68,6 +68,10 @@ class FeatJNDLoss(nn.Module):
         if tolerance < 0 or (adapt is not None and tolerance == 0):
             raise ValueError('FeatJNDLoss: tolerance must be >= 0, and > 0 '
                              f'with adapt, but got {tolerance}')
+        if strength is not None and adapt is not None:
+            raise ValueError('FeatJNDLoss: at a given strength no multiplier '
+                             'can hold the tolerance. Use strength=None with '
+                             'adapt.')
         if strength is not None and not 0 < strength[0] <= strength[1]:
             raise ValueError('FeatJNDLoss: strength must be (low, high) with '
                              f'0 < low <= high, but got {strength}')

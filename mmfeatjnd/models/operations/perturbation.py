@@ -1,5 +1,6 @@
 """The operation that distorts features at a requested strength."""
 from collections import defaultdict
+from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 import torch
@@ -32,6 +33,9 @@ def image_ids(data_samples: Optional[Sequence], batch_size: int) -> list:
             value = sample.get(name, None) if sample is not None else None
             if value is not None:
                 break
+        if name == 'img_path' and value is not None:
+            # where the data set lies must not matter
+            value = '/'.join(Path(value).parts[-2:])
         ids.append(i if value is None else value)
     return ids
 
@@ -82,6 +86,14 @@ class Perturbation:
         self.needs_sensitivity = distortion in NEEDS_SENSITIVITY
         self._fn = DISTORTIONS[distortion]
         self.start(None, 0)
+
+    def check(self, neck) -> None:
+        """Raise if it needs the estimators and they were never trained."""
+        if self.needs_jnd and not all(e.num_updates for e in neck.estimators):
+            raise RuntimeError(
+                f"distortion='{self.distortion}' needs a trained estimator, "
+                'but this one never was. Test a checkpoint of FeatJND, or '
+                'name an estimator file.')
 
     def start(self,
               data_samples: Optional[Sequence],

@@ -53,9 +53,11 @@ def test(build, batch, tmp_path):
     count = iter(range(100))
 
     def run(*hooks, size=2, validate=False, tta=False, broken=False,
-            model=None, **neck):
+            model=None, trained=True, **neck):
         from mmpretrain.models import AverageClsScoreTTA
         model = model or build('classifier', **neck)
+        for estimator in model.neck.estimators:
+            estimator.num_updates.fill_(trained)
         wrapped = AverageClsScoreTTA(model) if tta else model
         dataloader = dict(
             batch_size=size,
@@ -101,6 +103,12 @@ def test_metrics_of_every_distortion(test, distortion):
     if distortion == 'gaussian':
         assert metrics['jnd/participation_ratio'] == pytest.approx(
             1 / 3, rel=0.1)
+
+
+def test_an_estimator_that_was_never_trained_is_refused(test):
+    with pytest.raises(RuntimeError, match='needs a trained estimator'):
+        test(hook('featjnd'), trained=False)
+    test(hook('gaussian'), trained=False)
 
 
 @pytest.mark.parametrize('definition', ['std', 'range'])

@@ -59,7 +59,8 @@ def test_the_log_entries_have_no_gradient():
 
 
 def test_adaptation_moves_the_multiplier_in_training_only():
-    loss = FeatJNDLoss(tolerance=0.1, adapt=0.05, multiplier=2.)
+    loss = FeatJNDLoss(
+        tolerance=0.1, adapt=0.05, multiplier=2., strength=None)
     out = step(loss, 0.05)
     # no hinge, and the multiplier of this step is the one before the update
     assert out['loss_jnd_discrepancy'].item() == pytest.approx(2 * 0.05)
@@ -99,6 +100,7 @@ def test_dual_ascent_holds_the_tolerance_on_a_toy():
     (dict(magnitude='l1'), "magnitude must be one of.*'l1'"),
     (dict(tolerance=-1.), 'tolerance must be >= 0'),
     (dict(adapt=0.1), '> 0 with adapt'),
+    (dict(adapt=0.1, tolerance=0.1), 'Use strength=None with adapt'),
     (dict(strength=(0., 1.)), 'strength must be'),
     (dict(strength=(1., 0.5)), 'strength must be'),
     (dict(strength=(0.5, 1.), magnitude='l2'), "Use magnitude='log'"),
