@@ -125,9 +125,9 @@ def draw_overlays(cfg: Config, checkpoint: str, out: Path,
         with neck.operating(recorder):
             inference_detector(model, str(path))
         heat = recorder.heatmap(image.shape[:2])[0].numpy()
-        tiles.append(visualizer.draw_featmap(
-            torch.from_numpy(heat)[None], image, channel_reduction=None,
-            alpha=0.4))
+        colours = cv2.applyColorMap((255 * heat).astype(np.uint8),
+                                    cv2.COLORMAP_VIRIDIS)[..., ::-1]
+        tiles.append(cv2.addWeighted(image, 0.4, colours, 0.6, 0))
         rows.append(np.concatenate(tiles, 1))
     grid = np.concatenate(rows, 0)
     header = np.full((34, grid.shape[1], 3), 255, np.uint8)

@@ -1,5 +1,7 @@
 """Measure a tolerance curve in few passes over the data."""
 import copy
+from contextlib import redirect_stdout
+from io import StringIO
 from itertools import product
 from pathlib import Path
 from typing import List, Optional, Sequence
@@ -25,7 +27,9 @@ class _Setting:
         self.measured: List[torch.Tensor] = []
 
     def row(self, size: int) -> dict:
-        metrics = self.evaluator.evaluate(size)
+        # the tables that COCO's tools print would bury the progress bar
+        with redirect_stdout(StringIO()):
+            metrics = self.evaluator.evaluate(size)
         row = dict(
             distortion='clean',
             nrmse=0.0,
