@@ -147,6 +147,9 @@ def to_markdown(rows: Rows, metric: Optional[str] = None) -> str:
 def plot(rows: Rows, path: Path, metric: Optional[str] = None) -> None:
     """Draw the curve with the seeds' standard deviation.
 
+    The axis ends half as far again below Gaussian noise and FeatJND as they
+    fall; controls that fall further leave the picture.
+
     Args:
         rows (Sequence[dict]): The rows of a curve.
         path (Path): The picture to write; its suffix gives the format.
@@ -160,15 +163,20 @@ def plot(rows: Rows, path: Path, metric: Optional[str] = None) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.axhline(clean, color='0.6', lw=1, ls='--', label='clean')
+    lowest = clean
     for name, points in summarize(rows, metric).items():
         x = np.array([0.0] + [p.nrmse for p in points])
         y = np.array([clean] + [p.mean for p in points])
         std = np.array([0.0] + [p.std for p in points])
         strong = name.startswith('featjnd') or name == 'gaussian'
+        lowest = min(lowest, y.min()) if strong else lowest
         line, = axes.plot(
             x, y, marker='o', ms=4, lw=2.2 if strong else 1.1, label=name)
         axes.fill_between(
             x, y - std, y + std, color=line.get_color(), alpha=0.15, lw=0)
+    if lowest < clean:  # a control that collapses must not flatten the rest
+        axes.set_ylim(clean - 1.5 * (clean - lowest),
+                      clean + 0.3 * (clean - lowest))
     axes.set_xlabel('NRMSE of the features')
     axes.set_ylabel(metric)
     axes.grid(alpha=0.3)
