@@ -1,6 +1,6 @@
 # The demo's FeatJND: the host of mask-rcnn_tiny_shapes.py, before its FPN.
 _base_ = './mask-rcnn_tiny_shapes.py'
-max_iters = 240
+max_iters = 160
 model = dict(
     type='mmfeatjnd.FeatJND',
     host='mmdet.MaskRCNN',
