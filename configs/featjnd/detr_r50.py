@@ -13,7 +13,7 @@ model = dict(
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
     objective=_base_.featjnd.objective)
 
-load_from = 'https://mmassets.onedl.ai/mmdetection/v3.0/detr/detr_r50_8xb2-150e_coco/detr_r50_8xb2-150e_coco_20221023_153551-436d03e8.pth'  # noqa: E501
+load_from = 'https://download.openmmlab.com/mmdetection/v3.0/detr/detr_r50_8xb2-150e_coco/detr_r50_8xb2-150e_coco_20221023_153551-436d03e8.pth'  # noqa: E501
 optim_wrapper = _base_.featjnd.optim_wrapper
 param_scheduler = _base_.featjnd.param_scheduler
 train_cfg = _base_.featjnd.train_cfg

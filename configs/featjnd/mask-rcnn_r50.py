@@ -12,7 +12,7 @@ model = dict(
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
     objective=_base_.featjnd.objective)
 
-load_from = 'https://mmassets.onedl.ai/mmdetection/v2.0/mask_rcnn/mask_rcnn_r50_fpn_1x_coco/mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth'  # noqa: E501
+load_from = 'https://download.openmmlab.com/mmdetection/v2.0/mask_rcnn/mask_rcnn_r50_fpn_1x_coco/mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth'  # noqa: E501
 optim_wrapper = _base_.featjnd.optim_wrapper
 param_scheduler = _base_.featjnd.param_scheduler
 train_cfg = _base_.featjnd.train_cfg

@@ -12,7 +12,7 @@ model = dict(
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
     objective=_base_.featjnd.objective)
 
-load_from = 'https://mmassets.onedl.ai/mmdetection/v2.0/swin/mask_rcnn_swin-t-p4-w7_fpn_1x_coco/mask_rcnn_swin-t-p4-w7_fpn_1x_coco_20210902_120937-9d6b7cfa.pth'  # noqa: E501
+load_from = 'https://download.openmmlab.com/mmdetection/v2.0/swin/mask_rcnn_swin-t-p4-w7_fpn_1x_coco/mask_rcnn_swin-t-p4-w7_fpn_1x_coco_20210902_120937-9d6b7cfa.pth'  # noqa: E501
 optim_wrapper = _base_.featjnd.optim_wrapper
 param_scheduler = _base_.featjnd.param_scheduler
 train_cfg = _base_.featjnd.train_cfg

@@ -15,7 +15,7 @@ model = dict(
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
     objective=_base_.featjnd.objective)
 
-load_from = 'https://mmassets.onedl.ai/mmdetection/v2.0/retinanet/retinanet_r50_fpn_1x_coco/retinanet_r50_fpn_1x_coco_20200130-c2398f9e.pth'  # noqa: E501
+load_from = 'https://download.openmmlab.com/mmdetection/v2.0/retinanet/retinanet_r50_fpn_1x_coco/retinanet_r50_fpn_1x_coco_20200130-c2398f9e.pth'  # noqa: E501
 optim_wrapper = _base_.featjnd.optim_wrapper
 param_scheduler = _base_.featjnd.param_scheduler
 train_cfg = _base_.featjnd.train_cfg
