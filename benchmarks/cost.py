@@ -8,12 +8,14 @@ estimator's map against predicting without, minus 1. The two sides alternate,
 so that a drifting machine hits both; the median of the ratios is published.
 """
 import argparse
+import copy
 import statistics
 import time
 
 import torch
 from common import ROOT, publish
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 
@@ -34,19 +36,13 @@ CASES = [
 
 
 def build(config: str, device: str):
-    cfg = Config.fromfile(
-        config if '::' in config else ROOT / config) if '::' not in config \
-        else _external(config)
+    cfg = get_config(config) if '::' in config else Config.fromfile(ROOT /
+                                                                    config)
     init_default_scope(cfg.default_scope)
     if 'data_preprocessor' in cfg:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(cfg.model).to(device)
     return model, cfg.default_scope
-
-
-def _external(config: str) -> Config:
-    from mmengine.hub import get_config
-    return get_config(config)
 
 
 def batch_for(scope: str, batch: int, size, num_classes: int):
@@ -86,7 +82,7 @@ def measure(host_config, featjnd_config, batch, size, repeats, device):
             torch.optim.SGD([p for p in m.parameters() if p.requires_grad],
                             lr=0.0))
         m.train()
-        return lambda: m.train_step(_copy(data), wrapper)
+        return lambda: m.train_step(copy.deepcopy(data), wrapper)
 
     def estimating(feature, level, neck):
         neck.estimator_of(level)(feature)
@@ -96,7 +92,7 @@ def measure(host_config, featjnd_config, batch, size, repeats, device):
 
         def run():
             with torch.no_grad(), find_neck(model).operating(operation):
-                model.test_step(_copy(data))
+                model.test_step(copy.deepcopy(data))
 
         return run
 
@@ -107,16 +103,11 @@ def measure(host_config, featjnd_config, batch, size, repeats, device):
     for name, (ours, theirs, less) in pairs.items():
         if name.startswith('estimator'):
             model.eval()
-        ours(), theirs()
+        ours(), theirs()  # warm up
         ratios = [seconds(ours) / seconds(theirs) for _ in range(repeats)]
         result[name] = statistics.median(ratios) - less
         result[name + '_range'] = [min(ratios) - less, max(ratios) - less]
     return result
-
-
-def _copy(data):
-    import copy
-    return copy.deepcopy(data)
 
 
 def main():
