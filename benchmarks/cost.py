@@ -2,6 +2,8 @@
 
     python benchmarks/cost.py
 
+The detector's host is the one that benchmarks/featjnd.py dsb2018 trained.
+
 ``train_iteration_ratio``: one FeatJND training iteration against one training
 iteration of the plain host. ``estimator_forward_ratio``: predicting with the
 estimator's map against predicting without, minus 1. The two sides alternate,
@@ -11,6 +13,7 @@ import argparse
 import copy
 import statistics
 import time
+from pathlib import Path
 
 import torch
 from common import ROOT, publish
@@ -18,20 +21,24 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, load_checkpoint
 
 from mmfeatjnd.models import find_neck
 from mmfeatjnd.registry import MODELS
 
-# host config, FeatJND config, batch size, image size
+# host config, FeatJND config, the host's checkpoint, batch size, image size.
+# What a detector costs depends on how many objects it finds, so it is trained
+# and gets images of its data set; a classifier costs the same for any input.
 CASES = [
+    ('configs/hosts/resnet18-w32_cifar10.py',
+     'configs/featjnd/resnet18-w32_cifar10.py', None, 64, (32, 32)),
     ('configs/hosts/resnet18_cifar10.py',
-     'configs/featjnd/resnet18_cifar10.py', 64, (32, 32)),
-    ('configs/hosts/mask-rcnn_r18_dsb2018.py',
-     'configs/featjnd/mask-rcnn_r18_dsb2018.py', 2, (256, 256)),
-    ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
-     'configs/featjnd/mask-rcnn_r50.py', 1, (512, 512)),
+     'configs/featjnd/resnet18_cifar10.py', None, 64, (32, 32)),
     ('mmpretrain::resnet/resnet50_8xb32_in1k.py',
-     'configs/featjnd/resnet50_in1k.py', 8, (224, 224)),
+     'configs/featjnd/resnet50_in1k.py', None, 8, (224, 224)),
+    ('configs/hosts/mask-rcnn_r18_dsb2018.py',
+     'configs/featjnd/mask-rcnn_r18_dsb2018.py',
+     'work_dirs/benchmarks/dsb2018/host', 2, (256, 256)),
 ]
 
 
@@ -41,25 +48,22 @@ def build(config: str, device: str):
     init_default_scope(cfg.default_scope)
     if 'data_preprocessor' in cfg:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(cfg.model).to(device)
-    return model, cfg.default_scope
+    return MODELS.build(cfg.model).to(device), cfg
 
 
-def batch_for(scope: str, batch: int, size, num_classes: int):
-    """Random images with ten random objects each, or a random class."""
-    inputs = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8)
-    if scope == 'mmpretrain':
-        from mmpretrain.structures import DataSample
-        labels = torch.randint(0, num_classes, (batch, ))
-        return dict(
-            inputs=inputs,
-            data_samples=[DataSample().set_gt_label(i) for i in labels])
-    from mmdet.testing import demo_mm_inputs
-    return demo_mm_inputs(
-        batch, [(3, *size)] * batch,
-        num_items=[10] * batch,
-        num_classes=num_classes,
-        with_mask=True)
+def batch_of(cfg: Config, real: bool, batch: int, size) -> dict:
+    """The first training images of the data set, or random ones."""
+    if real:
+        loader = dict(
+            cfg.train_dataloader,
+            batch_size=batch,
+            num_workers=0,
+            persistent_workers=False)
+        return next(iter(Runner.build_dataloader(loader, seed=0)))
+    from mmpretrain.structures import DataSample
+    return dict(
+        inputs=torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8),
+        data_samples=[DataSample().set_gt_label(0) for _ in range(batch)])
 
 
 def seconds(function) -> float:
@@ -70,12 +74,15 @@ def seconds(function) -> float:
     return time.perf_counter() - start
 
 
-def measure(host_config, featjnd_config, batch, size, repeats, device):
-    host, scope = build(host_config, device)
+def measure(host_config, featjnd_config, checkpoint, batch, size, repeats,
+            device):
+    host, cfg = build(host_config, device)
+    if checkpoint:
+        last = (Path(checkpoint) / 'last_checkpoint').read_text().strip()
+        load_checkpoint(host, last, map_location=device)
     model, _ = build(featjnd_config, device)
     model.load_state_dict(host.state_dict(), strict=False)
-    head = getattr(host, 'head', None) or host.roi_head.bbox_head
-    data = batch_for(scope, batch, size, head.num_classes)
+    data = batch_of(cfg, bool(checkpoint), batch, size)
 
     def training(m):
         wrapper = OptimWrapper(
@@ -118,13 +125,14 @@ def main():
     args = parser.parse_args()
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     rows = []
-    for host, featjnd, batch, size in CASES:
+    for host, featjnd, checkpoint, batch, size in CASES:
         row = dict(
             device=device,
             host=featjnd.rsplit('/', 1)[1][:-3],
             batch=batch,
             image_size=size,
-            **measure(host, featjnd, batch, size, args.repeats, device),
+            **measure(host, featjnd, checkpoint, batch, size, args.repeats,
+                      device),
             quantizer_forward_ratio=None,
             copy_bandwidth_share=None)
         print(row, flush=True)
