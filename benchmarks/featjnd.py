@@ -161,7 +161,7 @@ def main():
     command = f'make bench-featjnd-{args.benchmark}'
     if args.every > 1:
         split, _, size = benchmark['test_split'].partition(', all ')
-        benchmark['test_split'] = f'{split}, every {args.every}th of {size}'
+        benchmark['test_split'] = f'{split}, one in {args.every} of {size}'
     if sys.argv[2:]:
         command = 'python benchmarks/featjnd.py ' + ' '.join(sys.argv[1:])
     publish(

@@ -57,7 +57,7 @@ def summarize(rows: Rows, metric: Optional[str] = None
         curves[distortion].append(
             Point(
                 strength, values.mean(),
-                values.std(ddof=1) if len(values) > 1 else 0.0,
+                values.std(ddof=1) if np.ptp(values) > 0 else 0.0,
                 float(np.mean([r['nrmse_measured'] for r in group])),
                 float(np.mean([r['participation_ratio'] for r in group])),
                 len(group)))
