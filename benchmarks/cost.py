@@ -51,11 +51,11 @@ def build(config: str, device: str):
     return MODELS.build(cfg.model).to(device), cfg
 
 
-def batch_of(cfg: Config, real: bool, batch: int, size) -> dict:
-    """The first training images of the data set, or random ones."""
+def batch_of(loader: dict, real: bool, batch: int, size) -> dict:
+    """The first images that a config loads, or random ones."""
     if real:
         loader = dict(
-            cfg.train_dataloader,
+            loader,
             batch_size=batch,
             num_workers=0,
             persistent_workers=False)
@@ -82,14 +82,16 @@ def measure(host_config, featjnd_config, checkpoint, batch, size, repeats,
         load_checkpoint(host, last, map_location=device)
     model, _ = build(featjnd_config, device)
     model.load_state_dict(host.state_dict(), strict=False)
-    data = batch_of(cfg, bool(checkpoint), batch, size)
+    to_train, to_test = (
+        batch_of(cfg[name], bool(checkpoint), batch, size)
+        for name in ('train_dataloader', 'test_dataloader'))
 
     def training(m):
         wrapper = OptimWrapper(
             torch.optim.SGD([p for p in m.parameters() if p.requires_grad],
                             lr=0.0))
         m.train()
-        return lambda: m.train_step(copy.deepcopy(data), wrapper)
+        return lambda: m.train_step(copy.deepcopy(to_train), wrapper)
 
     def estimating(feature, level, neck):
         neck.estimator_of(level)(feature)
@@ -99,7 +101,7 @@ def measure(host_config, featjnd_config, checkpoint, batch, size, repeats,
 
         def run():
             with torch.no_grad(), find_neck(model).operating(operation):
-                model.test_step(copy.deepcopy(data))
+                model.test_step(copy.deepcopy(to_test))
 
         return run
 
