@@ -105,6 +105,23 @@ def segmentation(root):
     return cfg, 'mIoU'
 
 
+def infer(make, config, checkpoint, image):
+    """One prediction through the host's own inference API."""
+    if make is detection:
+        from mmdet.apis import DetInferencer
+        inferencer = DetInferencer(str(config), str(checkpoint), device='cpu')
+        result = inferencer(image, no_save_vis=True)['predictions'][0]
+        return len(result['bboxes']) == len(result['masks'])
+    if make is classification:
+        from mmpretrain.apis import ImageClassificationInferencer
+        inferencer = ImageClassificationInferencer(
+            str(config), pretrained=str(checkpoint), device='cpu')
+        return inferencer(image)[0]['pred_label'] in (0, 1)
+    from mmseg.apis import MMSegInferencer
+    inferencer = MMSegInferencer(str(config), str(checkpoint), device='cpu')
+    return inferencer(image)['predictions'].shape == image.shape[:2]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('make', [detection, classification, segmentation])
 def test_train_test_and_curve(make, tmp_path):
@@ -148,3 +165,7 @@ def test_train_test_and_curve(make, tmp_path):
     same, = (r for r in rows if r['distortion'] == 'gaussian'
              and r['nrmse'] == 0.75 and r['seed'] == 1)
     assert same['metrics'][metric] == pytest.approx(tested[metric], abs=1e-6)
+
+    # the file that trained it serves the host's own API
+    image = np.zeros((64, 64, 3), np.uint8)
+    assert infer(make, config, checkpoint, image)
