@@ -115,6 +115,10 @@ class PseudoGroundTruth(Annotation):
                 f'PseudoGroundTruth: {type(host).__name__} predicts no '
                 "instances. Use discrepancy=dict(type='mmfeatjnd.Annotation')."
             )
+        if 'masks' in pred and len(pred) and not pred.bboxes.any():
+            # SOLO and its like find masks only and leave the boxes at zero
+            from mmdet.structures.mask import mask2bbox
+            pred.bboxes = mask2bbox(torch.as_tensor(pred.masks).bool())
         boxes = pred.bboxes
         extent = boxes[:, 2:] - boxes[:, :2]
         pred = pred[(pred.scores >= self.score_thr) & (extent > 1).all(1)]

@@ -168,3 +168,23 @@ def test_errors(build, batch):
     inputs, _ = batch('classifier')
     with pytest.raises(ValueError, match='Annotation needs data samples'):
         Annotation().reference(classifier, inputs, None)
+
+
+def test_a_host_without_boxes_gets_those_of_its_masks(build):
+    """As SOLO, which predicts masks and leaves every box at zero."""
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+    masks = torch.zeros(2, 8, 8, dtype=torch.bool)
+    masks[0, 2:5, 1:7] = True
+    masks[1, 6, 6] = True  # too small to be an object
+    result = DetDataSample(metainfo=dict(img_shape=(8, 8)))
+    result.pred_instances = InstanceData(
+        bboxes=torch.zeros(2, 4),
+        labels=torch.tensor([1, 0]),
+        scores=torch.ones(2),
+        masks=masks)
+    truth = PseudoGroundTruth()._to_ground_truth(result, None,
+                                                 (8, 8)).gt_instances
+    assert truth.bboxes.tolist() == [[1, 2, 7, 5]]
+    assert truth.labels.tolist() == [1]
+    assert truth.masks.masks.sum() == 18
