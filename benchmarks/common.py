@@ -2,12 +2,13 @@
 import json
 import platform
 from pathlib import Path
+from typing import Optional
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 import mmfeatjnd
+from mmfeatjnd.apis import train_once
 from mmfeatjnd.apis.cli import enable_amp
 from mmfeatjnd.apis.console import atomic_path
 from mmfeatjnd.compat import installed_versions
@@ -16,36 +17,27 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results'
 
 
-def train_once(config: Path,
-               work_dir: Path,
-               amp: bool = False,
-               **options) -> str:
+def train_config(config: Path,
+                 work_dir: Path,
+                 amp: bool = False,
+                 options: Optional[dict] = None) -> str:
     """Train a config unless its work dir holds a finished run.
 
     Args:
         config (Path): The config.
         work_dir (Path): Where the run lives.
         amp (bool): In mixed precision, as ``--amp``. Defaults to False.
-        **options: Merged into the config, dots as double underscores.
+        options (dict, optional): As ``--cfg-options``. Defaults to None.
 
     Returns:
         str: The last checkpoint.
     """
-    last, done = work_dir / 'last_checkpoint', work_dir / 'done'
-    if not done.is_file():
-        cfg = Config.fromfile(config)
-        cfg.work_dir = str(work_dir)
-        cfg.resume = last.is_file()
-        cfg.merge_from_dict(
-            {k.replace('__', '.'): v
-             for k, v in options.items()})
-        if amp:
-            enable_amp(cfg)
-        if cfg.resume:
-            cfg.load_from = None
-        Runner.from_cfg(cfg).train()
-        done.touch()
-    return last.read_text().strip()
+    cfg = Config.fromfile(config)
+    cfg.work_dir = str(work_dir)
+    cfg.merge_from_dict(options or {})
+    if amp:
+        enable_amp(cfg)
+    return train_once(cfg)
 
 
 def publish(name: str, result: dict) -> Path:

@@ -20,11 +20,10 @@ from common import ROOT, publish
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.optim import OptimWrapper
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 
+from mmfeatjnd.apis import build_model
 from mmfeatjnd.models import find_neck
-from mmfeatjnd.registry import MODELS
 
 # host config, FeatJND config, the host's checkpoint, batch size, image size.
 # What a detector costs depends on how many objects it finds, so it is trained
@@ -45,10 +44,7 @@ CASES = [
 def build(config: str, device: str):
     cfg = get_config(config) if '::' in config else Config.fromfile(ROOT /
                                                                     config)
-    init_default_scope(cfg.default_scope)
-    if 'data_preprocessor' in cfg:
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    return MODELS.build(cfg.model).to(device), cfg
+    return build_model(cfg).to(device), cfg
 
 
 def batch_of(loader: dict, real: bool, batch: int, size) -> dict:

@@ -14,14 +14,13 @@ import sys
 from pathlib import Path
 from typing import Dict, List
 
-from common import ROOT, publish, train_once
+from common import ROOT, publish, train_config
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import load_checkpoint
 
-from mmfeatjnd.apis import measure_curve, save_estimator
+from mmfeatjnd.apis import build_model, measure_curve, save_estimator
 from mmfeatjnd.functional import DISTORTIONS
-from mmfeatjnd.registry import MODELS
 
 SEEDS = (0, 1, 2)
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -41,15 +40,16 @@ BENCHMARKS = dict(
         train_split='train, all 440 images',
         test_split='val, all 110 images'))
 MODES = dict(
-    signed=dict(),
+    signed={},
     # the strength is learned: dual ascent holds the discrepancy at 0.05
-    envelope=dict(
-        model__neck__estimator__mode='envelope',
-        model__objective__strength=None,
-        model__objective__magnitude_weight=1.0,
-        model__objective__multiplier=10.0,
-        model__objective__adapt=0.05,
-        model__objective__tolerance=0.05))
+    envelope={
+        'model.neck.estimator.mode': 'envelope',
+        'model.objective.strength': None,
+        'model.objective.magnitude_weight': 1.0,
+        'model.objective.multiplier': 10.0,
+        'model.objective.adapt': 0.05,
+        'model.objective.tolerance': 0.05
+    })
 
 
 def parse_args():
@@ -78,20 +78,15 @@ def estimator_file(config: Path, host: str, mode: str, seed: int, amp: bool,
                    work_dir: Path) -> str:
     """Train one estimator and write it to a file of its own."""
     file = work_dir / 'estimator.pth'
-    checkpoint = train_once(
-        config,
-        work_dir,
-        amp,
-        load_from=host,
-        randomness__seed=seed,
-        train_cfg__val_interval=10**9,  # tested by the curve
-        **MODES[mode])
+    options = {
+        'load_from': host,
+        'randomness.seed': seed,
+        'train_cfg.val_interval': 10**9,  # tested by the curve
+        **MODES[mode]
+    }
+    checkpoint = train_config(config, work_dir, amp, options)
     if not file.is_file():
-        cfg = Config.fromfile(work_dir / config.name)
-        init_default_scope(cfg.default_scope)
-        if 'data_preprocessor' in cfg:
-            cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-        model = MODELS.build(cfg.model)
+        model = build_model(Config.fromfile(work_dir / config.name))
         load_checkpoint(model, checkpoint, map_location='cpu')
         save_estimator(model, file)
     return str(file)
@@ -129,10 +124,7 @@ def curve(args, config: Path, host: str, mode: str, distortions: List[str],
     ]
     cfg = Config.fromfile(config)
     cfg.work_dir = str(work_dir / 'test')
-    cfg.merge_from_dict({
-        k.replace('__', '.'): v
-        for k, v in MODES[mode].items()
-    })
+    cfg.merge_from_dict(MODES[mode])
     if args.every > 1:
         keep_every(cfg, args.every, work_dir)
     rows = measure_curve(cfg, host, distortions, args.strengths, SEEDS,
@@ -152,8 +144,8 @@ def main():
     config = ROOT / 'configs' / 'featjnd' / name
     work_dir = args.work_dir / args.benchmark
     args.amp = benchmark.pop('amp')
-    host = args.host or train_once(ROOT / 'configs' / 'hosts' / name,
-                                   work_dir / 'host', args.amp)
+    host = args.host or train_config(ROOT / 'configs' / 'hosts' / name,
+                                     work_dir / 'host', args.amp)
     rows = curve(args, config, host, 'signed', list(DISTORTIONS), work_dir)
     if 'envelope' in benchmark.pop('modes'):
         rows += curve(args, config, host, 'envelope', ['featjnd'],

@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
-from mmfeatjnd.apis import measure_curve
+from mmfeatjnd.apis import measure_curve, train_once, trained_checkpoint
 from mmfeatjnd.apis.console import atomic_path
 from mmfeatjnd.compat import (
     check_environment,
@@ -57,18 +56,9 @@ def load_config(name: str, data: Path, work_dir: Path) -> Config:
 
 def train(cfg: Config, title: str) -> str:
     """Train, or resume, or find that it is done; return the checkpoint."""
-    last = Path(cfg.work_dir) / 'last_checkpoint'
-    done = Path(cfg.work_dir) / 'done'
-    if done.is_file():
-        print(f'{title}: done before, skipped')
-        return last.read_text().strip()
-    print(f'{title}:', flush=True)
-    cfg.resume = last.is_file()
-    if cfg.resume:
-        cfg.load_from = None
-    Runner.from_cfg(cfg).train()
-    done.touch()
-    return last.read_text().strip()
+    skip = trained_checkpoint(cfg.work_dir) is not None
+    print(f'{title}: ' + ('done before, skipped' if skip else ''), flush=True)
+    return train_once(cfg)
 
 
 def test(cfg: Config, checkpoint: str, out: Path) -> list:

@@ -99,8 +99,10 @@ def measure_curve(cfg: Config,
     model = runner.model.module if is_model_wrapper(
         runner.model) else runner.model
     neck = find_neck(model)
-    if estimators:
-        load_estimator(model, estimators[0])
+    states = []
+    for file in estimators:  # read, and checked against the host, once
+        load_estimator(model, file)
+        states.append(copy.deepcopy(neck.estimators.state_dict()))
     signed = neck.estimators[0].mode == 'signed'
     operations = [
         (i, Perturbation(distortion, strength, definition, seed))
@@ -115,12 +117,12 @@ def measure_curve(cfg: Config,
     rows: List[dict] = []
     for start in range(0, len(operations), settings_per_pass):
         chunk = operations[start:start + settings_per_pass]
-        rows += _one_pass(runner, model, chunk, estimators, clean=not rows)
+        rows += _one_pass(runner, model, chunk, states, clean=not rows)
     return rows
 
 
 @torch.no_grad()
-def _one_pass(runner: Runner, model, operations, estimators,
+def _one_pass(runner: Runner, model, operations, states,
               clean: bool) -> List[dict]:
     neck = find_neck(model)
     loader = runner.build_dataloader(runner.cfg.test_dataloader)
@@ -150,8 +152,8 @@ def _one_pass(runner: Runner, model, operations, estimators,
             bar.update()
             loaded = None
             for i, setting in settings:
-                if estimators and loaded != i:
-                    load_estimator(model, estimators[i])
+                if states and loaded != i:
+                    neck.estimators.load_state_dict(states[i])
                     loaded = i
                 setting.operation.start(samples, len(inputs), sensitivity)
                 with neck.operating(setting.operation), prefix.replay():

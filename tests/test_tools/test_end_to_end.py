@@ -15,6 +15,7 @@ from mmengine.config import Config
 from PIL import Image
 
 import mmfeatjnd  # noqa: F401
+from mmfeatjnd.apis import build_model, measure_curve, save_estimator
 from mmfeatjnd.datasets import generate_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,3 +170,32 @@ def test_train_test_and_curve(make, tmp_path):
     # the file that trained it serves the host's own API
     image = np.zeros((64, 64, 3), np.uint8)
     assert infer(make, config, checkpoint, image)
+
+
+@pytest.mark.slow
+def test_every_seed_of_a_curve_has_its_own_estimator(tmp_path):
+    cfg, metric = classification(tmp_path)
+    cfg.work_dir = str(tmp_path)
+    cfg.test_evaluator = dict(type='Accuracy', topk=(1, ), thrs=(0.5, 0.9))
+    torch.manual_seed(0)
+    model = build_model(cfg.copy()).eval()
+    host = tmp_path / 'host.pth'
+    torch.save(dict(state_dict=model.state_dict()), host)
+    files = []
+    for i in range(2):
+        estimator, = model.neck.estimators
+        estimator.num_updates.fill_(1)
+        torch.nn.init.normal_(estimator.expand.weight, std=1.0 + 20 * i)
+        estimator.expand.bias.data.fill_(i)
+        files.append(str(tmp_path / f'{i}.pth'))
+        save_estimator(model, files[-1])
+
+    def ratios(seeds, files):
+        rows = measure_curve(cfg, str(host), ['featjnd'], [0.5, 1.0], seeds,
+                             files)
+        return [r['participation_ratio'] for r in rows[1:]]
+
+    both = ratios((0, 1), files)
+    first, second = ratios((0, ), files[:1]), ratios((1, ), files[1:])
+    assert both == first + second
+    assert first != second

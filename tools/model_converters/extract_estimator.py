@@ -1,12 +1,10 @@
 """Write the estimator of a FeatJND checkpoint to a small file of its own."""
 import argparse
 
-from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 
 from mmfeatjnd import compat  # first: it lets `_base_` reach every host
-from mmfeatjnd.apis import cli, console, save_estimator
-from mmfeatjnd.registry import MODELS
+from mmfeatjnd.apis import build_model, cli, console, save_estimator
 
 
 def main():
@@ -19,10 +17,7 @@ def main():
         compat.check_environment()
         compat.register_trusted_checkpoint_loader()
         cfg = cli.load_config(args.config)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    if 'data_preprocessor' in cfg:
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(cfg.model)
+    model = build_model(cfg)
     load_checkpoint(model, args.checkpoint, map_location='cpu')
     save_estimator(model, args.out)
     print(f'Saved to {args.out}')

@@ -53,6 +53,7 @@ class PerturbationHook(Hook):
             load_estimator(runner.model, self.estimator)
         self.operation.check(neck)
         self._rows = []
+        self._neck = neck
         neck.operation = self.operation
 
     def _before_iter(self, runner: Runner, data_batch: dict) -> None:
@@ -76,8 +77,8 @@ class PerturbationHook(Hook):
         data = model.data_preprocessor(data_batch, False)
         return model.sensitivity(data['inputs'], data['data_samples'])
 
-    def _after_iter(self, runner: Runner) -> None:
-        neck = find_neck(runner.model)
+    def _after_iter(self) -> None:
+        neck = self._neck
         if missing := sorted(set(neck.levels) - self.operation.levels):
             raise RuntimeError(
                 f"PerturbationHook: split='{neck.split}' was not reached for "
@@ -87,8 +88,8 @@ class PerturbationHook(Hook):
         measured = self.operation.measured()
         self._rows.append(torch.stack(list(measured.values()), 1))
 
-    def _after_epoch(self, runner: Runner, dataloader, metrics) -> None:
-        find_neck(runner.model).operation = None
+    def _after_epoch(self, dataloader, metrics) -> None:
+        self._neck.operation = None
         rows = [row for batch in self._rows for row in batch.cpu().tolist()]
         if get_world_size() > 1:
             # interleaved and cut to the data set, as the metrics are
@@ -115,18 +116,18 @@ class PerturbationHook(Hook):
         """Name the images of the batch."""
         self._before_iter(runner, data_batch)
 
-    def after_test_iter(self, runner, *args, **kwargs) -> None:
+    def after_test_iter(self, *args, **kwargs) -> None:
         """Keep what was measured."""
-        self._after_iter(runner)
+        self._after_iter()
 
-    def after_val_iter(self, runner, *args, **kwargs) -> None:
+    def after_val_iter(self, *args, **kwargs) -> None:
         """Keep what was measured."""
-        self._after_iter(runner)
+        self._after_iter()
 
     def after_test_epoch(self, runner, metrics=None) -> None:
         """Remove the operation and add the measurements to the metrics."""
-        self._after_epoch(runner, runner.test_dataloader, metrics)
+        self._after_epoch(runner.test_dataloader, metrics)
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         """Remove the operation and add the measurements to the metrics."""
-        self._after_epoch(runner, runner.val_dataloader, metrics)
+        self._after_epoch(runner.val_dataloader, metrics)
