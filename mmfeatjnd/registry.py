@@ -19,3 +19,6 @@ OPTIM_WRAPPERS = Registry(
     locations=['mmfeatjnd.engine.optim_wrappers'])
 DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, locations=['mmfeatjnd.datasets'])
+#: How a quantizer chooses its steps; see `mmfeatjnd.models.operations`.
+STEP_POLICIES = Registry(
+    'step policy', locations=['mmfeatjnd.models.operations'])

@@ -1,51 +1,178 @@
-"""Measure a tolerance curve in few passes over the data."""
+"""Measure operations at the split in few passes over the data."""
 import copy
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from itertools import product
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 
 from mmfeatjnd.functional import DETERMINISTIC, NEEDS_JND
-from mmfeatjnd.models import Perturbation, Prefix, attached, find_neck
+from mmfeatjnd.models import (
+    BaseOperation,
+    Perturbation,
+    Prefix,
+    attached,
+    find_neck,
+)
 from .estimator_file import load_estimator
 from .launch import build_runner
 
+_HOOKS = ('mmfeatjnd.PerturbationHook', 'mmfeatjnd.QuantizationHook')
+
 
 class _Setting:
-    """One row of the curve: a distortion, its own evaluator, and sums."""
+    """One row: an operation, its own evaluator, and what it measured."""
 
-    def __init__(self, evaluator, operation: Optional[Perturbation] = None):
+    def __init__(self, evaluator, operation: Optional[BaseOperation] = None):
         self.evaluator = evaluator
         self.operation = operation
-        self.measured: List[torch.Tensor] = []
+        self.measured: List[Dict[str, torch.Tensor]] = []
 
     def row(self, size: int) -> dict:
         # the tables that COCO's tools print would bury the progress bar
         with redirect_stdout(StringIO()):
             metrics = self.evaluator.evaluate(size)
-        row = dict(
-            distortion='clean',
-            nrmse=0.0,
-            nrmse_measured=0.0,
-            participation_ratio=0.0,
-            seed=0)
+        row = {}
         if self.operation is not None:
-            mean = torch.cat(self.measured).mean(0)
-            row = dict(
-                distortion=self.operation.distortion,
-                nrmse=self.operation.strength,
-                nrmse_measured=float(mean[0]),
-                participation_ratio=float(mean[1]),
-                seed=self.operation.seed)
+            row = self.operation.row({
+                name: float(torch.cat([m[name] for m in self.measured]).mean())
+                for name in self.measured[0]
+            })
         row['metrics'] = {k: float(v) for k, v in metrics.items()}
         return row
+
+
+class Bench:
+    """A host and its estimators, on the test data of a config.
+
+    Args:
+        cfg (Config): A config with a :class:`FeatJNDNeck`; its test data
+            loader and evaluator are used.
+        checkpoint (str): Host and estimator, or the host alone when
+            ``estimators`` are given.
+        estimators (Sequence[str]): Estimator files. Defaults to (): the
+            checkpoint's.
+    """
+
+    def __init__(self,
+                 cfg: Config,
+                 checkpoint: str,
+                 estimators: Sequence[str] = ()) -> None:
+        if not Path(checkpoint).is_file():
+            raise FileNotFoundError(f'No checkpoint at {checkpoint}')
+        cfg = copy.deepcopy(cfg)
+        cfg.load_from = checkpoint
+        cfg.custom_hooks = [
+            h for h in cfg.get('custom_hooks', []) if h['type'] not in _HOOKS
+        ]
+        self.runner = build_runner(cfg)
+        self.runner.load_or_resume()
+        model = self.runner.model
+        self.model = model.module if is_model_wrapper(model) else model
+        self.model.eval()
+        self.neck = find_neck(self.model)
+        self.states = []
+        for file in estimators:  # read, and checked against the host, once
+            load_estimator(self.model, file)
+            self.states.append(
+                copy.deepcopy(self.neck.estimators.state_dict()))
+        self._used: Optional[int] = None
+
+    def use(self, estimator: int) -> None:
+        """Load the i-th estimator, if there are several."""
+        if self.states and self._used != estimator:
+            self.neck.estimators.load_state_dict(self.states[estimator])
+            self._used = estimator
+
+    def dataloader(self):
+        """A new data loader over the test data."""
+        return self.runner.build_dataloader(self.runner.cfg.test_dataloader)
+
+    @contextmanager
+    def batch(self, batch: dict,
+              sensitivity: bool) -> Iterator[Tuple[list, Callable]]:
+        """Run the clean host on a batch, and what comes before the split only
+        this once: yields the clean predictions and a function that predicts
+        with an operation."""
+        data = self.model.data_preprocessor(batch, False)
+        inputs, samples = data['inputs'], data['data_samples']
+        gradient = None
+        if sensitivity:
+            gradient = self.model.sensitivity(inputs, samples)
+        prefix = Prefix(self.model, self.neck)
+
+        def predict(operation: BaseOperation) -> list:
+            operation.start(samples, len(inputs), gradient)
+            with self.neck.operating(operation), prefix.replay():
+                return self.model.predict(inputs, samples)
+
+        with torch.no_grad(), attached(self.model, self.neck):
+            with prefix.record():
+                clean = self.model.predict(inputs, samples)
+            yield clean, predict
+
+    def measure(self,
+                operations: Sequence[Tuple[int, BaseOperation]],
+                settings_per_pass: int = 24) -> List[dict]:
+        """The task metrics under every operation.
+
+        All operations share a pass over the data: an image is loaded and runs
+        through the part before the split once, and the rest of the host runs
+        once for every operation.
+
+        Args:
+            operations (Sequence[tuple]): Index of the estimator, and the
+                operation.
+            settings_per_pass (int): Bounds the memory that the evaluators
+                take. Defaults to 24.
+
+        Returns:
+            list[dict]: The metrics of the clean host, then for every
+            operation its :meth:`BaseOperation.row` with ``metrics``.
+        """
+        for _, operation in operations:
+            operation.check(self.neck)
+        rows: List[dict] = []
+        for start in range(0, len(operations), settings_per_pass):
+            chunk = operations[start:start + settings_per_pass]
+            rows += self._one_pass(chunk, clean=not rows)
+        return rows
+
+    def _one_pass(self, operations, clean: bool) -> List[dict]:
+        loader = self.dataloader()
+
+        def new(operation=None):
+            evaluator = self.runner.build_evaluator(
+                copy.deepcopy(self.runner.cfg.test_evaluator))
+            evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
+            return _Setting(evaluator, operation)
+
+        settings = [(i, new(operation)) for i, operation in operations]
+        reference = new()
+        sensitivity = any(o.needs_sensitivity for _, o in operations)
+        bar = ProgressBar(len(loader) * (len(settings) + 1))
+        for batch in loader:
+            with self.batch(batch, sensitivity) as (outputs, predict):
+                if clean:
+                    reference.evaluator.process(outputs, batch)
+                bar.update()
+                for i, setting in settings:
+                    self.use(i)
+                    outputs = predict(setting.operation)
+                    setting.evaluator.process(outputs, batch)
+                    setting.measured.append({
+                        k: v.cpu()
+                        for k, v in setting.operation.measured().items()
+                    })
+                    bar.update()
+        size = len(loader.dataset)
+        rows = [reference.row(size)] if clean else []
+        return rows + [setting.row(size) for _, setting in settings]
 
 
 def measure_curve(cfg: Config,
@@ -54,19 +181,12 @@ def measure_curve(cfg: Config,
                   strengths: Sequence[float],
                   seeds: Sequence[int] = (0, ),
                   estimators: Sequence[str] = (),
-                  definition: str = 'rms',
-                  settings_per_pass: int = 24) -> List[dict]:
+                  definition: str = 'rms') -> List[dict]:
     """The task metric for every distortion, strength and seed.
 
-    All settings share a pass over the data: an image is loaded and runs
-    through the part before the split once, and the rest of the host runs once
-    for every setting.
-
     Args:
-        cfg (Config): A config with a :class:`FeatJNDNeck`; its test data
-            loader and evaluator are used.
-        checkpoint (str): Host and estimator, or the host alone when
-            ``estimators`` are given.
+        cfg (Config): See :class:`Bench`.
+        checkpoint (str): See :class:`Bench`.
         distortions (Sequence[str]): Keys of
             :data:`mmfeatjnd.functional.DISTORTIONS`.
         strengths (Sequence[float]): NRMSE of each image and level.
@@ -76,94 +196,33 @@ def measure_curve(cfg: Config,
             i-th file, and their number must be that of the seeds. Defaults
             to (): the checkpoint's.
         definition (str): Of the NRMSE. Defaults to 'rms'.
-        settings_per_pass (int): Bounds the memory that the evaluators take.
-            Defaults to 24.
 
     Returns:
         list[dict]: The rows, see :mod:`mmfeatjnd.evaluation.curve`. The first
         is the clean host.
     """
-    if estimators and len(estimators) != len(seeds):
-        raise ValueError(f'{len(estimators)} estimators for {len(seeds)} '
-                         'seeds: give one for each.')
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f'No checkpoint at {checkpoint}')
-    cfg = copy.deepcopy(cfg)
-    cfg.load_from = checkpoint
-    cfg.custom_hooks = [
-        h for h in cfg.get('custom_hooks', [])
-        if h['type'] != 'mmfeatjnd.PerturbationHook'
-    ]
-    runner = build_runner(cfg)
-    runner.load_or_resume()
-    model = runner.model.module if is_model_wrapper(
-        runner.model) else runner.model
-    neck = find_neck(model)
-    states = []
-    for file in estimators:  # read, and checked against the host, once
-        load_estimator(model, file)
-        states.append(copy.deepcopy(neck.estimators.state_dict()))
-    signed = neck.estimators[0].mode == 'signed'
-    operations = [
+    check_seeds(seeds, estimators)
+    bench = Bench(cfg, checkpoint, estimators)
+    signed = bench.neck.estimators[0].mode == 'signed'
+    rows = bench.measure([
         (i, Perturbation(distortion, strength, definition, seed))
         for (i, seed), distortion, strength in product(
             enumerate(seeds), distortions, strengths)
         # a further seed must not measure the same again
         if i == 0 or distortion not in DETERMINISTIC or (
             distortion in NEEDS_JND and (estimators or not signed))
-    ]
-    for _, operation in operations:
-        operation.check(neck)
-    rows: List[dict] = []
-    for start in range(0, len(operations), settings_per_pass):
-        chunk = operations[start:start + settings_per_pass]
-        rows += _one_pass(runner, model, chunk, states, clean=not rows)
-    return rows
+    ])
+    clean = dict(
+        distortion='clean',
+        nrmse=0.0,
+        nrmse_measured=0.0,
+        participation_ratio=0.0,
+        seed=0)
+    return [dict(clean, **rows[0])] + rows[1:]
 
 
-@torch.no_grad()
-def _one_pass(runner: Runner, model, operations, states,
-              clean: bool) -> List[dict]:
-    neck = find_neck(model)
-    loader = runner.build_dataloader(runner.cfg.test_dataloader)
-
-    def new(operation=None):
-        evaluator = runner.build_evaluator(
-            copy.deepcopy(runner.cfg.test_evaluator))
-        evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
-        return _Setting(evaluator, operation)
-
-    settings = [(i, new(operation)) for i, operation in operations]
-    reference = new()
-    model.eval()
-    bar = ProgressBar(len(loader) * (len(settings) + 1))
-    for batch in loader:
-        data = model.data_preprocessor(batch, False)
-        inputs, samples = data['inputs'], data['data_samples']
-        sensitivity = None
-        if any(s.operation.needs_sensitivity for _, s in settings):
-            sensitivity = model.sensitivity(inputs, samples)
-        prefix = Prefix(model, neck)
-        with attached(model, neck):
-            with prefix.record():
-                outputs = model.predict(inputs, samples)
-            if clean:
-                reference.evaluator.process(outputs, batch)
-            bar.update()
-            loaded = None
-            for i, setting in settings:
-                if states and loaded != i:
-                    neck.estimators.load_state_dict(states[i])
-                    loaded = i
-                setting.operation.start(samples, len(inputs), sensitivity)
-                with neck.operating(setting.operation), prefix.replay():
-                    outputs = model.predict(inputs, samples)
-                setting.evaluator.process(outputs, batch)
-                setting.measured.append(
-                    torch.stack(
-                        list(setting.operation.measured().values()),
-                        1).cpu())
-                bar.update()
-    size = len(loader.dataset)
-    rows = [reference.row(size)] if clean else []
-    return rows + [setting.row(size) for _, setting in settings]
+def check_seeds(seeds: Sequence[int], estimators: Sequence[str]) -> None:
+    """Raise unless there is one estimator for each seed, or none."""
+    if estimators and len(estimators) != len(seeds):
+        raise ValueError(f'{len(estimators)} estimators for {len(seeds)} '
+                         'seeds: give one for each.')

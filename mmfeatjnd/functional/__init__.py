@@ -1,4 +1,16 @@
 """Pure functions on tensors: no registry, no runner, no host."""
+from .allocate import (
+    clip_range,
+    clip_steps,
+    gradient_log_steps,
+    jnd_log_steps,
+    jnd_rounding,
+    permute_tokens,
+    range_log_steps,
+    uniform_log_steps,
+    water_filling_steps,
+)
+from .budget import bisect_scale, scale_to_modelled_noise
 from .discrepancy import cross_entropy, kl_divergence
 from .distortion import (
     DETERMINISTIC,
@@ -8,21 +20,90 @@ from .distortion import (
     Level,
 )
 from .dual import dual_ascent
+from .entropy import (
+    Tails,
+    code_length,
+    empirical_entropy,
+    fit_tails,
+    probabilities,
+    soft_code_length,
+)
 from .layout import channel_dim, check_layout, from_tokens, to_tokens
-from .magnitude import l2_magnitude, log_magnitude
+from .magnitude import l2_magnitude, log_magnitude, rate
 from .noise import (
     gaussian_noise,
     image_keys,
     random_permutation,
     uniform_noise,
 )
-from .strength import DEFINITIONS, nrmse, participation_ratio, scale_to_nrmse
+from .quantize import (
+    GRANULARITIES,
+    Steps,
+    additive_noise,
+    dequantize,
+    make_steps,
+    modelled_noise,
+    quantize,
+    quantize_dequantize,
+    straight_through,
+)
+from .strength import (
+    DEFINITIONS,
+    nrmse,
+    participation_ratio,
+    rms,
+    scale_to_nrmse,
+)
 
 __all__ = [
-    'DEFINITIONS', 'DETERMINISTIC', 'DISTORTIONS', 'Level', 'NEEDS_JND',
-    'NEEDS_SENSITIVITY', 'channel_dim', 'check_layout', 'cross_entropy',
-    'dual_ascent', 'from_tokens', 'gaussian_noise', 'image_keys',
-    'kl_divergence', 'l2_magnitude', 'log_magnitude', 'nrmse',
-    'participation_ratio', 'random_permutation', 'scale_to_nrmse',
-    'to_tokens', 'uniform_noise'
+    'DEFINITIONS',
+    'DETERMINISTIC',
+    'DISTORTIONS',
+    'GRANULARITIES',
+    'Level',
+    'NEEDS_JND',
+    'NEEDS_SENSITIVITY',
+    'Steps',
+    'Tails',
+    'additive_noise',
+    'bisect_scale',
+    'channel_dim',
+    'check_layout',
+    'clip_range',
+    'clip_steps',
+    'code_length',
+    'cross_entropy',
+    'dequantize',
+    'dual_ascent',
+    'empirical_entropy',
+    'fit_tails',
+    'from_tokens',
+    'gaussian_noise',
+    'gradient_log_steps',
+    'image_keys',
+    'jnd_log_steps',
+    'jnd_rounding',
+    'kl_divergence',
+    'l2_magnitude',
+    'log_magnitude',
+    'make_steps',
+    'modelled_noise',
+    'nrmse',
+    'participation_ratio',
+    'permute_tokens',
+    'probabilities',
+    'quantize',
+    'quantize_dequantize',
+    'random_permutation',
+    'range_log_steps',
+    'rate',
+    'rms',
+    'scale_to_modelled_noise',
+    'scale_to_nrmse',
+    'soft_code_length',
+    'straight_through',
+    'to_tokens',
+    'uniform_log_steps',
+    'uniform_noise',
+    'water_filling_steps',
 ]

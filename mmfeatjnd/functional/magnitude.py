@@ -5,6 +5,8 @@ L2 reward is also met by putting all energy into a few dead elements. The mean
 log magnitude rewards every element (log sigma is what a bit costs). Both are
 relative to the features, so that one weight serves any split.
 """
+from typing import Sequence
+
 import torch
 from torch import Tensor
 
@@ -43,3 +45,16 @@ def log_magnitude(delta: Tensor,
     relative = delta.float().abs() / torch.where(alive, channel_rms, 1.0)
     log = (relative + floor).log() * alive
     return log.mean() / alive.expand_as(log).float().mean().clamp_min(1e-6)
+
+
+def rate(bits: Sequence[Tensor], features: Sequence[Tensor]) -> Tensor:
+    """Bits per element, over all levels. Ours: its negative is M for steps.
+
+    Args:
+        bits (Sequence[Tensor]): (B,) of every level.
+        features (Sequence[Tensor]): The features of every level.
+
+    Returns:
+        Tensor: Scalar, >= 0.
+    """
+    return sum(b.sum() for b in bits) / sum(f.numel() for f in features)

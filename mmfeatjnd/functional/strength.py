@@ -15,7 +15,8 @@ def _flat(x: Tensor) -> Tensor:
     return x.float().flatten(1)  # (B, M)
 
 
-def _rms(x: Tensor) -> Tensor:
+def rms(x: Tensor) -> Tensor:
+    """Root mean square of each image, (B,), float32."""
     mean = _flat(x).square().mean(1)
     some = mean > 0
     # the root's gradient at 0 is infinite, and where() would make it NaN
@@ -24,7 +25,7 @@ def _rms(x: Tensor) -> Tensor:
 
 def _denominator(feature: Tensor, definition: str) -> Tensor:
     if definition == 'rms':
-        return _rms(feature)
+        return rms(feature)
     flat = _flat(feature)
     if definition == 'std':
         return flat.std(1, unbiased=False)
@@ -50,7 +51,7 @@ def nrmse(delta: Tensor, feature: Tensor, definition: str = 'rms') -> Tensor:
         Tensor: (B,), float32, >= 0. An image whose denominator is 0 counts
         as 0 if its distortion is 0 too, else as infinite.
     """
-    rmse = _rms(delta)
+    rmse = rms(delta)
     denominator = _denominator(feature, definition)
     return rmse / torch.where(rmse > 0, denominator, 1.0)
 
@@ -71,9 +72,9 @@ def scale_to_nrmse(delta: Tensor,
         Tensor: Float32, the shape of ``delta``. A distortion that is zero in
         an image has no direction and stays zero there.
     """
-    rms = _rms(delta)
+    now = rms(delta)
     wanted = target * _denominator(feature, definition)
-    scale = wanted / torch.where(rms > 0, rms, 1.0) * (rms > 0)
+    scale = wanted / torch.where(now > 0, now, 1.0) * (now > 0)
     return delta.float() * scale.view(-1, *[1] * (delta.dim() - 1))
 
 

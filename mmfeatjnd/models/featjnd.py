@@ -2,7 +2,7 @@
 import functools
 import inspect
 from contextlib import contextmanager, nullcontext
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional
 
 import torch
 from mmengine.registry import DefaultScope
@@ -23,13 +23,14 @@ _STEP = 0xD1B54A32D192ED03 - (1 << 64)
 class _TrainingPerturbation:
     """Add the estimator's distortion and keep what the objective needs."""
 
-    def __init__(self, keys: Tensor, strength: Optional[Tuple[float, float]],
-                 check: bool):
+    def __init__(self, keys: Tensor, objective: nn.Module, check: bool):
         self.keys = keys
         self.check = check
+        self.quantizer = objective.quantizer
+        self.rewards_rate = objective.magnitude == 'rate'
         self.target = None
-        if strength is not None:
-            low, high = strength
+        if objective.strength is not None:
+            low, high = objective.strength
             unit = uniform_noise(keys, (1, ), _STRENGTH_STREAM)[:, 0] / 2 + 0.5
             self.target = low + (high - low) * unit
         self.magnitudes: List[Tensor] = []
@@ -41,14 +42,18 @@ class _TrainingPerturbation:
             check_finite(feature, level, neck.split)
         estimator = neck.estimator_of(level)
         jnd_map = estimator(feature)
+        self.features.append(feature)
+        self.channel_rms.append(estimator.channel_rms(feature))
+        if self.quantizer is not None:
+            value, bits = self.quantizer(feature, jnd_map, self.keys, level)
+            self.magnitudes.append(bits if self.rewards_rate else jnd_map)
+            return value
         delta = estimator.distortion(jnd_map, self.keys, level)
         if self.target is not None:
             delta = scale_to_nrmse(delta, feature, self.target)
             # at a given strength M can only reward how it is spread
             jnd_map = scale_to_nrmse(jnd_map, feature, 1.0)
         self.magnitudes.append(jnd_map)
-        self.features.append(feature)
-        self.channel_rms.append(estimator.channel_rms(feature))
         return feature.float() + delta
 
 
@@ -69,6 +74,10 @@ class FeatJNDMixin:
             objective.discrepancy = MODELS.build(
                 dict(type='mmfeatjnd.PseudoGroundTruth'
                      if detector else 'mmfeatjnd.PredictionDivergence'))
+        modes = {e.mode for e in self.featjnd_neck.estimators}
+        if objective.quantizer is not None and modes != {'envelope'}:
+            raise ValueError('FeatJND: a quantizer takes its steps from an '
+                             "envelope. Use estimator=dict(mode='envelope').")
         self.featjnd_objective = objective
         with attached(self, self.featjnd_neck):
             pass  # a split that does not exist fails at build
@@ -160,7 +169,7 @@ class FeatJNDMixin:
             # other noise in every step, and the same one after resuming
             step = neck.estimators[0].num_updates.long()
             operation = _TrainingPerturbation(
-                keys + step * _STEP, objective.strength, self._first_loss)
+                keys + step * _STEP, objective, self._first_loss)
             self._first_loss = False
             with neck.operating(operation):
                 discrepancy = objective.discrepancy(self, inputs, data_samples,

@@ -1,4 +1,5 @@
 from .perturbation_hook import PerturbationHook
 from .progress_hook import ProgressHook
+from .quantization_hook import QuantizationHook
 
-__all__ = ['PerturbationHook', 'ProgressHook']
+__all__ = ['PerturbationHook', 'ProgressHook', 'QuantizationHook']

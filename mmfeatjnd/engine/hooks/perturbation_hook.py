@@ -1,18 +1,13 @@
 """Test and validate a host with distorted features."""
-from typing import List, Optional
+from typing import Optional
 
-import torch
-from mmengine.dist import collect_results, get_world_size
-from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import Runner
-
-from mmfeatjnd.models import Perturbation, find_neck
+from mmfeatjnd.models import Perturbation
 from mmfeatjnd.registry import HOOKS
+from .operation_hook import OperationHook
 
 
 @HOOKS.register_module()
-class PerturbationHook(Hook):
+class PerturbationHook(OperationHook):
     """Distort the features at the split, at the same strength everywhere.
 
     In ``tools/test.py`` and in validation. The measured NRMSE and the
@@ -33,101 +28,11 @@ class PerturbationHook(Hook):
             Defaults to None: the estimator of the checkpoint.
     """
 
-    # Before RuntimeInfoHook, which hands the metrics to the log.
-    priority = 'HIGHEST'
-
     def __init__(self,
                  distortion: str = 'featjnd',
                  nrmse: float = 0.5,
                  definition: str = 'rms',
                  seed: int = 0,
                  estimator: Optional[str] = None) -> None:
-        self.operation = Perturbation(distortion, nrmse, definition, seed)
-        self.estimator = estimator
-        self._rows: List[torch.Tensor] = []
-
-    def _before_epoch(self, runner: Runner) -> None:
-        neck = find_neck(runner.model)
-        if self.estimator is not None:
-            from mmfeatjnd.apis import load_estimator
-            load_estimator(runner.model, self.estimator)
-        self.operation.check(neck)
-        self._rows = []
-        self._neck = neck
-        neck.operation = self.operation
-
-    def _before_iter(self, runner: Runner, data_batch: dict) -> None:
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
-        inputs = data_batch['inputs']
-        samples = data_batch.get('data_samples')
-        if isinstance(model, BaseTTAModel):  # views of batches
-            inputs = inputs[0]
-            samples = samples and samples[0]
-        sensitivity = None
-        if self.operation.needs_sensitivity:
-            sensitivity = self._sensitivity(model, data_batch)
-        self.operation.start(samples, len(inputs), sensitivity)
-
-    def _sensitivity(self, model, data_batch: dict):
-        if not hasattr(model, 'sensitivity'):
-            raise RuntimeError(
-                "distortion='gradient-sensitivity' needs the model to be "
-                "type='mmfeatjnd.FeatJND', and works without --tta.")
-        data = model.data_preprocessor(data_batch, False)
-        return model.sensitivity(data['inputs'], data['data_samples'])
-
-    def _after_iter(self) -> None:
-        neck = self._neck
-        if missing := sorted(set(neck.levels) - self.operation.levels):
-            raise RuntimeError(
-                f"PerturbationHook: split='{neck.split}' was not reached for "
-                f'level(s) {missing} of in_channels={list(neck.in_channels)}.'
-                ' Choose another `split` of FeatJNDNeck, or set `in_channels`'
-                ' and `levels` to what it emits.')
-        measured = self.operation.measured()
-        self._rows.append(torch.stack(list(measured.values()), 1))
-
-    def _after_epoch(self, dataloader, metrics) -> None:
-        self._neck.operation = None
-        rows = [row for batch in self._rows for row in batch.cpu().tolist()]
-        if get_world_size() > 1:
-            # interleaved and cut to the data set, as the metrics are
-            rows = collect_results(rows, len(dataloader.dataset), 'cpu')
-        if metrics is None or not rows:
-            return
-        mean = torch.tensor(rows).mean(0)
-        metrics['jnd/nrmse'] = float(mean[0])
-        metrics['jnd/participation_ratio'] = float(mean[1])
-
-    def before_test_epoch(self, runner: Runner) -> None:
-        """Set the operation."""
-        self._before_epoch(runner)
-
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Set the operation."""
-        self._before_epoch(runner)
-
-    def before_test_iter(self, runner, batch_idx, data_batch=None) -> None:
-        """Name the images of the batch."""
-        self._before_iter(runner, data_batch)
-
-    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
-        """Name the images of the batch."""
-        self._before_iter(runner, data_batch)
-
-    def after_test_iter(self, *args, **kwargs) -> None:
-        """Keep what was measured."""
-        self._after_iter()
-
-    def after_val_iter(self, *args, **kwargs) -> None:
-        """Keep what was measured."""
-        self._after_iter()
-
-    def after_test_epoch(self, runner, metrics=None) -> None:
-        """Remove the operation and add the measurements to the metrics."""
-        self._after_epoch(runner.test_dataloader, metrics)
-
-    def after_val_epoch(self, runner, metrics=None) -> None:
-        """Remove the operation and add the measurements to the metrics."""
-        self._after_epoch(runner.val_dataloader, metrics)
+        super().__init__(
+            Perturbation(distortion, nrmse, definition, seed), estimator)

@@ -5,10 +5,15 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from mmfeatjnd.functional import dual_ascent, l2_magnitude, log_magnitude
+from mmfeatjnd.functional import (
+    dual_ascent,
+    l2_magnitude,
+    log_magnitude,
+    rate,
+)
 from mmfeatjnd.registry import MODELS
 
-MAGNITUDES = ('l2', 'log')
+MAGNITUDES = ('l2', 'log', 'rate')
 
 
 @MODELS.register_module()
@@ -34,8 +39,9 @@ class FeatJNDLoss(nn.Module):
         discrepancy (dict, optional): Config of D_t. Defaults to None: KL to
             the clean prediction (``PredictionDivergence``) for classifiers
             and segmentors, ``PseudoGroundTruth`` for detectors.
-        magnitude (str): M: 'l2' (the paper's example), or 'log' (mean log
-            magnitude relative to the RMS of the channel). Defaults to 'log'.
+        magnitude (str): M: 'l2' (the paper's example), 'log' (mean log
+            magnitude relative to the RMS of the channel), or 'rate' (minus
+            the bits per element of the quantizer). Defaults to 'log'.
         magnitude_weight (float): w. Defaults to 0.01.
         tolerance (float): epsilon, in the unit of the discrepancy: nats for
             ``PredictionDivergence``, a relative rise of the loss for
@@ -50,6 +56,10 @@ class FeatJNDLoss(nn.Module):
             spread. None: the estimator decides how strong it is, and M
             rewards that too; give w a value near 1 then. Defaults to
             (0.25, 1.5).
+        quantizer (dict, optional): Config of a
+            :class:`QuantizationSurrogate`: the features are quantized instead
+            of distorted. Needs an estimator in envelope mode and
+            strength=None. Defaults to None.
     """
 
     def __init__(self,
@@ -59,8 +69,8 @@ class FeatJNDLoss(nn.Module):
                  tolerance: float = 0.0,
                  multiplier: float = 1.0,
                  adapt: Optional[float] = None,
-                 strength: Optional[Sequence[float]] = (0.25, 1.5)
-                 ) -> None:
+                 strength: Optional[Sequence[float]] = (0.25, 1.5),
+                 quantizer: Optional[dict] = None) -> None:
         super().__init__()
         if magnitude not in MAGNITUDES:
             raise ValueError(f'FeatJNDLoss: magnitude must be one of '
@@ -79,6 +89,15 @@ class FeatJNDLoss(nn.Module):
             raise ValueError("FeatJNDLoss: magnitude='l2' is constant at a "
                              "given strength. Use magnitude='log' or "
                              'strength=None.')
+        if quantizer is not None and strength is not None:
+            raise ValueError('FeatJNDLoss: a quantizer decides the strength '
+                             'itself. Use strength=None.')
+        if magnitude == 'rate' and quantizer is None:
+            raise ValueError("FeatJNDLoss: magnitude='rate' needs the "
+                             'quantizer whose bits it counts: quantizer=dict('
+                             "type='mmfeatjnd.QuantizationSurrogate').")
+        self.quantizer = (
+            MODELS.build(quantizer) if quantizer is not None else None)
         self.discrepancy = (
             MODELS.build(discrepancy) if discrepancy is not None else None)
         self.magnitude = magnitude
@@ -102,8 +121,9 @@ class FeatJNDLoss(nn.Module):
         Args:
             discrepancy (Tensor): D_t of the batch, a scalar with gradient.
             deltas (list[Tensor]): What M is measured on, one a level: the
-                distortion (signed) or the envelope.
-            features (list[Tensor]): The clean features, same shapes.
+                distortion (signed), the envelope, or the bits (B,) of each
+                image ('rate').
+            features (list[Tensor]): The clean features.
             channel_rms (list[Tensor]): Broadcastable to them.
 
         Returns:
@@ -111,10 +131,13 @@ class FeatJNDLoss(nn.Module):
             summed and minimised, and for the log ``jnd_discrepancy`` (D_t),
             ``jnd_magnitude`` (M) and ``jnd_multiplier`` (lambda).
         """
-        magnitude = torch.stack([
-            self._magnitude(*level)
-            for level in zip(deltas, features, channel_rms)
-        ]).mean()
+        if self.magnitude == 'rate':
+            magnitude = -rate(deltas, features)
+        else:
+            magnitude = torch.stack([
+                self._magnitude(*level)
+                for level in zip(deltas, features, channel_rms)
+            ]).mean()
         multiplier = self.multiplier.clone()
         excess = discrepancy
         if self.adapt is None:

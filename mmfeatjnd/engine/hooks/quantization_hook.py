@@ -1,0 +1,29 @@
+"""Test and validate a host with quantized features."""
+from typing import Optional
+
+from mmfeatjnd.models import Quantization
+from mmfeatjnd.registry import HOOKS
+from .operation_hook import OperationHook
+
+
+@HOOKS.register_module()
+class QuantizationHook(OperationHook):
+    """Quantize the features at the split, and count what they cost.
+
+    In ``tools/test.py`` and in validation. Beside the task metrics stand, as
+    means over the images, ``jnd/nrmse`` (measured), ``jnd/bits_per_element``
+    (code length of the entropy model), ``jnd/coded_bytes`` (the whole stream
+    of an image, as :func:`mmfeatjnd.coding.encode_image` writes it) and
+    ``jnd/coded_bits_per_element``. All policies send their steps, and the
+    stream counts them: a decoder needs neither policy nor estimator.
+
+    Args:
+        estimator (str, optional): A file of
+            :func:`mmfeatjnd.apis.save_estimator`, loaded onto the host.
+            Defaults to None: the estimator of the checkpoint.
+        **kwargs: See :class:`mmfeatjnd.models.Quantization`: ``policy`` and
+            one of ``scale``, ``noise_budget`` and ``bits``.
+    """
+
+    def __init__(self, estimator: Optional[str] = None, **kwargs) -> None:
+        super().__init__(Quantization(**kwargs), estimator)

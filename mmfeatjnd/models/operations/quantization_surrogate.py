@@ -1,0 +1,79 @@
+"""A differentiable quantizer, to train the estimator for the real one."""
+from typing import Tuple
+
+from torch import Tensor, nn
+
+from mmfeatjnd.functional import (
+    GRANULARITIES,
+    additive_noise,
+    jnd_log_steps,
+    jnd_rounding,
+    make_steps,
+    soft_code_length,
+    straight_through,
+)
+from mmfeatjnd.registry import MODELS
+
+MODES = ('straight-through', 'noise')
+
+
+@MODELS.register_module()
+class QuantizationSurrogate(nn.Module):
+    """Quantizes with steps of twice the envelope, as the policy 'featjnd'
+    does at scale 1, and lets gradients through. Ours.
+
+    Args:
+        mode (str): 'straight-through': the real levels, with the gradient of
+            a soft staircase; 'noise': uniform noise of one step instead of
+            rounding. Defaults to 'straight-through'.
+        granularity (str): As in the policy that will use the estimator.
+            Defaults to 'channel-token'.
+        jnd_rounding (bool): As in that policy; with 'noise' without effect on
+            the features. Defaults to True.
+    """
+
+    def __init__(self,
+                 mode: str = 'straight-through',
+                 granularity: str = 'channel-token',
+                 jnd_rounding: bool = True) -> None:
+        super().__init__()
+        if mode not in MODES:
+            raise ValueError('QuantizationSurrogate: mode must be one of '
+                             f'{MODES}, but got {mode!r}')
+        if granularity not in GRANULARITIES:
+            raise ValueError('QuantizationSurrogate: granularity must be one '
+                             f'of {GRANULARITIES}, but got {granularity!r}')
+        self.mode = mode
+        self.granularity = granularity
+        self.jnd_rounding = jnd_rounding
+
+    def forward(self,
+                feature: Tensor,
+                envelope: Tensor,
+                keys: Tensor,
+                stream: int = 0) -> Tuple[Tensor, Tensor]:
+        """Quantize one level.
+
+        Args:
+            feature (Tensor): The clean feature, (B, C, H, W), (B, N, C) or
+                (B, C).
+            envelope (Tensor): Of the estimator, the same shape.
+            keys (Tensor): (B,), int64, keys of the noise.
+            stream (int): Stream of the noise. Defaults to 0.
+
+        Returns:
+            tuple[Tensor]: The dequantized feature, float32, and the bits of
+            each image, (B,), both with a gradient to the envelope.
+        """
+        feature = feature.float()
+        log_step = jnd_log_steps(envelope)
+        steps = make_steps(log_step, self.granularity)
+        step = steps.size(feature)
+        rounding = 0.5
+        if self.jnd_rounding:
+            rounding = jnd_rounding(log_step, steps)
+        magnitude = straight_through(feature.abs(), step, rounding)
+        bits = soft_code_length(magnitude, feature, step)
+        if self.mode == 'noise':
+            return additive_noise(feature, step, keys, stream), bits
+        return magnitude * step * feature.sign(), bits

@@ -1,0 +1,187 @@
+"""How a quantizer chooses its steps, up to one scale.
+
+A policy looks at one level of features and returns a function of the scale
+(B,), so that a budget can be met without doing its work twice. Register your
+own with ``@STEP_POLICIES.register_module(name=...)``.
+"""
+from abc import ABC, abstractmethod
+from typing import Callable, NamedTuple, Optional
+
+from torch import Tensor
+
+from mmfeatjnd.functional import (
+    GRANULARITIES,
+    Level,
+    Steps,
+    clip_range,
+    clip_steps,
+    gradient_log_steps,
+    jnd_log_steps,
+    jnd_rounding,
+    make_steps,
+    permute_tokens,
+    range_log_steps,
+    uniform_log_steps,
+    water_filling_steps,
+)
+from mmfeatjnd.registry import STEP_POLICIES
+
+
+class Allocation(NamedTuple):
+    """How one level is quantized.
+
+    Attributes:
+        steps (Steps): The steps.
+        rounding (Tensor, optional): For each element, see
+            :func:`mmfeatjnd.functional.quantize`. None: the quantizer's own.
+        bounds (Tensor, optional): (B, 2): values outside are clipped.
+    """
+    steps: Steps
+    rounding: Optional[Tensor] = None
+    bounds: Optional[Tensor] = None
+
+
+class StepPolicy(ABC):
+    """Chooses the steps of one level; the unit of the scale is the policy's.
+
+    Attributes:
+        needs_jnd (bool): ``level.jnd`` must be the estimator's envelope.
+        needs_sensitivity (bool): ``level.sensitivity`` must be given.
+        random (bool): Its result depends on the seed.
+    """
+
+    needs_jnd = False
+    needs_sensitivity = False
+    random = False
+
+    @abstractmethod
+    def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
+        """A function from the scale of each image, (B,), to the steps."""
+
+
+@STEP_POLICIES.register_module(name='featjnd')
+class FeatJNDPolicy(StepPolicy):
+    """Steps of twice the JND (scale 1), sent with the features.
+
+    Args:
+        granularity (str): 'token', 'channel', 'channel-token' or 'element'.
+            Defaults to 'channel-token'.
+        jnd_rounding (bool): Round every element to the cheapest level within
+            its own JND, see :func:`mmfeatjnd.functional.jnd_rounding`.
+            Defaults to True.
+    """
+
+    needs_jnd = True
+
+    def __init__(self,
+                 granularity: str = 'channel-token',
+                 jnd_rounding: bool = True) -> None:
+        if granularity not in GRANULARITIES:
+            raise ValueError(f'granularity must be one of {GRANULARITIES}, '
+                             f'but got {granularity!r}')
+        self.granularity = granularity
+        self.jnd_rounding = jnd_rounding
+
+    def place(self, steps: Steps, level: Level) -> Steps:
+        """Which token gets which step."""
+        return steps
+
+    def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
+        log_step = jnd_log_steps(level.jnd)
+        steps = make_steps(log_step, self.granularity)
+        rounding = None
+        if self.jnd_rounding:
+            rounding = jnd_rounding(log_step, steps)
+        steps = self.place(steps, level)
+        return lambda scale: Allocation(steps.scaled(scale), rounding)
+
+
+@STEP_POLICIES.register_module(name='permuted')
+class PermutedPolicy(FeatJNDPolicy):
+    """FeatJND's steps, permuted over the tokens of the same image: the
+    paper's random baseline. What the granularity gives to channels stays.
+
+    Args:
+        **kwargs: See :class:`FeatJNDPolicy`.
+    """
+
+    random = True
+
+    def place(self, steps: Steps, level: Level) -> Steps:
+        return permute_tokens(steps, level.keys, level.stream)
+
+
+@STEP_POLICIES.register_module(name='uniform')
+class UniformPolicy(StepPolicy):
+    """One step for an image and level: the RMS of its feature (scale 1)."""
+
+    def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
+        steps = make_steps(uniform_log_steps(level.feature), 'tensor')
+        return lambda scale: Allocation(steps.scaled(scale))
+
+
+@STEP_POLICIES.register_module(name='range')
+class RangePolicy(StepPolicy):
+    """A step for every token: its largest magnitude (scale 1), as dynamic
+    per-token quantization does; 8 bits are scale 1 / 127."""
+
+    def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
+        steps = make_steps(range_log_steps(level.feature), 'token')
+        return lambda scale: Allocation(steps.scaled(scale))
+
+
+@STEP_POLICIES.register_module(name='gradient')
+class GradientPolicy(StepPolicy):
+    """Steps from the task's gradient on this very image; the geometric mean
+    is the RMS of the feature (scale 1). A strong reference rather than a
+    codec: the encoder needs the whole host, forward and backward.
+
+    Args:
+        granularity (str): Defaults to 'channel-token'.
+    """
+
+    needs_sensitivity = True
+
+    def __init__(self, granularity: str = 'channel-token') -> None:
+        self.granularity = granularity
+
+    def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
+        log_step = gradient_log_steps(level.sensitivity, level.feature)
+        steps = make_steps(log_step, self.granularity)
+        return lambda scale: Allocation(steps.scaled(scale))
+
+
+@STEP_POLICIES.register_module(name='water-filling')
+class WaterFillingPolicy(StepPolicy):
+    """Reverse water-filling over the channels of the image: least squared
+    error at its rate. The step of what is kept is the RMS (scale 1)."""
+
+    def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
+        steps = make_steps(uniform_log_steps(level.feature), 'tensor')
+        return lambda scale: Allocation(
+            water_filling_steps(steps.scaled(scale), level.feature))
+
+
+@STEP_POLICIES.register_module(name='clip-uniform')
+class ClipUniformPolicy(StepPolicy):
+    """Clipping and a few uniform levels, after Cohen, Choi and Bajic
+    (arXiv 2105.07102). Scale 1 is the range of least squared error.
+
+    Args:
+        levels (int): Number of levels, >= 2. Defaults to 4.
+    """
+
+    def __init__(self, levels: int = 4) -> None:
+        if levels < 2:
+            raise ValueError(f'levels must be at least 2, but got {levels}')
+        self.levels = levels
+
+    def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
+        bounds = clip_range(level.feature, self.levels)
+
+        def at(scale: Tensor) -> Allocation:
+            scaled = bounds * scale[:, None]
+            return Allocation(
+                clip_steps(scaled, self.levels), bounds=scaled)
+
+        return at
