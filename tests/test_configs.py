@@ -6,11 +6,12 @@ from urllib.parse import urlparse
 import pytest
 from mmengine.config import Config
 from mmengine.fileio import load
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import HOOKS, MODELS, DefaultScope
 from mmengine.utils import get_installed_path
 
 import mmfeatjnd  # noqa: F401  lets `_base_` reach every host
 from mmfeatjnd.compat import require
+from mmfeatjnd.engine.hooks import QuantizationHook
 from mmfeatjnd.models import FeatJNDMixin, find_neck
 
 ROOT = osp.abspath(osp.join(osp.dirname(__file__), '../configs'))
@@ -35,6 +36,8 @@ STOCK = {
     'vit-base-p16_in1k':
     'mmpretrain::vision_transformer/vit-base-p16_32xb128-mae_in1k.py',
 }
+# the other configs that have a FeatJND and a quantization version
+SMALL = ['mask-rcnn_r18_dsb2018', 'resnet18-w32_cifar10', 'resnet18_cifar10']
 
 
 def build(cfg):
@@ -47,8 +50,8 @@ def build(cfg):
         return MODELS.build(model)
 
 
-def our_config(name):
-    return Config.fromfile(osp.join(ROOT, f'featjnd/{name}.py'))
+def our_config(name, folder='featjnd'):
+    return Config.fromfile(osp.join(ROOT, f'{folder}/{name}.py'))
 
 
 @pytest.fixture
@@ -62,9 +65,13 @@ def stock_config(tmp_path):
     return read
 
 
-def test_no_stock_config_is_forgotten():
-    shipped = {p for p in CONFIGS if p.startswith('featjnd')}
-    assert {f'featjnd{osp.sep}{name}.py' for name in STOCK} <= shipped
+@pytest.mark.parametrize('folder', ['featjnd', 'quantization'])
+def test_no_config_is_forgotten(folder):
+    shipped = {p for p in CONFIGS if p.startswith(folder)}
+    assert shipped == {
+        osp.join(folder, f'{name}.py')
+        for name in [*STOCK, *SMALL]
+    }
 
 
 @pytest.mark.parametrize('path', CONFIGS)
@@ -72,7 +79,7 @@ def test_builds(path, stock_config):
     cfg = Config.fromfile(osp.join(ROOT, path))
     assert cfg.train_dataloader and cfg.optim_wrapper and cfg.train_cfg
     model = build(cfg)
-    if not path.startswith('featjnd'):
+    if not path.startswith(('featjnd', 'quantization')):
         return
     assert isinstance(model, FeatJNDMixin)
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -81,7 +88,7 @@ def test_builds(path, stock_config):
     state = find_neck(model).estimators.state_dict()
     assert sum(v.numel() * v.element_size() for v in state.values()) < 5e6
     name = osp.basename(path)[:-3]
-    if name in STOCK:
+    if name in STOCK and path.startswith('featjnd'):
         check_keys(model, build(stock_config(name)))
 
 
@@ -138,6 +145,39 @@ def test_changes_only_what_it_must(name, stock_config):
     assert cfg.model.objective == base.objective
 
 
+@pytest.mark.parametrize('name', [*STOCK, *SMALL])
+def test_quantization_changes_only_what_it_must(name):
+    cfg, former = our_config(name, 'quantization'), our_config(name)
+    base = Config.fromfile(osp.join(ROOT, '_base_/quantization.py'))
+    shared = base.quantization
+    changed = {k for k in cfg if k not in former or cfg[k] != former[k]}
+    assert changed == {'model', 'custom_hooks', 'quantization'}
+    assert set(former) <= set(cfg)
+    model, old = cfg.model.to_dict(), former.model.to_dict()
+    assert model['neck']['estimator'].pop('mode') == 'envelope'
+    objective = model.pop('objective')
+    # the type, and an own discrepancy if there is one, stay
+    assert objective == dict(old.pop('objective'), **shared.objective)
+    assert model == old  # so its checkpoints' keys are the same, too
+    # the hooks that were there stay, and ours comes last
+    *kept, hook = cfg.custom_hooks
+    assert kept == former.get('custom_hooks', [])
+    assert hook == dict(shared.custom_hooks[0], coded=name in SMALL)
+    operation = HOOKS.build(hook).operation
+    assert (operation.policy_name, operation.scale) == ('featjnd', 1.0)
+    # the policy uses the estimator as the surrogate trains it
+    surrogate = MODELS.build(shared.objective.quantizer)
+    for name in ('granularity', 'jnd_rounding'):
+        assert getattr(operation.policy, name) == getattr(surrogate, name)
+
+
+def test_the_hook_can_be_set_from_the_command_line():
+    cfg = our_config('mask-rcnn_r50', 'quantization')
+    cfg.merge_from_dict({'custom_hooks.0.coded': True})
+    hook = HOOKS.build(cfg.custom_hooks[0])
+    assert isinstance(hook, QuantizationHook) and hook.operation.coded
+
+
 @pytest.mark.parametrize('name', STOCK)
 def test_checkpoint_is_the_hosts_own(name):
     library, _, stock = STOCK[name].partition('::')
@@ -154,12 +194,27 @@ def test_checkpoint_is_the_hosts_own(name):
     assert source.scheme == 'https' and source.path in paths
 
 
-def test_metafile_lists_every_config():
-    models = load(osp.join(ROOT, 'featjnd/metafile.yml'))['Models']
+@pytest.mark.parametrize('folder', ['featjnd', 'quantization'])
+def test_metafile_lists_every_config(folder):
+    models = load(osp.join(ROOT, folder, 'metafile.yml'))['Models']
     listed = {osp.basename(model['Config'])[:-3] for model in models}
     assert set(STOCK) <= listed
     for model in models:
         path = osp.join(osp.dirname(ROOT), model['Config'])
         assert osp.isfile(path), path
-    readme = open(osp.join(ROOT, 'featjnd/README.md')).read()
+        assert osp.basename(osp.dirname(path)) == folder
+        name = osp.basename(path)[:-3]
+        split = our_config(name, folder).model.neck.get('split', 'backbone')
+        assert model['Metadata']['Split'] == split
+    readme = open(osp.join(ROOT, folder, 'README.md')).read()
     assert all(f'({name}.py)' in readme for name in STOCK)
+
+
+def test_the_model_index_finds_every_metafile():
+    index = load(osp.join(osp.dirname(ROOT), 'model-index.yml'))
+    found = glob(f'{ROOT}/*/metafile.yml')
+    assert sorted(index['Import']) == sorted(
+        osp.relpath(path, osp.dirname(ROOT)).replace(osp.sep, '/')
+        for path in found)
+    names = [m['Name'] for path in found for m in load(path)['Models']]
+    assert len(set(names)) == len(names)
