@@ -33,7 +33,7 @@ class OperationHook(Hook):
         self.estimator = estimator
         self._rows: List[Dict[str, torch.Tensor]] = []
 
-    def _before_epoch(self, runner: Runner) -> None:
+    def _set_operation(self, runner: Runner) -> None:
         neck = find_neck(runner.model)
         if self.estimator is not None:
             from mmfeatjnd.apis import load_estimator
@@ -43,7 +43,7 @@ class OperationHook(Hook):
         self._neck = neck
         neck.operation = self.operation
 
-    def _before_iter(self, runner: Runner, data_batch: dict) -> None:
+    def _name_images(self, runner: Runner, data_batch: dict) -> None:
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
         inputs = data_batch['inputs']
@@ -64,7 +64,7 @@ class OperationHook(Hook):
         data = model.data_preprocessor(data_batch, False)
         return model.sensitivity(data['inputs'], data['data_samples'])
 
-    def _after_iter(self) -> None:
+    def _keep_measured(self) -> None:
         neck = self._neck
         if missing := sorted(set(neck.levels) - self.operation.levels):
             raise RuntimeError(
@@ -75,7 +75,7 @@ class OperationHook(Hook):
                 'emits.')
         self._rows.append(self.operation.measured())
 
-    def _after_epoch(self, dataloader, metrics) -> None:
+    def _remove_operation(self, dataloader, metrics) -> None:
         self._neck.operation = None
         if not self._rows:
             return
@@ -94,32 +94,32 @@ class OperationHook(Hook):
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Set the operation."""
-        self._before_epoch(runner)
+        self._set_operation(runner)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Set the operation."""
-        self._before_epoch(runner)
+        self._set_operation(runner)
 
     def before_test_iter(self, runner, batch_idx, data_batch=None) -> None:
         """Name the images of the batch."""
-        self._before_iter(runner, data_batch)
+        self._name_images(runner, data_batch)
 
     def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
         """Name the images of the batch."""
-        self._before_iter(runner, data_batch)
+        self._name_images(runner, data_batch)
 
     def after_test_iter(self, *args, **kwargs) -> None:
         """Keep what was measured."""
-        self._after_iter()
+        self._keep_measured()
 
     def after_val_iter(self, *args, **kwargs) -> None:
         """Keep what was measured."""
-        self._after_iter()
+        self._keep_measured()
 
     def after_test_epoch(self, runner, metrics=None) -> None:
         """Remove the operation and add the measurements to the metrics."""
-        self._after_epoch(runner.test_dataloader, metrics)
+        self._remove_operation(runner.test_dataloader, metrics)
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         """Remove the operation and add the measurements to the metrics."""
-        self._after_epoch(runner.val_dataloader, metrics)
+        self._remove_operation(runner.val_dataloader, metrics)
