@@ -1,0 +1,228 @@
+import math
+
+import numpy as np
+import pytest
+
+from mmfeatjnd.evaluation import rate
+from mmfeatjnd.evaluation.rate import Bounded
+
+
+def row(policy, bits, value, seed=0, coded=0.1):
+    return dict(
+        policy=policy,
+        protocol='rate',
+        noise_budget=None,
+        bits=bits,
+        nrmse_measured=0.5,
+        bits_per_element=bits,
+        coded_bits_per_element=None if coded is None else bits + coded,
+        seed=seed,
+        metrics=dict(acc=value))
+
+
+def noisy(policy, budget, value, seed=0, measured=None):
+    return dict(
+        row(policy, 2.0, value, seed),
+        protocol='equal-noise',
+        bits=None,
+        noise_budget=budget,
+        nrmse_measured=measured or budget)
+
+
+CLEAN = dict(policy='clean', metrics=dict(acc=80.0))
+# 1 % loss: 79.2
+ROWS = [
+    CLEAN,
+    row('featjnd', 1.0, 79.8),
+    row('featjnd', 1.0, 80.2, seed=1),
+    row('featjnd', 0.5, 78.0),
+    row('featjnd', 0.5, 78.8, seed=1),
+    row('uniform', 2.0, 80.0),
+    row('uniform', 1.0, 76.0),
+]
+
+
+def points(*pairs):
+    rows = [CLEAN] + [row('p', bits, value, coded=0) for bits, value in pairs]
+    return rate.summarize(rows)['p']
+
+
+def test_summary_by_rising_rate():
+    curves = rate.summarize(ROWS)
+    assert list(curves) == ['featjnd', 'uniform']
+    coarse, fine = curves['featjnd']
+    assert (coarse.target, coarse.bits, coarse.num_seeds) == (0.5, 0.5, 2)
+    assert coarse.coded_bits == coarse.rate == pytest.approx(0.6)
+    assert fine.mean == 80.0
+    std = 0.4 / math.sqrt(2)  # of 79.8 and 80.2
+    assert fine.std == pytest.approx(std)
+    assert fine.ci95 == pytest.approx(12.706 * std / math.sqrt(2))
+    once = curves['uniform'][0]
+    assert (once.std, once.ci95, once.num_seeds) == (0, 0, 1)
+
+
+def test_summary_of_one_seed_keeps_what_was_measured_once():
+    curves = rate.summarize(ROWS, seed=1)
+    assert [p.mean for p in curves['featjnd']] == [78.8, 80.2]
+    assert [p.mean for p in curves['uniform']] == [76.0, 80.0]
+
+
+def test_rows_without_a_target_are_joined_by_their_order():
+    rows = [dict(r, bits=None) for r in ROWS[1:]]
+    for r in rows:
+        r['bits_per_element'] += 0.01 * r['seed']
+    curve = rate.summarize([CLEAN] + rows)['featjnd']
+    assert [p.mean for p in curve] == [78.4, 80.0]
+    assert curve[0].bits == pytest.approx(0.505)
+
+
+def test_rate_of_the_model_where_nothing_was_coded():
+    rows = [CLEAN, row('p', 0.5, 80.0, coded=None)]
+    assert rate.summarize(rows)['p'][0].rate == 0.5
+    assert not rate.has_coded_bits(rows) and rate.has_coded_bits(ROWS)
+    assert '(entropy model)' in rate.to_markdown(rows)
+
+
+def test_student_t():
+    stats = pytest.importorskip('scipy.stats')
+    for n in [*range(1, 13), 20, 50, 1000]:
+        assert rate.student_t(n) == pytest.approx(
+            stats.t.ppf(0.975, n), rel=4e-3)
+
+
+def test_bits_at_loss_is_linear_in_bits():
+    # 79.2 lies 0.8 / 1.6 of the way from 78.4 to 80
+    assert rate.bits_at_loss(points((0.5, 78.4), (1.0, 80.0)),
+                             80.0) == Bounded(pytest.approx(0.75))
+    # 5 %: 76 is exactly a point
+    assert rate.bits_at_loss(points((0.5, 70.0), (1.0, 76.0)), 80.0,
+                             0.05) == Bounded(1.0)
+
+
+def test_bits_at_loss_bounds():
+    inside, outside = points((0.5, 79.5), (1.0, 80.0)), points((2.0, 79.0))
+    assert rate.bits_at_loss(inside, 80.0) == Bounded(0.5, '<')
+    assert rate.bits_at_loss(outside, 80.0) == Bounded(2.0, '>')
+    assert rate.bits_at_loss([], 80.0).relation == '?'
+    assert rate.bits_at_loss(inside, -1.0).relation == '?'  # COCO: no object
+
+
+def test_bits_at_loss_ignores_a_lucky_coarse_point():
+    curve = points((0.25, 79.9), (0.5, 78.4), (1.0, 80.0), (2.0, 79.5))
+    assert rate.bits_at_loss(curve, 80.0).value == pytest.approx(0.75)
+    # the finest point decides, even where coarser ones are within the loss
+    curve = points((0.5, 80.0), (1.0, 78.0))
+    assert rate.bits_at_loss(curve, 80.0) == Bounded(1.0, '>')
+
+
+def test_bits_at_loss_takes_nan_for_a_loss():
+    curve = points((0.5, math.nan), (1.0, 80.0))
+    assert rate.bits_at_loss(curve, 80.0) == Bounded(1.0)
+    curve = points((0.5, 80.0), (1.0, math.nan))
+    assert rate.bits_at_loss(curve, 80.0) == Bounded(1.0, '>')
+
+
+def test_bits_at_loss_of_each_seed():
+    each = rate.bits_at_loss_by_seed(ROWS, 'featjnd')
+    assert each[0].value == pytest.approx(0.6 + 0.5 * 1.2 / 1.8)
+    assert each[1].value == pytest.approx(0.6 + 0.5 * 0.4 / 1.4)
+
+
+def test_savings():
+    # FeatJND: 78.4 at 0.6, 80 at 1.1, so 0.85; uniform: 76 at 1.1, 80 at 2.1,
+    # so 1.9
+    assert rate.savings(ROWS) == Bounded(pytest.approx(1 - 0.85 / 1.9))
+    assert rate.savings(ROWS, 'uniform',
+                        'featjnd') == Bounded(pytest.approx(1 - 1.9 / 0.85))
+    each = rate.savings_by_seed(ROWS)
+    assert each[0].value == pytest.approx(1 - (0.6 + 0.6 / 1.8) / 1.9)
+    assert set(each) == {0, 1}
+    assert rate.savings(ROWS, reference='absent').relation == '?'
+
+
+@pytest.mark.parametrize('ours, theirs, relation', [
+    (79.5, 79.5, '?'),  # both need less than 1 bit
+    (79.5, 79.0, '>'),  # less than 1, more than 1
+    (79.0, 79.5, '<'),
+    (79.0, 79.0, '?'),
+])
+def test_savings_between_bounds(ours, theirs, relation):
+    rows = [CLEAN, row('featjnd', 1.0, ours), row('uniform', 1.0, theirs)]
+    assert rate.savings(rows).relation == relation
+
+
+def test_bounds_compare_only_where_they_tell():
+    assert Bounded(0.5).at_most(0.6) is True
+    assert Bounded(0.7).at_most(0.6) is False
+    assert Bounded(0.5, '<').at_most(0.6) is True
+    assert Bounded(0.5, '>').at_most(0.6) is None
+    assert Bounded(0.7, '>').at_most(0.6) is False
+    assert Bounded(0.3, '>').at_least(0.2) is True
+    assert Bounded(0.3, '<').at_least(0.2) is None
+    assert Bounded(0.1, '<').at_least(0.2) is False
+    assert rate.UNKNOWN.at_least(0.2) is rate.UNKNOWN.at_most(0.2) is None
+    assert f'{Bounded(0.25):.0%} {Bounded(2.0, ">"):.1f}' == '25% > 2.0'
+    assert f'{rate.UNKNOWN:.2f}' == '?'
+
+
+NOISE = [
+    CLEAN,
+    noisy('featjnd', 0.5, 79.9),
+    noisy('featjnd', 1.0, 79.0),
+    noisy('featjnd', 1.0, 78.0, seed=1),
+    noisy('uniform', 0.5, 79.5),
+    noisy('uniform', 1.0, 78.0),
+    noisy('permuted', 1.0, 77.0),
+    noisy('permuted', 1.0, 77.2, seed=1),
+    noisy('clip-uniform', 0.5, 10.0, measured=0.98),
+    noisy('clip-uniform', 1.0, 70.0),
+]
+
+
+def test_beats_only_where_the_reference_costs_enough():
+    found = rate.beats(NOISE)
+    assert set(found) == {1.0}  # uniform costs 0.5 of 80 at 0.5
+    assert found[1.0].difference == pytest.approx(0.5)
+    assert found[1.0].spread == pytest.approx(1 / math.sqrt(2))
+    assert not found[1.0].beats  # 0.5 < 0.71
+    assert set(rate.beats(NOISE, least=0.005)) == {0.5, 1.0}
+    # 1.4 above, and both spreads count
+    found = rate.beats(NOISE, reference='permuted', where='uniform')
+    assert found[1.0].difference == pytest.approx(1.4)
+    assert found[1.0].spread == pytest.approx(1.2 / math.sqrt(2))
+    assert found[1.0].beats
+
+
+def test_a_noise_budget_that_was_not_reached_is_not_compared():
+    assert set(rate.beats(NOISE, reference='clip-uniform')) == {1.0}
+    assert '| clip-uniform | not reached | 70 (2.100) |' in \
+        rate.to_markdown(NOISE)
+
+
+def test_markdown_has_every_point_and_the_bits_at_loss():
+    text = rate.to_markdown(ROWS + NOISE[1:])
+    assert '| policy | 0.5 | 1 | 2 | 1 % loss |' in text
+    assert '| featjnd | 78.4 ± 0.57 (0.600) | 80 ± 0.28 (1.100) |  | ' \
+        '0.850 ± 0.13 |' in text
+    assert '| uniform |  | 76 (1.100) | 80 (2.100) | 1.900 |' in text
+    assert '| policy | 0.5 | 1 |\n' in text
+    assert '| permuted |  | 77.1 ± 0.14 (2.100) |' in text
+
+
+def test_markdown_leaves_out_a_protocol_without_rows():
+    assert 'equal noise' not in rate.to_markdown(ROWS)
+    assert '1 % loss' not in rate.to_markdown(NOISE)
+
+
+def test_unknown_protocol():
+    with pytest.raises(ValueError, match='equal-noise'):
+        rate.summarize(ROWS, protocol='noise')
+
+
+@pytest.mark.parametrize('draw', [rate.plot, rate.plot_noise])
+def test_plots_write_a_picture(draw, tmp_path):
+    import cv2
+    draw(ROWS + NOISE[1:], tmp_path / 'curve.png')
+    image = cv2.imread(str(tmp_path / 'curve.png'))
+    assert image.shape[0] > 300 and np.ptp(image) > 200
+    draw([CLEAN], tmp_path / 'none.png')  # nothing to draw, and no error
