@@ -10,10 +10,11 @@ sign, and |q| - 1, which is geometric:
 with three parameters a channel and image, sent with the features: the
 probability pi at the channel's reference step Delta_0, the scale b, and the
 share of positive signs. It needs no training data, adapts to every image, and
-works for steps that vary within the channel. b lies on the grid of the steps
-(:func:`mmfeatjnd.functional.half_octaves`), so Delta / b takes few values and
-the probabilities come from small tables of 16-bit numbers: encoder and
-decoder agree on every machine. Ours.
+works for steps that vary within the channel. The values of a vector (B, C)
+share one model: one value cannot pay for three parameters. b lies on the grid
+of the steps (:func:`mmfeatjnd.functional.half_octaves`), so Delta / b takes
+few values and the probabilities come from small tables of 16-bit numbers:
+encoder and decoder agree on every machine. Ours.
 """
 from typing import NamedTuple, Optional
 
@@ -59,7 +60,7 @@ NONZERO, DIGIT, POSITIVE = _tables()
 
 
 class Tails(NamedTuple):
-    """The parameters of the model, integers, (B, C) each.
+    """The parameters of the model, integers, (B, C) each, (B, 1) for vectors.
 
     Attributes:
         nonzero (Tensor): Index of pi, 0 where the channel is all zero.
@@ -71,12 +72,17 @@ class Tails(NamedTuple):
     positive: Tensor
 
 
+def as_samples(x: Tensor) -> Tensor:
+    """Samples by models: (B, T, C), and (B, C, 1) for a vector (B, C)."""
+    return x[..., None] if x.dim() == 2 else to_tokens(x)
+
+
 def token_exponents(level: Tensor, steps: Steps) -> Tensor:
-    """The exponents of the steps as (B, T or 1, C or 1)."""
+    """The exponents of the steps, broadcastable to :func:`as_samples`."""
     exponent = steps.exponent
     if isinstance(exponent, int):
         return level.new_zeros(len(level), 1, 1, dtype=torch.int32)
-    return to_tokens(exponent).int()
+    return as_samples(exponent).int()
 
 
 def fit_tails(level: Tensor, steps: Steps) -> Tails:
@@ -87,9 +93,9 @@ def fit_tails(level: Tensor, steps: Steps) -> Tails:
         steps (Steps): Its steps.
 
     Returns:
-        Tails: The parameters, (B, C) each.
+        Tails: The parameters.
     """
-    magnitude = to_tokens(level).abs()  # (B, T, C)
+    magnitude = as_samples(level).abs()  # (B, T, C)
     exponent = token_exponents(level, steps)
     step = (exponent.float() / 2).exp2()  # relative to the base
     fires = (magnitude > 0).float()
@@ -111,7 +117,7 @@ def fit_tails(level: Tensor, steps: Steps) -> Tails:
     pi = count / share.expand_as(magnitude).sum(1).clamp_min(1e-20)
     angle = pi.clamp(0, 1).sqrt().asin() / (torch.pi / 2)
     nonzero = (angle * (PI_LEVELS - 1) + 0.5).round().clamp(1, PI_LEVELS - 1)
-    plus = (to_tokens(level) > 0).float().sum(1) / some
+    plus = (as_samples(level) > 0).float().sum(1) / some
     positive = (plus * (SIGN_LEVELS - 1)).round()
     dead = count == 0
     return Tails(
@@ -122,8 +128,8 @@ def fit_tails(level: Tensor, steps: Steps) -> Tails:
 
 def _reference(steps: Steps, level: Tensor) -> Tensor:
     """Exponent of the channel's reference step: that of token exponent 0."""
-    batch, _, channels = to_tokens(level).shape
-    if steps.channel is None:
+    batch, _, channels = as_samples(level).shape
+    if steps.channel is None or level.dim() == 2:
         return level.new_zeros(batch, channels, dtype=torch.int32)
     return to_tokens(steps.channel).int()[:, 0]
 
@@ -145,19 +151,20 @@ def probabilities(tails: Tails, steps: Steps, like: Tensor) -> Probabilities:
 
     Returns:
         Probabilities: ``nonzero`` (B, T, C), float32; ``digit`` (B, T, C),
-        int64: the row of :data:`DIGIT`; ``positive`` (B, 1, C), float32.
+        int64: the row of :data:`DIGIT`; ``positive`` (B, 1, C), float32. For
+        a vector (B, C, 1) and (B, 1, 1).
     """
     low, high = RATIO_RANGE
     ratio = token_exponents(like, steps) - tails.scale[:, None]
-    row = ratio.clamp(low, high).long() - low
+    row = ratio.clamp_(low, high).sub_(low).long()
     reference = _reference(steps, like) - tails.scale
-    column = reference.clamp(low, high).long()[:, None] - low
-    size = high - low + 1
-    index = (tails.nonzero.long()[:, None] * size + row) * size + column
+    column = reference.clamp(low, high).long() - low
     device = like.device
-    shape = to_tokens(like).shape
+    # one small table a channel first: features are large
+    table = NONZERO.to(device).transpose(1, 2)[tails.nonzero.long(), column]
+    shape = as_samples(like).shape
     return Probabilities(
-        NONZERO.to(device).flatten()[index].expand(shape), row.expand(shape),
+        table.transpose(1, 2).gather(1, row).expand(shape), row.expand(shape),
         POSITIVE.to(device)[tails.positive.long()][:, None])
 
 
@@ -179,7 +186,7 @@ def code_length(level: Tensor,
     if tails is None:
         tails = fit_tails(level, steps)
     p = probabilities(tails, steps, level)
-    tokens = to_tokens(level)
+    tokens = as_samples(level)
     rest = (tokens.abs() - 1).clamp_min(0)
     fires = tokens != 0
     alive = (tails.nonzero > 0)[:, None]
@@ -231,8 +238,8 @@ def soft_code_length(magnitude: Tensor, feature: Tensor,
     Returns:
         Tensor: (B,), float32, bits of each image.
     """
-    step = to_tokens(step.expand(feature.shape))
-    magnitude, feature = to_tokens(magnitude), to_tokens(feature)
+    step = as_samples(step.expand(feature.shape))
+    magnitude, feature = as_samples(magnitude), as_samples(feature)
     with torch.no_grad():
         fires = (magnitude > 0).float()
         count = fires.sum(1, keepdim=True)
