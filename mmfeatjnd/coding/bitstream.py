@@ -11,8 +11,8 @@ Layout, all numbers little-endian::
 ``form``: bits 0-1 the number of dims without the batch, bits 2-3 the dtype
 that the features had, bits 4-7 which of token, channel, element exponents and
 offset there are. A payload holds the parameters of the entropy model, the
-exponents, and the levels (see :mod:`mmfeatjnd.functional.entropy`), all by
-one range coder. The steps travel with the features: a decoder needs neither
+exponents, and the levels (see :mod:`mmfeatjnd.coding.payload`), all by one
+range coder. The steps travel with the features: a decoder needs neither
 the estimator nor the policy.
 """
 import math
@@ -20,39 +20,25 @@ import struct
 import zlib
 from typing import List, NamedTuple, Sequence, Tuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mmfeatjnd.functional import (
-    Steps,
-    Tails,
-    code_length,
-    dequantize,
-    fit_tails,
-    from_tokens,
-    probabilities,
-    to_tokens,
+from mmfeatjnd.functional import Steps, dequantize
+from mmfeatjnd.functional.quantize import MAX_EXPONENT, MAX_LEVEL
+from .entropy_coder import BitstreamError
+from .payload import (
+    EXPONENTS,
+    decode_payload,
+    encode_payload,
+    exponent_shape,
 )
-from mmfeatjnd.functional.entropy import (
-    DIGIT,
-    DIGITS,
-    PI_LEVELS,
-    RATIO_RANGE,
-    SIGN_LEVELS,
-)
-from .entropy_coder import BitReader, BitWriter
 
 MAGIC = b'FJND'
 VERSION = 1
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 #: A file that claims more elements than this is refused.
-MAX_ELEMENTS = 1 << 28
-_EXPONENTS = ('token', 'channel', 'element')
-
-
-class BitstreamError(ValueError):
-    """The bytes are not what :func:`encode_image` wrote."""
+MAX_ELEMENTS = 1 << 26
+_MAX_FLOAT = torch.finfo(torch.float32).max
 
 
 class QuantizedLevel(NamedTuple):
@@ -79,166 +65,6 @@ class QuantizedLevel(NamedTuple):
             offset=offset).to(self.dtype)
 
 
-# ------------------------------------------------------------------ symbols
-def _write_symbols(writer: BitWriter, level: Tensor, steps: Steps,
-                   tails: Tails) -> None:
-    p = probabilities(tails, steps, level)
-    values = to_tokens(level)[0].int().numpy()  # (T, C)
-    alive = (tails.nonzero[0] > 0).numpy()
-    values, row = values[:, alive], p.digit[0].numpy()[:, alive]
-    fires = values != 0
-    writer.write(fires.ravel(), p.nonzero[0].numpy()[:, alive].ravel())
-    positive = np.broadcast_to(p.positive[0].numpy()[:, alive], values.shape)
-    fired = values[fires]
-    writer.write(fired > 0, positive[fires])
-    rest = np.abs(fired) - 1
-    digits = int(rest.max(initial=0)).bit_length()
-    writer.write_number(digits, 4)
-    table = DIGIT.numpy()[row[fires]]
-    for d in range(digits):
-        writer.write(rest >> d & 1, table[:, d])
-
-
-def _read_symbols(reader: BitReader, like: Tensor, steps: Steps,
-                  tails: Tails) -> Tensor:
-    p = probabilities(tails, steps, like)
-    alive = (tails.nonzero[0] > 0).numpy()
-    row = p.digit[0].numpy()[:, alive]
-    fires = reader.read(
-        p.nonzero[0].numpy()[:, alive].ravel()).reshape(row.shape) > 0
-    positive = np.broadcast_to(p.positive[0].numpy()[:, alive], row.shape)
-    sign = 2 * reader.read(positive[fires]) - 1
-    digits = reader.read_number(4)
-    if digits > DIGITS:
-        raise BitstreamError('corrupted payload: impossible magnitudes')
-    table = DIGIT.numpy()[row[fires]]
-    rest = np.zeros(len(sign), np.int32)
-    for d in range(digits):
-        rest |= reader.read(table[:, d]) << d
-    values = np.zeros(row.shape, np.float32)
-    values[fires] = sign * (rest + 1)
-    tokens = torch.zeros(to_tokens(like).shape)
-    tokens[0][:, torch.from_numpy(alive)] = torch.from_numpy(values)
-    return from_tokens(tokens, like)
-
-
-def _unit_steps() -> Steps:
-    return Steps(torch.ones(1))
-
-
-def _write_integers(writer: BitWriter, values: np.ndarray) -> None:
-    """An array of small integers, (n,) or (H, W), by the same symbols:
-    residuals to the median, or to the neighbour before."""
-    median = int(np.clip(np.median(values), -128, 127))
-    choices = [values - median, _differences(values, median)]
-    levels = [
-        torch.from_numpy(c.reshape(1, -1, 1).astype(np.float32))
-        for c in choices
-    ]
-    lengths = [float(code_length(x, _unit_steps())) for x in levels]
-    chosen = int(lengths[1] < lengths[0])
-    tails = fit_tails(levels[chosen], _unit_steps())
-    writer.write_number(median + 128, 8)
-    writer.write_number(chosen, 1)
-    low = RATIO_RANGE[1]
-    writer.write_number(int(tails.nonzero), 6)
-    if int(tails.nonzero):
-        writer.write_number(int(tails.scale) + low, 6)
-        writer.write_number(int(tails.positive), 5)
-        _write_symbols(writer, levels[chosen], _unit_steps(), tails)
-
-
-def _read_integers(reader: BitReader, shape: Tuple[int, ...]) -> np.ndarray:
-    median = reader.read_number(8) - 128
-    chosen = reader.read_number(1)
-    nonzero = reader.read_number(6)
-    residual = np.zeros(shape, np.int64)
-    if nonzero:
-        scale = reader.read_number(6) - RATIO_RANGE[1]
-        positive = reader.read_number(5)
-        if nonzero >= PI_LEVELS or positive >= SIGN_LEVELS:
-            raise BitstreamError('corrupted payload: impossible parameters')
-        tails = Tails(*(torch.tensor([[v]], dtype=torch.int32)
-                        for v in (nonzero, scale, positive)))
-        like = torch.zeros(1, residual.size, 1)
-        values = _read_symbols(reader, like, _unit_steps(), tails)
-        residual = values.numpy().astype(np.int64).reshape(shape)
-    if not chosen:
-        return residual + median
-    # down the first column, then along the rows
-    residual[..., 0] = _accumulate(residual[..., 0], median)
-    return residual.cumsum(-1)
-
-
-def _differences(values: np.ndarray, start: int) -> np.ndarray:
-    out = np.diff(values, axis=-1, prepend=0)
-    first = values[..., 0]
-    out[..., 0] = np.diff(first, prepend=start) if first.ndim else \
-        first - start
-    return out
-
-
-def _accumulate(first: np.ndarray, start: int) -> np.ndarray:
-    return first.cumsum() + start if first.ndim else first + start
-
-
-# ------------------------------------------------------------------ payloads
-def _encode_level(item: QuantizedLevel) -> bytes:
-    writer = BitWriter()
-    tails = fit_tails(item.level, item.steps)
-    for parameter in tails:
-        _write_integers(writer, parameter[0].numpy())
-    for name in _EXPONENTS:
-        exponent = getattr(item.steps, name)
-        if exponent is not None:
-            values = exponent[0].int().numpy()
-            _write_integers(writer, values.reshape(_flat_shape(values.shape)))
-    _write_symbols(writer, item.level, item.steps, tails)
-    return writer.finish()
-
-
-def _flat_shape(shape: Tuple[int, ...]) -> Tuple[int, ...]:
-    """Maps keep their rows, so that neighbours predict each other."""
-    return (-1, shape[-1]) if len(shape) == 3 and shape[-1] > 1 else (-1, )
-
-
-def _exponent_shape(name: str, dims: Sequence[int]) -> Tuple[int, ...]:
-    """Of one image, from the dims of the feature without the batch."""
-    if name == 'element':
-        return tuple(dims)
-    channel = 1 if len(dims) == 2 else 0
-    keep = (lambda d: d != channel) if name == 'token' else (
-        lambda d: d == channel)
-    return tuple(n if keep(d) else 1 for d, n in enumerate(dims))
-
-
-def _decode_level(payload: bytes, header: dict) -> QuantizedLevel:
-    reader = BitReader(payload)
-    dims = header['shape']
-    like = torch.zeros(1, *dims)
-    channels = dims[1] if len(dims) == 2 else dims[0]
-    tails = Tails(*(torch.from_numpy(
-        _read_integers(reader, (channels, ))).int()[None] for _ in range(3)))
-    limits = (PI_LEVELS, None, SIGN_LEVELS)
-    if any(x.min() < 0 or x.max() >= n for x, n in zip(tails, limits) if n):
-        raise BitstreamError('corrupted payload: impossible parameters')
-    parts = {}
-    for name in header['exponents']:
-        shape = _exponent_shape(name, dims)
-        flat = np.empty(shape, np.int8).reshape(_flat_shape(shape)).shape
-        values = _read_integers(reader, flat).reshape(shape)
-        parts[name] = torch.from_numpy(values).int()[None]
-    offset = header['offset']
-    steps = Steps(
-        torch.tensor([header['base']]),
-        offset=None if offset is None else torch.tensor([offset]),
-        **parts)
-    level = _read_symbols(reader, like, steps, tails)
-    if not reader.exhausted():
-        raise BitstreamError('corrupted payload: bytes are left over')
-    return QuantizedLevel(level, steps, header['dtype'])
-
-
 # -------------------------------------------------------------------- stream
 def _varint(value: int) -> bytes:
     out = bytearray()
@@ -249,24 +75,53 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def encode_image(levels: Sequence[QuantizedLevel]) -> bytes:
-    """Write the quantized features of one image.
+def _check(item: QuantizedLevel) -> None:
+    """Raise unless a decoder can read what would be written."""
+    level, steps, dtype = item
+    shape = tuple(level.shape)
+    if dtype not in DTYPES:
+        raise TypeError(f'features must be one of {DTYPES}, but got {dtype}')
+    if level.dim() not in (2, 3, 4) or not level.numel():
+        raise ValueError('levels must be (B, C, H, W), (B, N, C) or (B, C) '
+                         f'and not empty, but got {shape}')
+    if not ((level.abs() <= MAX_LEVEL) & (level == level.round())).all():
+        raise ValueError(f'levels must be integers within +-{MAX_LEVEL}: '
+                         'quantize the features first')
+    wanted = {n: (len(level), *exponent_shape(n, shape[1:]))
+              for n in EXPONENTS}
+    wanted.update(base=shape[:1], offset=shape[:1])
+    for name, x in steps._asdict().items():
+        if x is None:
+            continue
+        if tuple(x.shape) != wanted[name]:
+            raise ValueError(f'steps.{name} must have shape {wanted[name]} '
+                             f'for levels {shape}, but has {tuple(x.shape)}')
+        if name in EXPONENTS and not ((x.abs() <= MAX_EXPONENT)
+                                      & (x == x.round())).all():
+            raise ValueError(f'steps.{name} must be integers within '
+                             f'+-{MAX_EXPONENT}')
+    if not (steps.base > 0).all() or not _representable(item):
+        raise ValueError('steps must be positive, and levels times steps '
+                         'within the range of float32')
 
-    Args:
-        levels (Sequence[QuantizedLevel]): Every level that is sent, at most
-            255.
 
-    Returns:
-        bytes: The stream; :func:`decode_image` returns the same levels.
-    """
+def _representable(item: QuantizedLevel) -> bool:
+    """Whether no step and no value can leave the range of float32."""
+    bound = item.steps.size(item.level).max().double()
+    bound = bound * item.level.abs().max().clamp_min(1)
+    if item.steps.offset is not None:
+        bound = bound + item.steps.offset.abs().max()
+    return bool(bound <= _MAX_FLOAT)
+
+
+def _encode(levels: Sequence[QuantizedLevel]) -> bytes:
     head = bytearray(MAGIC)
     head += struct.pack('<BB', VERSION, len(levels))
     payloads = []
-    for item in levels:
-        item = _on_cpu(item)
-        steps, dims = item.steps, item.level.shape[1:]
-        form = len(dims) | DTYPES.index(item.dtype) << 2
-        for bit, name in enumerate((*_EXPONENTS, 'offset'), 4):
+    for level, steps, dtype in levels:
+        dims = level.shape[1:]
+        form = len(dims) | DTYPES.index(dtype) << 2
+        for bit, name in enumerate((*EXPONENTS, 'offset'), 4):
             form |= (getattr(steps, name) is not None) << bit
         head.append(form)
         for n in dims:
@@ -274,15 +129,37 @@ def encode_image(levels: Sequence[QuantizedLevel]) -> bytes:
         head += struct.pack('<f', float(steps.base))
         if steps.offset is not None:
             head += struct.pack('<f', float(steps.offset))
-        payloads.append(_encode_level(item))
+        payloads.append(encode_payload(level, steps))
         head += _varint(len(payloads[-1]))
     data = bytes(head) + b''.join(payloads)
     return data + struct.pack('<I', zlib.crc32(data))
 
 
+def encode_image(levels: Sequence[QuantizedLevel]) -> bytes:
+    """Write the quantized features of one image.
+
+    Args:
+        levels (Sequence[QuantizedLevel]): Every level that is sent, 1 to 255.
+
+    Returns:
+        bytes: The stream; :func:`decode_image` returns the same levels.
+
+    Raises:
+        TypeError: The features had a dtype that the format does not know.
+        ValueError: Levels or steps that the format cannot hold.
+    """
+    data = encode_batch(levels)
+    if len(data) != 1:
+        raise ValueError(f'expected one image, but got {len(data)}: use '
+                         'encode_batch')
+    return data[0]
+
+
 def encode_batch(
         levels: Sequence[Tuple[Tensor, Steps, torch.dtype]]) -> List[bytes]:
     """:func:`encode_image` for every image of a batch.
+
+    The bytes of an image do not depend on the others.
 
     Args:
         levels (Sequence[tuple]): Levels, steps and dtype of every level that
@@ -290,15 +167,24 @@ def encode_batch(
 
     Returns:
         list[bytes]: One stream an image.
+
+    Raises:
+        TypeError, ValueError: See :func:`encode_image`.
     """
     levels = [_on_cpu(QuantizedLevel(*x)) for x in levels]
+    sizes = {len(x.level) for x in levels}
+    if not 0 < len(levels) < 256 or len(sizes) != 1:
+        raise ValueError('expected 1 to 255 levels of the same batch size, '
+                         f'but got {len(levels)} of sizes {sorted(sizes)}')
+    for x in levels:
+        _check(x)
     return [
-        encode_image([
+        _encode([
             QuantizedLevel(x.level[i:i + 1],
                            Steps(*(None if e is None else e[i:i + 1]
                                    for e in x.steps)), x.dtype)
             for x in levels
-        ]) for i in range(len(levels[0].level))
+        ]) for i in range(sizes.pop())
     ]
 
 
@@ -340,7 +226,7 @@ def describe(data: bytes, max_elements: int = MAX_ELEMENTS) -> List[dict]:
     Args:
         data (bytes): The stream.
         max_elements (int): Refuse streams with more elements. Defaults to
-            2^28.
+            2^26.
 
     Returns:
         list[dict]: For every level its ``shape`` (without the batch),
@@ -386,6 +272,8 @@ def _read_header(cursor: _Cursor) -> dict:
     if not ndim or dtype >= len(DTYPES):
         raise BitstreamError('corrupted: unknown form of a level')
     shape = tuple(cursor.varint() for _ in range(ndim))
+    if not all(shape):
+        raise BitstreamError('corrupted: an empty level')
     base, = struct.unpack('<f', cursor.take(4))
     offset = None
     if form >> 7:
@@ -397,7 +285,7 @@ def _read_header(cursor: _Cursor) -> dict:
         dtype=DTYPES[dtype],
         base=base,
         offset=offset,
-        exponents=[n for i, n in enumerate(_EXPONENTS, 4) if form >> i & 1],
+        exponents=[n for i, n in enumerate(EXPONENTS, 4) if form >> i & 1],
         bytes=cursor.varint())
 
 
@@ -408,7 +296,7 @@ def decode_image(data: bytes,
     Args:
         data (bytes): What :func:`encode_image` returned.
         max_elements (int): Refuse streams with more elements. Defaults to
-            2^28.
+            2^26.
 
     Returns:
         list[QuantizedLevel]: The levels, bit for bit, on the CPU.
@@ -416,7 +304,15 @@ def decode_image(data: bytes,
     Raises:
         BitstreamError: See :func:`describe`.
     """
-    return [
-        _decode_level(data[x['start']:x['start'] + x['bytes']], x)
-        for x in describe(data, max_elements)
-    ]
+    levels = []
+    for x in describe(data, max_elements):
+        payload = data[x['start']:x['start'] + x['bytes']]
+        level, steps = decode_payload(payload, x['shape'], x['exponents'])
+        steps = steps._replace(
+            base=torch.tensor([x['base']]),
+            offset=None if x['offset'] is None else torch.tensor(
+                [x['offset']]))
+        levels.append(QuantizedLevel(level, steps, x['dtype']))
+        if not _representable(levels[-1]):
+            raise BitstreamError('corrupted payload: impossible steps')
+    return levels

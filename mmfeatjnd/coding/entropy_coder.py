@@ -6,6 +6,10 @@ A thin layer over the range coder of ``constriction`` (Bamler, arXiv
 import numpy as np
 
 
+class BitstreamError(ValueError):
+    """The bytes are not what :func:`encode_image` wrote."""
+
+
 def _bernoulli():
     try:
         import constriction
@@ -27,18 +31,18 @@ class BitWriter:
         """Append symbols.
 
         Args:
-            bits (np.ndarray): (n,), 0 or 1.
-            ones (np.ndarray): (n,), float32: probability of a 1.
+            bits (np.ndarray): 0 or 1, any shape.
+            ones (np.ndarray): Float32, the same shape: probability of a 1.
         """
         if bits.size:
             self._coder.encode(
-                np.ascontiguousarray(bits, np.int32), self._model,
-                np.ascontiguousarray(ones, np.float32))
+                np.ascontiguousarray(bits, np.int32).ravel(), self._model,
+                np.ascontiguousarray(ones, np.float32).ravel())
 
     def write_number(self, value: int, width: int) -> None:
         """Append an unsigned number of ``width`` bits."""
-        bits = np.array([value >> i & 1 for i in range(width)], np.int32)
-        self.write(bits, np.full(width, 0.5, np.float32))
+        self.write(value >> np.arange(width) & 1,
+                   np.full(width, 0.5, np.float32))
 
     def finish(self) -> bytes:
         """All symbols; a multiple of four bytes, little-endian."""
@@ -46,27 +50,36 @@ class BitWriter:
 
 
 class BitReader:
-    """Reads what :class:`BitWriter` wrote, with the same probabilities."""
+    """Reads what :class:`BitWriter` wrote, with the same probabilities.
+
+    Raises:
+        BitstreamError: The bytes cannot come from :class:`BitWriter`.
+    """
 
     def __init__(self, data: bytes) -> None:
         queue, self._model = _bernoulli()
+        if len(data) % 4:
+            raise BitstreamError('corrupted payload: its length is no '
+                                 'multiple of 4')
         words = np.frombuffer(data, '<u4').astype(np.uint32)
         self._coder = queue.RangeDecoder(words)
 
     def read(self, ones: np.ndarray) -> np.ndarray:
-        """The next symbols, (n,), int32; see :meth:`BitWriter.write`."""
+        """The next symbols, int32, 0 or 1; see :meth:`BitWriter.write`."""
         if not ones.size:
-            return np.zeros(0, np.int32)
-        return self._coder.decode(self._model,
-                                  np.ascontiguousarray(ones, np.float32))
+            return np.zeros(ones.shape, np.int32)
+        flat = np.ascontiguousarray(ones, np.float32).ravel()
+        try:
+            bits = self._coder.decode(self._model, flat)
+        except (AssertionError, ValueError) as error:
+            raise BitstreamError(f'corrupted payload: {error}') from error
+        return bits.reshape(ones.shape)
 
     def read_number(self, width: int) -> int:
         """The next unsigned number of ``width`` bits."""
         bits = self.read(np.full(width, 0.5, np.float32))
-        return sum(int(b) << i for i, b in enumerate(bits))
+        return int((bits << np.arange(width)).sum())
 
     def exhausted(self) -> bool:
         """Whether all bytes may have been used; False proves garbage."""
         return self._coder.maybe_exhausted()
-
-

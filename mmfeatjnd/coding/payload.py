@@ -1,0 +1,255 @@
+"""One level of features as symbols: parameters, exponents, levels.
+
+Levels are coded with the model of :mod:`mmfeatjnd.functional.entropy`, and so
+are the small integers beside them, as one channel with steps of 1.
+"""
+import math
+from typing import NamedTuple, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmfeatjnd.functional import (
+    Steps,
+    Tails,
+    fit_tails,
+    from_tokens,
+    probabilities,
+)
+from mmfeatjnd.functional.entropy import (
+    DIGIT,
+    NONZERO,
+    PI_LEVELS,
+    POSITIVE,
+    RATIO_RANGE,
+    SIGN_LEVELS,
+    Probabilities,
+    as_samples,
+)
+from mmfeatjnd.functional.quantize import MAX_EXPONENT, MAX_LEVEL
+from .entropy_coder import BitReader, BitstreamError, BitWriter
+
+EXPONENTS = ('token', 'channel', 'element')
+_NONZERO, _DIGIT, _POSITIVE = (
+    x.numpy() for x in (NONZERO, DIGIT, POSITIVE))
+_LOW, _HIGH = RATIO_RANGE
+_UNIT = -_LOW  # where the tables hold the ratio 1
+_LOG2E = 1.4426950408889634
+
+
+# -------------------------------------------------------------------- values
+def _write_values(writer: BitWriter, values: np.ndarray,
+                  p: Probabilities) -> None:
+    """Integers, (T, C), with probabilities of that shape."""
+    fires = values != 0
+    writer.write(fires, p.nonzero)
+    fired = values[fires]
+    writer.write(fired > 0, p.positive[fires])
+    rest = np.abs(fired) - 1
+    digits = int(rest.max(initial=0)).bit_length()
+    writer.write_number(digits, 4)
+    row = p.digit[fires]
+    for d in range(digits):
+        writer.write(rest >> d & 1, _DIGIT[row, d])
+
+
+def _read_values(reader: BitReader, p: Probabilities) -> np.ndarray:
+    fires = reader.read(p.nonzero) > 0
+    sign = 2 * reader.read(p.positive[fires]) - 1
+    digits = reader.read_number(4)
+    row = p.digit[fires]
+    rest = np.zeros(len(row), np.int32)
+    for d in range(digits):
+        rest |= reader.read(_DIGIT[row, d]) << d
+    if rest.max(initial=0) >= MAX_LEVEL:
+        raise BitstreamError('corrupted payload: impossible magnitudes')
+    values = np.zeros(fires.shape, np.int32)
+    values[fires] = sign * (rest + 1)
+    return values
+
+
+def _model(tails: Tails, steps: Steps,
+           like: Tensor) -> Tuple[np.ndarray, Probabilities]:
+    """Which channels are not all zero, and the probabilities of these."""
+    alive = (tails.nonzero[0] > 0).numpy()
+    nonzero, digit, positive = (
+        x[0].numpy() for x in probabilities(tails, steps, like))
+    nonzero = nonzero[:, alive]
+    digit = digit.astype(np.uint8)[:, alive]
+    positive = np.broadcast_to(positive[:, alive], nonzero.shape)
+    return alive, Probabilities(nonzero, digit, positive)
+
+
+# ------------------------------------------------------------ small integers
+class _Geometric(NamedTuple):
+    """The model of integers whose steps are all 1; see :class:`Tails`."""
+    nonzero: int = 0
+    scale: int = 0
+    positive: int = 0
+
+    def probabilities(self, size: int) -> Probabilities:
+        row = _UNIT - self.scale
+        return Probabilities(
+            np.full((size, 1), _NONZERO[self.nonzero, row, row]),
+            np.full((size, 1), row), np.full((size, 1),
+                                             _POSITIVE[self.positive]))
+
+
+def _fit(values: np.ndarray) -> Tuple[_Geometric, float]:
+    """What ``fit_tails`` and ``code_length`` give for steps of 1, from four
+    sums."""
+    size, fires = values.size, np.count_nonzero(values)
+    if not fires:
+        return _Geometric(), 0.0
+    excess = int(np.abs(values).sum()) - fires
+    plus = np.count_nonzero(values > 0)
+    rho = min(max(excess / (excess + fires), 1e-6), 1 - 1e-6)
+    scale = round(2 * math.log2(-1 / math.log(rho)))
+    scale = min(max(scale, -_HIGH), -_LOW)
+    angle = math.asin(math.sqrt(fires / size)) / (math.pi / 2)
+    nonzero = round(angle * (PI_LEVELS - 1) + 0.5)
+    nonzero = min(max(nonzero, 1), PI_LEVELS - 1)
+    sign = round(plus / fires * (SIGN_LEVELS - 1))
+    p = float(_NONZERO[nonzero, _UNIT - scale, _UNIT - scale])
+    positive = float(_POSITIVE[sign])
+    ratio = 2**(-scale / 2)
+    nats = (fires * math.log(p) + (size - fires) * math.log1p(-p) +
+            plus * math.log(positive) +
+            (fires - plus) * math.log1p(-positive) - excess * ratio +
+            fires * math.log(-math.expm1(-ratio)))
+    return _Geometric(nonzero, scale, sign), -nats * _LOG2E
+
+
+def _write_integers(writer: BitWriter, values: np.ndarray) -> None:
+    """An array of small integers, (n,) or (H, W): residuals to the median, or
+    to the neighbour before, whichever is shorter."""
+    median = int(np.clip(np.median(values), -128, 127))
+    choices = values - median, _differences(values, median)
+    fits = [_fit(x) for x in choices]
+    chosen = int(fits[1][1] < fits[0][1])
+    fit = fits[chosen][0]
+    writer.write_number(
+        (median + 128) | chosen << 8 | fit.nonzero << 9, 15)
+    if fit.nonzero:
+        writer.write_number(fit.scale + _HIGH | fit.positive << 6, 11)
+        flat = choices[chosen].reshape(-1, 1)
+        _write_values(writer, flat, fit.probabilities(flat.size))
+
+
+def _read_integers(reader: BitReader, shape: Tuple[int, ...]) -> np.ndarray:
+    number = reader.read_number(15)
+    median = (number & 255) - 128
+    chosen, nonzero = number >> 8 & 1, number >> 9
+    residual = np.zeros(shape, np.int64)
+    if nonzero:
+        number = reader.read_number(11)
+        fit = _Geometric(nonzero, (number & 63) - _HIGH, number >> 6)
+        if nonzero >= PI_LEVELS or fit.scale > -_LOW or \
+                fit.positive >= SIGN_LEVELS:
+            raise BitstreamError('corrupted payload: impossible parameters')
+        residual[...] = _read_values(
+            reader, fit.probabilities(residual.size)).reshape(shape)
+    if not chosen:
+        return residual + median
+    # down the first column, then along the rows
+    residual[..., 0] = residual[..., 0].cumsum().reshape(
+        shape[:-1]) + median
+    return residual.cumsum(-1)
+
+
+def _differences(values: np.ndarray, start: int) -> np.ndarray:
+    out = np.diff(values, axis=-1, prepend=0)
+    first = values[..., 0]
+    out[..., 0] = np.diff(first, prepend=start) if first.ndim else \
+        first - start
+    return out
+
+
+def _rows(shape: Tuple[int, ...]) -> Tuple[int, ...]:
+    """Maps keep their rows, so that neighbours predict each other."""
+    size = math.prod(shape)
+    if len(shape) == 3 and shape[-1] > 1:
+        return size // shape[-1], shape[-1]
+    return (size, )
+
+
+# -------------------------------------------------------------------- levels
+def exponent_shape(name: str, dims: Sequence[int]) -> Tuple[int, ...]:
+    """Of the exponents of one image.
+
+    Args:
+        name (str): One of :data:`EXPONENTS`.
+        dims (Sequence[int]): Of the feature without the batch.
+    """
+    if name == 'element':
+        return tuple(dims)
+    channel = 1 if len(dims) == 2 else 0
+    return tuple(n if (d == channel) == (name == 'channel') else 1
+                 for d, n in enumerate(dims))
+
+
+def encode_payload(level: Tensor, steps: Steps) -> bytes:
+    """Write one level of one image.
+
+    Args:
+        level (Tensor): Integer values, (1, C, H, W), (1, N, C) or (1, C).
+        steps (Steps): Its steps, on the CPU too.
+    """
+    writer = BitWriter()
+    tails = fit_tails(level, steps)
+    for parameter in tails:
+        _write_integers(writer, parameter[0].numpy())
+    for name in EXPONENTS:
+        exponent = getattr(steps, name)
+        if exponent is not None:
+            values = exponent[0].int().numpy()
+            _write_integers(writer, values.reshape(_rows(values.shape)))
+    alive, p = _model(tails, steps, level)
+    _write_values(writer, as_samples(level)[0].int().numpy()[:, alive], p)
+    return writer.finish()
+
+
+def decode_payload(payload: bytes, dims: Sequence[int],
+                   exponents: Sequence[str]) -> Tuple[Tensor, Steps]:
+    """Read one level of one image.
+
+    Args:
+        payload (bytes): What :func:`encode_payload` returned.
+        dims (Sequence[int]): Of the feature without the batch.
+        exponents (Sequence[str]): Which of :data:`EXPONENTS` there are.
+
+    Returns:
+        tuple: The level, float32, and steps with base 1.
+
+    Raises:
+        BitstreamError: It is no payload of this shape.
+    """
+    reader = BitReader(payload)
+    like = torch.empty(1).expand(1, *dims)  # of this shape, without memory
+    models = as_samples(like).size(2)
+    tails = [_read_integers(reader, (models, )) for _ in Tails._fields]
+    parts = {}
+    for name in exponents:
+        shape = exponent_shape(name, dims)
+        values = _read_integers(reader, _rows(shape)).reshape(shape)
+        _check(values, -MAX_EXPONENT, MAX_EXPONENT)
+        parts[name] = torch.from_numpy(values).int()[None]
+    limit = MAX_EXPONENT - _LOW
+    for x, low, high in zip(tails, (0, -limit, 0),
+                            (PI_LEVELS - 1, limit, SIGN_LEVELS - 1)):
+        _check(x, low, high)
+    tails = Tails(*(torch.from_numpy(x).int()[None] for x in tails))
+    steps = Steps(torch.ones(1), **parts)
+    alive, p = _model(tails, steps, like)
+    values = torch.zeros(as_samples(like).shape)
+    values[0][:, torch.from_numpy(alive)] = torch.from_numpy(
+        _read_values(reader, p)).float()
+    if not reader.exhausted():
+        raise BitstreamError('corrupted payload: bytes are left over')
+    return from_tokens(values, like), steps
+
+
+def _check(values: np.ndarray, low: int, high: int) -> None:
+    if values.min() < low or values.max() > high:
+        raise BitstreamError('corrupted payload: impossible parameters')
