@@ -28,6 +28,7 @@ from .entropy import (
     probabilities,
     soft_code_length,
 )
+from .fused import quantize_fused
 from .layout import channel_dim, check_layout, from_tokens, to_tokens
 from .magnitude import l2_magnitude, log_magnitude, rate
 from .noise import (
@@ -94,6 +95,7 @@ __all__ = [
     'probabilities',
     'quantize',
     'quantize_dequantize',
+    'quantize_fused',
     'random_permutation',
     'range_log_steps',
     'rate',

@@ -13,6 +13,7 @@ from mmfeatjnd.functional import (
     dequantize,
     nrmse,
     quantize,
+    quantize_fused,
     scale_to_modelled_noise,
 )
 from mmfeatjnd.registry import STEP_POLICIES
@@ -131,12 +132,12 @@ class Quantization(BaseOperation):
         if bounds is not None:
             bounds = bounds.view(-1, 2, *[1] * (x.dim() - 1))
             x = x.clamp(bounds[:, 0], bounds[:, 1])
-        offset = 0.0
-        if steps.offset is not None:
-            offset = steps.offset.view(-1, *[1] * (x.dim() - 1))
         step = steps.size(x)
         if rounding is None:
             rounding = self.rounding
+        if steps.offset is None:
+            return quantize_fused(x, step, rounding, self.deadzone)
+        offset = steps.offset.view(-1, *[1] * (x.dim() - 1))
         level = quantize(x, step, rounding, self.deadzone, offset)
         return level, dequantize(level, step, offset=offset)
 
