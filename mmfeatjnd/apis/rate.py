@@ -1,76 +1,140 @@
 """Measure the task metric against bits, or at equal noise."""
+import logging
+import math
 from itertools import product
-from typing import Dict, List, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from mmfeatjnd.functional import bisect_scale, code_length
+from mmfeatjnd.functional import code_length
 from mmfeatjnd.models import Quantization
+from .console import log
 from .curve import Bench, check_seeds
 
 Policy = Union[str, dict]
+_OCTAVES = 12  # either way: where a scale is looked for
+
+
+def name_policies(policies: Sequence[Policy]) -> Dict[str, Policy]:
+    """Names for the rows: the type, then what differs from the defaults.
+
+    Args:
+        policies (Sequence[str | dict]): See
+            :class:`mmfeatjnd.models.Quantization`.
+
+    Returns:
+        dict: Name to policy: ``dict(type='featjnd', granularity='token')`` is
+        'featjnd-token', ``dict(type='clip-uniform', levels=8)``
+        'clip-uniform-8', a False stands as 'no-' and its key.
+
+    Raises:
+        ValueError: Two policies get the same name.
+    """
+    named: Dict[str, Policy] = {}
+    for policy in policies:
+        cfg = dict(type=policy) if isinstance(policy, str) else dict(policy)
+        parts = [str(cfg.pop('type', None))]
+        for key, value in cfg.items():
+            key = key.replace('_', '-')
+            if isinstance(value, bool):
+                parts.append(key if value else f'no-{key}')
+            else:
+                parts.append(str(value))
+        name = '-'.join(parts)
+        if name in named:
+            raise ValueError(f'two policies are named {name!r}: '
+                             f'{named[name]!r} and {policy!r}. Leave one out.')
+        named[name] = policy
+    return named
+
+
+class _Recorder:
+    """Stands in for an operation and keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.batches: List[Tuple[tuple, List[Tuple[Tensor, int]]]] = []
+
+    def start(self, *given) -> None:
+        self.batches.append((given, []))
+
+    def __call__(self, feature: Tensor, level: int, neck) -> Tensor:
+        self.batches[-1][1].append((feature.clone(), level))
+        return feature
 
 
 class _Calibration:
     """Finds one scale for all images, so that they take so many bits on
     average."""
 
-    def __init__(self, bench: Bench, num_images: int) -> None:
+    def __init__(self, bench: Bench, num_images: int,
+                 sensitivity: bool) -> None:
         self.bench = bench
-        self.num_images = num_images
-        self.cases: Dict[int, list] = {}
-
-    def observe(self, operations: List[Tuple[int, Quantization]]) -> None:
-        """Keep what every policy makes of the first images."""
-        sensitivity = any(o.needs_sensitivity for _, o in operations)
+        recorder = _Recorder()
         seen = 0
-        for batch in self.bench.dataloader():
-            with self.bench.batch(batch, sensitivity) as (clean, predict):
-                for i, operation in operations:
-                    self.bench.use(i)
-                    predict(_Observer(operation, self._kept(operation)))
+        for batch in bench.dataloader():
+            with bench.batch(batch, sensitivity) as (clean, predict):
+                predict(recorder)
                 seen += len(clean)
-            if seen >= self.num_images:
+            if seen >= num_images:
                 break
-
-    def _kept(self, operation: Quantization) -> list:
-        return self.cases.setdefault(id(operation), [])
+        self.batches = recorder.batches
 
     @torch.no_grad()
-    def scale(self, operation: Quantization, bits: float) -> float:
-        """The scale at which the images take ``bits`` per element."""
+    def scales(self, estimator: int, operation: Quantization,
+               targets: Sequence[float]) -> List[Optional[float]]:
+        """The scales at which the images take so many bits per element; None
+        where they never do."""
+        self.bench.use(estimator)
+        cases = []
+        for given, features in self.batches:
+            operation.start(*given)
+            cases += [(feature,
+                       operation.allocate(feature, level, self.bench.neck))
+                      for feature, level in features]
+        elements = sum(feature.numel() for feature, _ in cases)
+        known: Dict[float, float] = {}
 
-        def rate(scale: Tensor) -> Tensor:
-            length = elements = 0
-            for feature, at in self._kept(operation):
-                allocation = at(scale.expand(len(feature)))
-                level, _ = operation.apply(feature, allocation)
-                length = length + code_length(level, allocation.steps).sum()
-                elements += feature.numel()
-            return length[None] / elements
+        def rate(octave: float) -> float:
+            if octave not in known:
+                length = 0.0
+                for feature, at in cases:
+                    allocation = at(feature.new_full(
+                        (len(feature), ), 2**octave, dtype=torch.float32))
+                    level, _ = operation.apply(feature, allocation)
+                    length += float(
+                        code_length(level, allocation.steps).sum())
+                known[octave] = length / elements
+            return known[octave]
 
-        device = self._kept(operation)[0][0].device
-        target = torch.tensor([bits], device=device)
-        return float(bisect_scale(rate, target, increasing=False,
-                                  iterations=14))
+        return [_solve(rate, target) for target in targets]
 
 
-class _Observer:
-    """Stands in for an operation and keeps features and allocations."""
+def _solve(rate, target: float, iterations: int = 9) -> Optional[float]:
+    """The scale of a rate, in octaves from 1.
 
-    def __init__(self, operation: Quantization, kept: list) -> None:
-        self.operation = operation
-        self.kept = kept
-
-    def start(self, *args) -> None:
-        self.operation.start(*args)
-
-    def __call__(self, feature: Tensor, level: int, neck) -> Tensor:
-        at = self.operation.allocate(feature, level, neck)
-        self.kept.append((feature.clone(), at))
-        return feature
+    The rate falls with the scale, but for clipping only above some scale:
+    far below it, everything lands on the ends of the range. So the search
+    goes by octaves, and stops at the peak.
+    """
+    low = 0
+    if rate(low) >= target:
+        while rate(low + 1) >= target:
+            low += 1
+            if low >= _OCTAVES:
+                return None
+    else:
+        while rate(low) < target:
+            if low <= -_OCTAVES or rate(low) < 0.9 * rate(low + 1):
+                return None
+            low -= 1
+    high = low + 1.0
+    for _ in range(iterations):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rate(middle) >= target else \
+            (low, middle)
+    return 2**((low + high) / 2)
 
 
 def measure_rates(cfg: Config,
@@ -86,33 +150,40 @@ def measure_rates(cfg: Config,
 
     For a rate, one scale of the policy's steps is set for the whole data set,
     so that the first images take about that many bits; neither annotations
-    nor predictions are looked at, and the row says what was measured. For a
-    noise budget, every image and level gets that NRMSE (measured), the
-    paper's protocol.
+    nor predictions are looked at, and the row says what was measured. A
+    policy that cannot take that many bits has no row there. For a noise
+    budget, every image and level gets that NRMSE (measured), the paper's
+    protocol.
 
     Args:
         cfg (Config): See :class:`Bench`.
         checkpoint (str): See :class:`Bench`.
         policies (dict): Name in the rows to a policy, see
-            :class:`mmfeatjnd.models.Quantization`.
-        bits (Sequence[float]): Bits per element to aim at. Defaults to ().
+            :func:`name_policies` and :class:`mmfeatjnd.models.Quantization`.
+        bits (Sequence[float]): Bits per element to aim at, by the entropy
+            model and without side information. Defaults to ().
         noise_budgets (Sequence[float]): NRMSE of each image and level.
             Defaults to ().
         seeds (Sequence[int]): Seeds of the policies with a random part or an
             estimator; the others are measured once. Defaults to (0,).
         estimators (Sequence[str]): Estimator files, one for each seed.
             Defaults to (): the checkpoint's.
-        calibration_images (int): How many images the scale is found on.
-            Defaults to 64.
+        calibration_images (int): How many images the scale is found on, whole
+            batches. Defaults to 64.
         coded (bool): Write real bitstreams and count their bytes. Defaults to
             True.
 
     Returns:
         list[dict]: The rows, see :mod:`mmfeatjnd.evaluation.rate`. The first
         is the clean host.
+
+    Raises:
+        ValueError: Bits or noise budgets that are not positive and finite, an
+            unknown policy, or not one estimator for each seed.
     """
     check_seeds(seeds, estimators)
-    bench = Bench(cfg, checkpoint, estimators)
+    if not all(0 < b < math.inf for b in bits):
+        raise ValueError(f'bits must be positive and finite, but got {bits}')
 
     def create(name: str, seed: int, **kwargs) -> Quantization:
         return Quantization(policies[name], seed=seed, coded=coded, **kwargs)
@@ -123,23 +194,30 @@ def measure_rates(cfg: Config,
         return i == 0 or policy.random or (policy.needs_jnd
                                            and bool(estimators))
 
+    # everything is built, and so checked, before the first pass
     cases = [(name, i, seed) for (i, seed), name in product(
         enumerate(seeds), policies) if runs(name, i)]
+    probes = [create(name, seed) for name, _, seed in cases]
+    at_noise = [(name, None, i, create(name, seed, noise_budget=budget))
+                for (name, i, seed), budget in product(cases, noise_budgets)]
+    bench = Bench(cfg, checkpoint, estimators)
+    for probe in probes:
+        probe.check(bench.neck)
     settings = []
     if bits:
-        calibration = _Calibration(bench, calibration_images)
-        probes = [(i, create(name, seed)) for name, i, seed in cases]
-        for _, probe in probes:
-            probe.check(bench.neck)
-        calibration.observe(probes)
-        for (name, i, seed), (_, probe) in zip(cases, probes):
-            for target in bits:
-                scale = calibration.scale(probe, target)
+        calibration = _Calibration(bench, calibration_images,
+                                   any(p.needs_sensitivity for p in probes))
+        for (name, i, seed), probe in zip(cases, probes):
+            for target, scale in zip(bits,
+                                     calibration.scales(i, probe, bits)):
+                if scale is None:
+                    log(f'{name} cannot take {target:g} bits per element: '
+                        'no such row', logging.WARNING)
+                    continue
                 settings.append((name, target, i,
                                  create(name, seed, scale=scale)))
-    for (name, i, seed), budget in product(cases, noise_budgets):
-        settings.append((name, None, i,
-                         create(name, seed, noise_budget=budget)))
+        del calibration  # its features take memory
+    settings += at_noise
     rows = bench.measure([(i, operation) for _, _, i, operation in settings])
     for row, (name, target, _, _) in zip(rows[1:], settings):
         row['policy'] = name
