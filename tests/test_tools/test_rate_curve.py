@@ -1,0 +1,121 @@
+"""tools/analysis_tools/rate_curve.py, on images and a host made small."""
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from mmfeatjnd.apis import build_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_tool(*argv):
+    path = str(ROOT / 'tools/analysis_tools/rate_curve.py')
+    old, sys.argv = sys.argv, [path, *map(str, argv)]
+    try:
+        runpy.run_path(path, run_name='__main__')
+    finally:
+        sys.argv = old
+
+
+@pytest.fixture(scope='module')
+def host(tmp_path_factory):
+    """Config file and checkpoint of a tiny classifier with random weights."""
+    root = tmp_path_factory.mktemp('host')
+    rng = np.random.default_rng(0)
+    for name in ('a', 'b'):
+        folder = root / 'images' / name
+        folder.mkdir(parents=True)
+        for i in range(2):
+            Image.fromarray(rng.integers(
+                0, 256, (32, 32, 3), np.uint8)).save(folder / f'{i}.png')
+    cfg = Config.fromfile(ROOT / 'configs/featjnd/resnet18_cifar10.py')
+    cfg.test_dataloader.update(
+        batch_size=4, num_workers=0, persistent_workers=False)
+    cfg.test_dataloader.dataset.data_root = str(root / 'images')
+    for name in ('train', 'val'):
+        cfg[f'{name}_dataloader'] = cfg[f'{name}_cfg'] = None
+    cfg.val_evaluator = cfg.optim_wrapper = cfg.param_scheduler = None
+    cfg.model.backbone.update(stem_channels=8, base_channels=8)
+    cfg.model.neck.in_channels = 16
+    cfg.model.neck.estimator.mode = 'envelope'
+    cfg.model.head.update(in_channels=64, num_classes=2)
+    cfg.data_preprocessor.num_classes = 2
+    cfg.test_evaluator = dict(type='Accuracy', topk=(1, ))
+    config = root / 'config.py'
+    cfg.dump(config)
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    model.neck.estimators[0].num_updates.fill_(1)
+    torch.save(dict(state_dict=model.state_dict()), root / 'model.pth')
+    return config, root / 'model.pth'
+
+
+def test_rate_curve(host, tmp_path, capfd):
+    run_tool(*host, '--policies', 'uniform', 'permuted',
+             "dict(type='featjnd',granularity='token')", '--bits', 0.5, 1,
+             '--noise-budgets', 0.3, '--seeds', 2, '--calibration-images', 4,
+             '--out', tmp_path / 'out', '--work-dir', tmp_path / 'work')
+    assert sorted(os.listdir(tmp_path / 'out')) == [
+        'noise.png', 'rates.json', 'rates.md', 'rates.png']
+    rows = json.loads((tmp_path / 'out/rates.json').read_text())
+    assert rows[0]['policy'] == 'clean'
+    # only the permutation is random: the estimator is the checkpoint's
+    assert [r['policy'] for r in rows[1:]].count('permuted') == 2 * 3
+    assert [r['policy'] for r in rows[1:]].count('uniform') == 3
+    assert [r['policy'] for r in rows[1:]].count('featjnd-token') == 3
+    table = (tmp_path / 'out/rates.md').read_text()
+    assert '| featjnd-token | ' in table and 'At equal noise' in table
+    assert table in capfd.readouterr().out
+
+
+def test_one_protocol_without_bitstreams(host, tmp_path):
+    run_tool(*host, '--policies', 'uniform', '--bits', '--noise-budgets', 0.3,
+             '--no-coded', '--out', tmp_path / 'out', '--work-dir',
+             tmp_path / 'work')
+    assert sorted(os.listdir(tmp_path / 'out')) == [
+        'noise.png', 'rates.json', 'rates.md']
+    assert 'entropy model' in (tmp_path / 'out/rates.md').read_text()
+
+
+def test_a_wrong_metric_does_not_lose_the_rows(host, tmp_path):
+    with pytest.raises(SystemExit, match='measures accuracy/top1'):
+        run_tool(*host, '--policies', 'uniform', '--bits', 1, '--no-coded',
+                 '--metric', 'mIoU', '--out', tmp_path)
+    assert len(json.loads((tmp_path / 'rates.json').read_text())) == 2
+
+
+@pytest.mark.parametrize('argv, message', [
+    (['--policies', 'best'], 'policy must be one of'),
+    (['--policies', 'uniform', 'uniform'], 'two policies are named'),
+    (['--policies', "dict(type='featjnd',granularity='pixel')"],
+     'granularity must be one of'),
+    (['--policies', "dict(type='featjnd',grain='token')"], "'grain'"),
+    (['--policies', "dict(type='featjnd'"], 'cannot read'),
+    (['--policies', "[dict(type='featjnd')]"], 'cannot read'),
+    (['--bits', '0'], 'not positive'),
+    (['--bits', 'nan'], 'not positive'),
+    (['--bits'], 'give --bits or --noise-budgets'),
+    (['--seeds', '0'], 'less than 1'),
+    (['--estimators', 'a.pth', 'b.pth'], '2 --estimators for --seeds 3'),
+])
+def test_wrong_arguments(argv, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        run_tool('c.py', 'c.pth', *argv, '--out', 'out')
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not os.path.exists('out')
+
+
+def test_missing_files(host, tmp_path):
+    with pytest.raises(SystemExit, match='does not exist'):
+        run_tool(tmp_path / 'no.py', host[1], '--out', tmp_path)
+    with pytest.raises(FileNotFoundError, match='No checkpoint'):
+        run_tool(host[0], tmp_path / 'no.pth', '--out', tmp_path)

@@ -1,0 +1,157 @@
+"""Measure and draw the task metric against bits, for several step policies."""
+import argparse
+import json
+import math
+from pathlib import Path
+
+from mmfeatjnd import compat  # first: it lets `_base_` reach every host
+from mmfeatjnd.apis import cli, console, measure_rates
+from mmfeatjnd.apis.cfg_options import CfgOptions
+from mmfeatjnd.apis.rate import name_policies
+from mmfeatjnd.evaluation import rate
+from mmfeatjnd.models import Quantization
+
+POLICIES = ['featjnd', 'permuted', 'uniform', 'clip-uniform']
+
+
+def policy(text):
+    """A name, or a dict as in a config."""
+    hint = 'Give a name, or a dict such as ' \
+        "\"dict(type='featjnd',granularity='token')\"."
+    value = text
+    if '(' in text or '{' in text:
+        try:
+            value = CfgOptions._parse_iterable(text)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise argparse.ArgumentTypeError(f'cannot read {text!r}. {hint}')
+    try:
+        Quantization(value)  # whether there is such a policy
+    except (ValueError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f'{error}. {hint}') from error
+    return value
+
+
+def positive(text):
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f'{text} is not positive and finite')
+    return value
+
+
+def count(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is less than 1')
+    return value
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='FeatJND config file path')
+    parser.add_argument(
+        'checkpoint',
+        help='checkpoint of host and estimator, or of the host with '
+        '--estimators')
+    parser.add_argument(
+        '--policies',
+        nargs='+',
+        type=policy,
+        default=POLICIES,
+        metavar='POLICY',
+        help='names of step policies, or dicts such as '
+        "\"dict(type='featjnd',granularity='token')\"; by default "
+        + ' '.join(POLICIES))
+    parser.add_argument(
+        '--bits',
+        nargs='*',
+        type=positive,
+        default=[0.25, 0.5, 1.0, 2.0],
+        help='bits per element to aim at, before side information')
+    parser.add_argument(
+        '--noise-budgets',
+        nargs='*',
+        type=positive,
+        default=[],
+        help='also compare at equal noise: NRMSE of each image and level')
+    parser.add_argument(
+        '--estimators',
+        nargs='+',
+        default=[],
+        help='estimator files, one for each seed')
+    parser.add_argument(
+        '--seeds', type=count, default=3, help='number of seeds')
+    parser.add_argument(
+        '--calibration-images',
+        type=count,
+        default=64,
+        help='how many images the scale of the steps is found on')
+    parser.add_argument(
+        '--no-coded',
+        action='store_true',
+        help='write no bitstreams: the rate is that of the entropy model, '
+        'without side information')
+    parser.add_argument(
+        '--metric', help='metric to draw; the first one by default')
+    parser.add_argument(
+        '--out', required=True, type=Path, help='folder for the results')
+    parser.add_argument(
+        '--work-dir', help='the dir to save logs; OUT by default')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        help='override some settings in the used config, the key-value pair '
+        'in xxx=yyy format will be merged into config file')
+    args = parser.parse_args()
+    if not args.bits and not args.noise_budgets:
+        parser.error('give --bits or --noise-budgets')
+    if args.estimators and len(args.estimators) != args.seeds:
+        parser.error(f'{len(args.estimators)} --estimators for --seeds '
+                     f'{args.seeds}: give one for each')
+    try:
+        args.policies = name_policies(args.policies)
+    except ValueError as error:
+        parser.error(f'--policies: {error}')
+    return args
+
+
+def main():
+    args = parse_args()
+    with console.plain_errors():
+        compat.check_environment()
+        compat.register_trusted_checkpoint_loader()
+        cfg = cli.load_config(args.config)
+        cfg.merge_from_dict(args.cfg_options or {})
+    cfg.work_dir = args.work_dir or str(args.out)
+    rows = measure_rates(cfg, args.checkpoint, args.policies, args.bits,
+                         args.noise_budgets, range(args.seeds),
+                         args.estimators, args.calibration_images,
+                         not args.no_coded)
+    # first what took the time: a wrong --metric must not lose it
+    with console.atomic_path(args.out / 'rates.json') as path:
+        Path(path).write_text(json.dumps(rows, indent=1))
+    saved = ['rates.json', 'rates.md']
+    with console.plain_errors():
+        if args.metric not in (None, *rows[0]['metrics']):
+            raise console.UsageError(
+                f'--metric {args.metric}: the config measures '
+                f'{", ".join(rows[0]["metrics"])}. The rows are in '
+                f'{args.out}/rates.json')
+    table = rate.to_markdown(rows, args.metric)
+    with console.atomic_path(args.out / 'rates.md') as path:
+        Path(path).write_text(table)
+    for name, draw, wanted in (('rates.png', rate.plot, args.bits),
+                               ('noise.png', rate.plot_noise,
+                                args.noise_budgets)):
+        if wanted:
+            with console.atomic_path(args.out / name) as path:
+                draw(rows, path, args.metric)
+            saved.append(name)
+    print(f'\n{table}\nSaved to {args.out}/' + ', '.join(saved))
+
+
+if __name__ == '__main__':
+    main()
