@@ -12,6 +12,7 @@ from common import RESULTS, ROOT
 from mmfeatjnd.evaluation import (
     cost_ratios,
     plot,
+    rate,
     summarize,
     to_markdown,
     tolerated_strength,
@@ -19,6 +20,7 @@ from mmfeatjnd.evaluation import (
 
 DOC = ROOT / 'docs' / 'benchmarks.md'
 IMAGES = ROOT / 'docs' / 'images'
+TASK_METRICS = ('accuracy/top1', 'coco/bbox_mAP', 'coco/segm_mAP', 'mIoU')
 HEADER = """\
 # Benchmarks
 
@@ -42,6 +44,17 @@ and of the noise.
 """
 
 
+QUANTIZATION = """\
+`featjnd` takes its steps from the envelope, `permuted` gives the same steps
+to other tokens of the image, `uniform` has one step an image, `range` one a
+token, `clip-uniform` clips to a few levels, `water-filling` is optimal for
+independent Gaussian channels, and `gradient`, which needs the whole host at
+the encoder, is a reference rather than a codec. All share one entropy coder,
+and all send their steps. The bands are 95 % confidence intervals over the
+seeds.
+"""
+
+
 def load(name: str) -> dict:
     """A result, with the clean host as a row of its own."""
     result = json.loads((RESULTS / f'{name}.json').read_text())
@@ -50,6 +63,7 @@ def load(name: str) -> dict:
             0,
             dict(
                 distortion='clean',
+                policy='clean',
                 nrmse=0.0,
                 nrmse_measured=0.0,
                 participation_ratio=0.0,
@@ -92,11 +106,10 @@ def goals(rows, metric: str) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def featjnd_section(name: str, plots: bool) -> str:
-    result = load(name)
-    rows = result['rows']
+def head(result: dict, title: str) -> list:
+    """Claim, host, data, where it comes from, and the clean metrics."""
     parts = [
-        f'## FeatJND on {result["dataset"]}\n',
+        f'## {title} on {result["dataset"]}\n',
         f'Claim: {result["claim"]}\n',
         f'Host `{result["host"]}`, split `{result["split_point"]}`. Trained '
         f'on {result["train_split"]}; tested on {result["test_split"]}.' +
@@ -105,13 +118,18 @@ def featjnd_section(name: str, plots: bool) -> str:
         'Clean: ' + ', '.join(
             f'`{k}` {v:.4g}' for k, v in result['clean'].items()) + '.\n'
     ]
-    for note in result.get('notes', []):
-        parts.append(note + '\n')
-    metrics = [
-        m for m in result['clean']
-        if m in ('accuracy/top1', 'coco/bbox_mAP', 'coco/segm_mAP', 'mIoU')
-    ]
-    for metric in metrics:
+    return parts + [note + '\n' for note in result.get('notes', [])]
+
+
+def task_metrics(result: dict) -> list:
+    return [m for m in result['clean'] if m in TASK_METRICS]
+
+
+def featjnd_section(name: str, plots: bool) -> str:
+    result = load(name)
+    rows = result['rows']
+    parts = head(result, 'FeatJND')
+    for metric in task_metrics(result):
         picture = f'{name}_{metric.split("/")[-1]}.png'
         if plots:
             plot(rows, IMAGES / picture, metric)
@@ -124,6 +142,107 @@ def featjnd_section(name: str, plots: bool) -> str:
     return '\n'.join(parts)
 
 
+def yes(met) -> str:
+    return {True: 'yes', False: 'no', None: 'not known'}[met]
+
+
+def equal_noise_goals(rows, metric: str) -> str:
+    """FeatJND against permuted and uniform, at every budget that counts."""
+    references = ('uniform', 'permuted')
+    found = [
+        rate.beats(rows, reference=r, metric=metric, where='uniform')
+        for r in references
+    ]
+    budgets = sorted(set().union(*found))
+    if not budgets:
+        return 'At no noise budget does `uniform` cost more than 1 %.\n'
+    lines = [
+        'Goal: `featjnd` above `uniform` and above `permuted` wherever '
+        '`uniform` costs more than 1 %, by more than the sum of the two '
+        'standard deviations (in brackets).\n',
+        '| noise budget | above uniform | above permuted | goal met |',
+        '|---|---|---|---|'
+    ]
+    for budget in budgets:
+        cells = [f[budget] if budget in f else None for f in found]
+        met = all(c.beats for c in cells) if all(cells) else None
+        lines.append(f'| {budget:g} | ' + ' | '.join(
+            f'{c.difference:+.3g} ({c.spread:.2g})' if c else 'not measured'
+            for c in cells) + f' | {yes(met)} |')
+    return '\n'.join(lines) + '\n'
+
+
+def equal_bits_goals(rows, metric: str) -> str:
+    """FeatJND's rate at 1 % loss, and what it saves."""
+    clean = rows[0]['metrics'][metric]
+    needed = {
+        name: rate.bits_at_loss(points, clean)
+        for name, points in rate.summarize(rows, metric).items()
+    }
+    # an upper bound comes before the same number, a lower one after it
+    order = sorted(
+        (n for n in needed if needed[n].relation != '?'),
+        key=lambda n: (needed[n].relation == '>', needed[n].value))
+    # Clipping has its number of levels to choose: its best counts.
+    clipping = [n for n in order if n.startswith('clip-uniform')]
+    lines = ['| at 1 % relative loss | goal | measured | each seed | met |',
+             '|---|---|---|---|---|']
+    for reference in ['uniform'] + (clipping[:1] or ['clip-uniform']):
+        saved = rate.savings(rows, reference=reference, metric=metric)
+        each = rate.savings_by_seed(
+            rows, reference=reference, metric=metric)
+        lines.append(
+            f'| bits that `featjnd` saves against `{reference}` | at least '
+            f'20 % | {saved:.1%} | ' +
+            ', '.join(f'{x:.1%}' for x in each.values()) +
+            f' | {yes(saved.at_least(0.2))} |')
+    ours = needed.get('featjnd', rate.UNKNOWN)
+    each = rate.bits_at_loss_by_seed(rows, 'featjnd', metric=metric)
+    lines.append('| coded bits per element of `featjnd` | at most 0.6 | '
+                 f'{ours:.3f} | ' +
+                 ', '.join(f'{x:.3f}' for x in each.values()) +
+                 f' | {yes(ours.at_most(0.6))} |')
+    ranking = ', '.join(f'`{n}` {needed[n]:.3f}' for n in order)
+    return '\n'.join(lines) + '\n\n' + (
+        f'From the fewest bits at 1 % loss to the most: {ranking}.\n')
+
+
+def quantization_section(name: str, plots: bool) -> str:
+    result = load(name)
+    rows = result['rows']
+    protocols = {r.get('protocol') for r in rows}
+    parts = head(result, 'Quantization') + [QUANTIZATION]
+    for metric in task_metrics(result):
+        parts.append(f'### {metric}, quantized\n')
+        stem = f'{name}_{metric.split("/")[-1]}'
+        for protocol, draw, suffix, what in (
+                ('rate', rate.plot, 'rate', 'bits per element'),
+                ('equal-noise', rate.plot_noise, 'noise', 'NRMSE')):
+            if protocol not in protocols:
+                continue
+            picture = f'{stem}_{suffix}.png'
+            if plots:
+                draw(rows, IMAGES / picture, metric)
+            parts.append(f'![{metric} against {what}](images/{picture})\n')
+        parts.append(rate.to_markdown(rows, metric))
+        if 'equal-noise' in protocols:
+            parts.append(equal_noise_goals(rows, metric))
+        if 'rate' in protocols:
+            parts.append(equal_bits_goals(rows, metric))
+    return '\n'.join(parts)
+
+
+def ratio(row: dict, name: str, spec: str) -> str:
+    """A ratio with its range, or what says that there is none."""
+    if row.get(name) is None:
+        return 'not measured'
+    text = format(row[name], spec)
+    bounds = row.get(f'{name}_range')
+    if bounds is None:
+        return text
+    return f'{text} ({bounds[0]:{spec}} to {bounds[1]:{spec}})'
+
+
 def cost_section() -> str:
     result = load('cost')
     lines = [
@@ -132,17 +251,19 @@ def cost_section() -> str:
         f'their range, on {result["threads"]} threads. ' +
         provenance(result) + '\n',
         '| host | batch | image | training iteration / host\'s | estimator / '
-        'host\'s forward |', '|---|---|---|---|---|'
+        'host\'s forward | quantize and dequantize / host\'s forward | share '
+        'of the device\'s copy bandwidth |', '|---|---|---|---|---|---|---|'
     ]
     for row in result['rows']:
-        a, b = (row[k + '_range'] for k in ('train_iteration_ratio',
-                                            'estimator_forward_ratio'))
+        share = 'not measured'  # needs a GPU
+        if row.get('copy_bandwidth_share') is not None:
+            share = f'{row["copy_bandwidth_share"]:.0%}'
         lines.append(
             f'| {row["host"]} | {row["batch"]} | '
             f'{"x".join(map(str, row["image_size"]))} | '
-            f'{row["train_iteration_ratio"]:.2f} ({a[0]:.2f} to {a[1]:.2f}) | '
-            f'{row["estimator_forward_ratio"]:.1%} ({b[0]:.1%} to '
-            f'{b[1]:.1%}) |')
+            f'{ratio(row, "train_iteration_ratio", ".2f")} | '
+            f'{ratio(row, "estimator_forward_ratio", ".1%")} | '
+            f'{ratio(row, "quantizer_forward_ratio", ".1%")} | {share} |')
     return '\n'.join(lines) + '\n'
 
 
@@ -158,6 +279,9 @@ def main():
     for name in ('featjnd_cifar10', 'featjnd_dsb2018'):
         if (RESULTS / f'{name}.json').is_file():
             sections.append(featjnd_section(name, plots=not args.check))
+    for name in ('quantization_cifar10', 'quantization_dsb2018'):
+        if (RESULTS / f'{name}.json').is_file():
+            sections.append(quantization_section(name, plots=not args.check))
     if (RESULTS / 'cost.json').is_file():
         sections.append(cost_section())
     text = '\n'.join(sections)
