@@ -1,0 +1,305 @@
+import math
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from mmfeatjnd.functional import (
+    GRANULARITIES,
+    Steps,
+    code_length,
+    empirical_entropy,
+    fit_tails,
+    make_steps,
+    quantize,
+    soft_code_length,
+    straight_through,
+)
+from mmfeatjnd.functional.entropy import (
+    DIGIT,
+    DIGITS,
+    NONZERO,
+    PI_LEVELS,
+    POSITIVE,
+    RATIO_RANGE,
+    SIGN_LEVELS,
+    Tails,
+    as_samples,
+)
+
+LAYOUTS = [(2, 5, 6, 7), (2, 30, 5), (2, 40)]
+
+
+def _case(shape, granularity='channel-token', signed=True, scale=1.0, seed=0):
+    """Features with exponential tails, and steps that vary."""
+    generator = torch.Generator().manual_seed(seed)
+    channel = 2 if len(shape) == 3 else 1
+    size = [1] * len(shape)
+    size[channel] = shape[channel]
+    spread = (torch.randn(size, generator=generator) * 0.7).exp()
+    feature = torch.empty(shape).exponential_(generator=generator) * spread
+    feature *= torch.rand(shape, generator=generator) < 0.6
+    if signed:
+        sign = torch.rand(shape, generator=generator) < 0.5
+        feature = torch.where(sign, feature, -feature)
+    log_step = torch.randn(shape, generator=generator) * 0.5
+    steps = make_steps(log_step, granularity).scaled(scale)
+    return feature, quantize(feature, steps.size(feature)), steps
+
+
+# ------------------------------------------------------------------- tables
+def test_tables_never_change():
+    """Encoder and decoder must have the same: a change needs a new version
+    of the stream."""
+    sums = [zlib.crc32((x.double() * 65536).int().numpy().tobytes())
+            for x in (NONZERO, DIGIT, POSITIVE)]
+    assert sums == [2234138260, 3959459195, 843854455]
+
+
+def test_tables_are_16_bit_probabilities():
+    for table in (NONZERO, DIGIT, POSITIVE):
+        scaled = table.double() * 65536
+        assert torch.equal(scaled, scaled.round())
+        assert scaled.min() >= 1 and scaled.max() <= 65535
+
+
+@pytest.mark.parametrize('half_octaves', [-32, -9, -4, 0, 3, 8, 12])
+def test_digits_of_the_geometric_are_independent(half_octaves):
+    """P(digit d is 1) = r / (1 + r), r = rho^(2^d), and the digits'
+    probabilities multiply to the geometric."""
+    ratio = 2**(half_octaves / 2)
+    rho = math.exp(-ratio)
+    n = np.arange(1 << DIGITS)
+    geometric = (1 - rho) * rho**n / (1 - rho**(1 << DIGITS))
+    for d in range(DIGITS):
+        one = geometric[n >> d & 1 == 1].sum()
+        table = float(DIGIT[half_octaves - RATIO_RANGE[0], d])
+        assert table == pytest.approx(np.clip(one, 2**-16, 1 - 2**-16),
+                                      abs=2**-17)
+    r = rho**(2.0**np.arange(DIGITS))
+    bits = n[:, None] >> np.arange(DIGITS) & 1
+    product = np.where(bits, r / (1 + r), 1 / (1 + r)).prod(1)
+    np.testing.assert_allclose(product, geometric, rtol=1e-9, atol=1e-300)
+
+
+# ---------------------------------------------------------------------- fit
+@pytest.mark.parametrize('signed', [True, False])
+def test_fit_finds_the_parameters_of_a_geometric(signed):
+    generator = np.random.default_rng(0)
+    n, pi, b, plus = 200000, 0.3, 2.0, 0.75 if signed else 1.0
+    fires = generator.random(n) < pi
+    # scipy's geometric starts at 1
+    size = stats.geom.rvs(1 - math.exp(-1 / b), size=n, random_state=1)
+    sign = np.where(generator.random(n) < plus, 1, -1)
+    level = torch.from_numpy(fires * size * sign).float().view(1, n, 1)
+    tails = fit_tails(level, Steps(torch.ones(1)))
+    angle = math.asin(math.sqrt(pi)) / (math.pi / 2) * (PI_LEVELS - 1)
+    assert tails.nonzero.item() == round(angle + 0.5)
+    assert tails.scale.item() == 2  # 2 log2(b)
+    assert tails.positive.item() == round(plus * (SIGN_LEVELS - 1))
+
+
+def test_fit_sees_through_steps_that_vary():
+    """Levels of one exponential distribution, quantized by different steps:
+    the scale is that of the distribution, in units of the base."""
+    torch.manual_seed(0)
+    feature = torch.empty(1, 1, 300, 300).exponential_()
+    log_step = torch.randn(1, 1, 300, 300) * 0.7
+    steps = make_steps(log_step, 'element')
+    level = quantize(feature, steps.size(feature), rounding=0.0)
+    tails = fit_tails(level, steps)
+    # P(|f| > x) = exp(-x): b = 1 / base, here base is 1
+    assert abs(tails.scale.item()) <= 1
+
+
+def test_dead_channels_have_index_0():
+    level = torch.zeros(1, 3, 4, 4)
+    level[0, 1, 0, 0] = 2
+    tails = fit_tails(level, Steps(torch.ones(1)))
+    assert (tails.nonzero > 0).tolist() == [[False, True, False]]
+    assert tails.scale[0, 0] == tails.scale[0, 2] == 0
+    assert code_length(torch.zeros(2, 3, 4, 4), Steps(torch.ones(2))).tolist(
+    ) == [0, 0]
+
+
+@pytest.mark.parametrize('shape', LAYOUTS)
+def test_parameters_stay_on_their_grids(shape):
+    for scale in (1e-4, 1e-2, 1.0, 100.0):
+        _, level, steps = _case(shape, scale=scale)
+        tails = fit_tails(level, steps)
+        models = 1 if len(shape) == 2 else as_samples(level).size(2)
+        assert all(x.shape == (2, models) for x in tails)
+        assert tails.nonzero.min() >= 0
+        assert tails.nonzero.max() < PI_LEVELS
+        assert 0 <= tails.positive.min()
+        assert tails.positive.max() < SIGN_LEVELS
+
+
+# -------------------------------------------------------------- code length
+def _plain_length(level, steps, tails):
+    """The same in plain numpy and doubles, from the formulas of the
+    module, without tables."""
+    samples = as_samples(level).double().numpy()
+    batch, tokens, models = samples.shape
+    exponent = steps.exponent
+    exponent = torch.zeros(1) if isinstance(exponent, int) else exponent
+    exponent = as_samples(exponent.expand(level.shape) if exponent.dim() > 1
+                          else torch.zeros_like(level)).numpy()
+    bits = np.zeros(batch)
+    for i in range(batch):
+        for c in range(models):
+            index = int(tails.nonzero[i, c])
+            if not index:
+                continue
+            pi = math.sin((index - 0.5) * math.pi / 64)**2
+            reference = 0
+            if steps.channel is not None and level.dim() > 2:
+                reference = int(steps.channel[i].flatten()[c])
+            scale = int(tails.scale[i, c])
+            plus = int(tails.positive[i, c]) / (SIGN_LEVELS - 1)
+            for t in range(tokens):
+                q = samples[i, t, c]
+                ratio = 2**((exponent[i, t, c] - scale) / 2)
+                fires = pi * math.exp(-(ratio - 2**(
+                    (reference - scale) / 2)) / 2)
+                fires = min(max(fires, 2**-16), 1 - 2**-16)
+                if q == 0:
+                    bits[i] -= math.log2(1 - fires)
+                    continue
+                share = plus if q > 0 else 1 - plus
+                bits[i] -= math.log2(fires) + math.log2(
+                    min(max(share, 2**-16), 1 - 2**-16))
+                # scipy's geometric starts at 1, as |q| does
+                bits[i] -= stats.geom.logpmf(
+                    abs(q), -math.expm1(-ratio)) / math.log(2)
+    return bits
+
+
+@pytest.mark.parametrize('shape', LAYOUTS)
+@pytest.mark.parametrize('granularity', GRANULARITIES)
+def test_code_length_against_plain_numpy(shape, granularity):
+    _, level, steps = _case(shape, granularity)
+    tails = fit_tails(level, steps)
+    np.testing.assert_allclose(
+        code_length(level, steps).numpy(), _plain_length(level, steps, tails),
+        rtol=2e-3)
+
+
+def test_code_length_by_hand():
+    # pi = sin^2(16.5 pi / 64), ratio 1: three zeros, 1, -3
+    level = torch.tensor([[[0.], [1.], [0.], [-3.], [0.]]])
+    tails = Tails(torch.tensor([[17]]), torch.tensor([[0]]),
+                  torch.tensor([[8]]))
+    pi = math.sin(16.5 * math.pi / 64)**2
+    expected = -3 * math.log2(1 - pi) - 2 * math.log2(pi) + 2  # two signs
+    expected -= 2 * math.log2(1 - math.exp(-1)) - 2 * math.log2(math.e)
+    got = code_length(level, Steps(torch.ones(1)), tails)
+    assert got.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_fitted_parameters_are_nearly_the_best():
+    _, level, steps = _case((1, 1, 40, 40))
+    tails = fit_tails(level, steps)
+    fitted = code_length(level, steps).item()
+    best = min(
+        code_length(
+            level, steps,
+            Tails(tails.nonzero + i, tails.scale + j,
+                  tails.positive + k)).item() for i in (-2, -1, 0, 1, 2)
+        for j in (-2, -1, 0, 1, 2) for k in (-1, 0, 1))
+    assert fitted <= 1.01 * best
+
+
+def test_code_length_is_near_the_entropy_of_its_source():
+    generator = np.random.default_rng(2)
+    n, pi, rho = 100000, 0.4, math.exp(-1 / 1.5)
+    fires = generator.random(n) < pi
+    size = stats.geom.rvs(1 - rho, size=n, random_state=3)
+    level = torch.from_numpy(
+        fires * size * generator.choice([-1, 1], n)).float().view(1, 1, -1, 1)
+    entropy = stats.bernoulli(pi).entropy() + pi * (
+        math.log(2) + stats.geom(1 - rho).entropy())
+    got = code_length(level, Steps(torch.ones(1))).item() / n
+    assert got == pytest.approx(entropy / math.log(2), rel=0.01)
+
+
+def test_images_do_not_mix():
+    _, level, steps = _case((3, 5, 6, 7))
+    alone = [code_length(level[i:i + 1], Steps(*(
+        None if x is None else x[i:i + 1] for x in steps)))
+             for i in range(3)]
+    torch.testing.assert_close(code_length(level, steps), torch.cat(alone))
+
+
+def test_vectors_share_one_model():
+    level = torch.tensor([[0., 1., 0., 3., 0., 0., 1., 0.]])
+    unit = Steps(torch.ones(1))
+    # as the tokens of one channel
+    torch.testing.assert_close(
+        code_length(level, unit), code_length(level[..., None], unit))
+    assert code_length(level, unit).item() > 8
+
+
+# --------------------------------------------------------- empirical entropy
+def test_empirical_entropy_by_hand():
+    level = torch.tensor([[0., 0., 0., 0.], [0., 1., 0., 1.],
+                          [-1., 5., 7., -32767.], [2., 2., 2., 9.]])
+    uneven = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
+    torch.testing.assert_close(
+        empirical_entropy(level), torch.tensor([0., 1., 2., uneven]))
+
+
+# ------------------------------------------------------------- soft version
+@pytest.mark.parametrize('shape', [(2, 8, 24, 24), (2, 300, 8), (2, 3000)])
+@pytest.mark.parametrize('rounding', [0.5, 0.25])
+def test_soft_code_length_is_the_code_length(shape, rounding):
+    feature, _, steps = _case(shape, 'channel-token')
+    step = steps.size(feature)
+    level = quantize(feature, step, rounding)
+    magnitude = straight_through(feature.abs(), step, rounding)
+    torch.testing.assert_close(
+        soft_code_length(magnitude, feature, step),
+        code_length(level, steps), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize('shape', LAYOUTS)
+def test_soft_code_length_has_finite_gradients(shape):
+    for scale in (1e-3, 1.0, 1e3):
+        feature, _, steps = _case(shape)
+        channel = 2 if len(shape) == 3 else 1
+        feature.select(channel, 0).zero_()
+        step = (steps.size(feature) * scale).expand(
+            shape).clone().requires_grad_()
+        magnitude = straight_through(feature.abs(), step)
+        bits = soft_code_length(magnitude, feature, step)
+        grad, = torch.autograd.grad(bits.sum(), step)
+        assert torch.isfinite(bits).all() and (bits >= 0).all()
+        assert torch.isfinite(grad).all()
+    step = torch.ones(shape, requires_grad=True)
+    dead = torch.zeros(shape)
+    bits = soft_code_length(straight_through(dead, step), dead, step)
+    grad, = torch.autograd.grad(bits.sum(), step)
+    assert torch.isfinite(grad).all()
+    assert bits.max() < 0.01 * dead[0].numel()
+
+
+def test_larger_steps_are_cheaper_by_the_gradient():
+    """The gradient's direction is the one that a finite difference sees."""
+    feature, _, steps = _case((1, 8, 24, 24), scale=0.7)
+    base = steps.size(feature).expand(feature.shape)
+
+    def bits(factor):
+        step = base * factor
+        level = quantize(feature, step)
+        return soft_code_length(level.abs(), feature, step)
+
+    factor = torch.ones(1, requires_grad=True)
+    step = base * factor
+    soft = soft_code_length(
+        straight_through(feature.abs(), step), feature, step)
+    grad, = torch.autograd.grad(soft.sum(), factor)
+    change = ((bits(1.2) - bits(1 / 1.2)) / (1.2 - 1 / 1.2)).item()
+    assert change < 0 and grad.item() < 0
+    assert 0.3 < grad.item() / change < 3
