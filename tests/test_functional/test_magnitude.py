@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mmfeatjnd.functional import l2_magnitude, log_magnitude
+from mmfeatjnd.functional import l2_magnitude, log_magnitude, rate
 
 
 def test_l2_is_the_mean_nrmse():
@@ -44,3 +44,15 @@ def test_dead_channels_are_left_out_of_log():
     torch.testing.assert_close(
         log_magnitude(delta, rms), log_magnitude(delta[:, ::2], rms[:, ::2]))
     assert log_magnitude(delta, torch.zeros_like(rms)) == 0
+
+
+def test_rate_is_bits_per_element_of_all_levels():
+    features = [torch.zeros(2, 3, 2, 2), torch.zeros(2, 8)]  # 24 + 16
+    bits = [torch.tensor([10., 20.]), torch.tensor([30., 40.])]
+    assert rate(bits, features).item() == pytest.approx(100 / 40)
+
+
+def test_rate_has_a_gradient_to_every_image():
+    bits = [torch.ones(2, requires_grad=True)]
+    rate(bits, [torch.zeros(2, 5)]).backward()
+    assert bits[0].grad.tolist() == pytest.approx([0.1, 0.1])
