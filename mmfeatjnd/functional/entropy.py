@@ -105,7 +105,9 @@ def fit_tails(level: Tensor, steps: Steps) -> Tails:
     mean_step = (fires * step).sum(1) / some
     excess = ((magnitude - 1).clamp_min(0) * step).sum(1) / some
     rho = excess / (excess + mean_step).clamp_min(1e-20)
-    b = mean_step / -rho.clamp(1e-6, 1 - 1e-6).log()
+    # where hardly any level exceeds 1 the moments say nothing about b, and a
+    # tiny one would make every larger step that fires cost 16 bits
+    b = mean_step / -rho.clamp(1 / 64, 1 - 1e-6).log()
     reference = _reference(steps, level)
     low, high = RATIO_RANGE
     scale = (2 * b.clamp_min(1e-20).log2()).round()
