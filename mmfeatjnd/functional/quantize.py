@@ -75,12 +75,6 @@ def half_octaves(exponent: Tensor) -> Tensor:
     return (1 + odd * 0.41421354) * power
 
 
-def round_ste(x: Tensor) -> Tensor:
-    """Round to the nearest integer; the gradient passes straight through
-    (Bengio et al., arXiv 1308.3432)."""
-    return x + (x.round() - x).detach() if x.requires_grad else x.round()
-
-
 def make_steps(log_step: Tensor, granularity: str) -> Steps:
     r"""Steps on the grid from wished steps.
 
@@ -91,7 +85,7 @@ def make_steps(log_step: Tensor, granularity: str) -> Steps:
     .. math:: \log\Delta_{ct} = \bar\ell + [\ell_t - \bar\ell] +
         [\ell_c - \bar\ell]
 
-    where [.] rounds to the grid. Ours.
+    where [.] rounds to the grid, unless a gradient is needed. Ours.
 
     Args:
         log_step (Tensor): Natural logarithm of the wished steps, (B, C, H,
@@ -111,9 +105,9 @@ def make_steps(log_step: Tensor, granularity: str) -> Steps:
     mean = log_step.mean(every, keepdim=True)
 
     def grid(x: Tensor) -> Tensor:
-        x = round_ste(x * (2 / 0.6931471805599453))
-        x = x.clamp(-MAX_EXPONENT, MAX_EXPONENT)
-        return x if x.requires_grad else x.int()
+        x = (x * (2 / 0.6931471805599453)).clamp(-MAX_EXPONENT, MAX_EXPONENT)
+        # in training the grid would hide every small change from the task
+        return x if x.requires_grad else x.round().int()
 
     token = per_channel = element = None
     if granularity in ('token', 'channel-token'):
