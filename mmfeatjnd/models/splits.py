@@ -1,12 +1,13 @@
 """Reach a named split inside a host, and run the part before it only once."""
 from contextlib import ExitStack, contextmanager
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
+import torch
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from .necks.featjnd_neck import FeatJNDNeck, resolve_split
+from .necks.featjnd_neck import FeatJNDNeck, Operation, resolve_split
 
 
 def find_neck(model: nn.Module) -> FeatJNDNeck:
@@ -129,19 +130,36 @@ class Prefix:
         self.candidates = _prefix_candidates(host, neck)
         self.outputs: Optional[Dict[nn.Module, List[Any]]] = None
 
+    def _finished(self, module: nn.Module, seen: set) -> bool:
+        """Whether a module that returns now lies before the split."""
+        return not seen
+
+    def _keep(self, output: Any) -> Any:
+        """What is kept of the output of a module."""
+        return _copy(output)
+
+    def _give(self, kept: Any) -> Any:
+        """What is returned in its place."""
+        return _copy(kept)
+
     @contextmanager
-    def record(self) -> Iterator[None]:
-        """Keep the outputs of the part before the split, run untouched."""
+    def record(self, operation: Optional[Operation] = None) -> Iterator[None]:
+        """Keep the outputs of the part before the split.
+
+        Args:
+            operation (Callable, optional): Runs at the split. Defaults to
+                None: the features pass untouched.
+        """
         outputs: Dict[nn.Module, List[Any]] = {}
         seen = set()
 
         def stop(feature: Tensor, level: int, neck: FeatJNDNeck) -> Tensor:
             seen.add(level)
-            return feature
+            return operation(feature, level, neck) if operation else feature
 
         def keep(module, inputs, output):
-            if not seen:
-                outputs.setdefault(module, []).append(_copy(output))
+            if self._finished(module, seen):
+                outputs.setdefault(module, []).append(self._keep(output))
 
         with ExitStack() as stack:
             for module in self.candidates:
@@ -174,7 +192,7 @@ class Prefix:
                     stack.callback(setattr, module, 'forward', module.forward)
                 else:
                     stack.callback(delattr, module, 'forward')
-                module.forward = _replayer(module, outputs)
+                module.forward = _replayer(module, outputs, self._give)
             yield
 
     def one_pass(self):
@@ -182,14 +200,86 @@ class Prefix:
         return self.record() if self.outputs is None else self.replay()
 
 
-def _replayer(module: nn.Module, outputs: List[Any]):
+def _replayer(module: nn.Module, outputs: List[Any], give: Callable):
     queue = iter(outputs)
     compute = module.forward
 
     def forward(*args, **kwargs):
         # a host that slides over an image calls it again for other inputs
         for output in queue:
-            return _copy(output)
+            return give(output)
         return compute(*args, **kwargs)
 
     return forward
+
+
+def to_blank(output: Any) -> Any:
+    """Floats on the meta device, which holds shapes and dtypes only; integer
+    and boolean tensors, such as masks, on the CPU."""
+    return tree_map(
+        lambda x: x.detach().to('meta' if x.is_floating_point() else 'cpu')
+        if isinstance(x, Tensor) else x, output)
+
+
+def from_blank(output: Any, device: torch.device) -> Any:
+    """NaN for every float that :func:`to_blank` left out, in no memory."""
+
+    def fill(x):
+        if not isinstance(x, Tensor) or not x.is_meta:
+            return x.to(device) if isinstance(x, Tensor) else x
+        nan = torch.full((), torch.nan, dtype=x.dtype, device=device)
+        return nan.expand(x.shape)
+
+    return tree_map(fill, output)
+
+
+class Skeleton(Prefix):
+    """The part before the split as shapes, where it runs somewhere else.
+
+    ``with skeleton.record(operation): pass`` as for :class:`Prefix`; ``with
+    skeleton.replay()`` returns NaN of the same shapes, so what is read from
+    before the split, and was not sent, shows in the prediction.
+
+    Args:
+        host (nn.Module): The host model.
+        neck (FeatJNDNeck): Its FeatJND neck.
+    """
+
+    def __init__(self, host: nn.Module, neck: FeatJNDNeck) -> None:
+        super().__init__(host, neck)
+        split = resolve_split(host, neck) if neck.named_split else []
+        # what the operation replaces need not be computed
+        self.replaced = {
+            m for i, m in enumerate(split)
+            if len(split) > 1 and i in neck.levels
+        }
+
+    def _finished(self, module: nn.Module, seen: set) -> bool:
+        return not seen or module in self.replaced
+
+    def _keep(self, output: Any) -> Any:
+        return to_blank(output)
+
+    def _give(self, kept: Any) -> Any:
+        return from_blank(kept, next(self.host.parameters()).device)
+
+    def state_dict(self) -> Dict[str, List[Any]]:
+        """What was recorded, by the names of the modules."""
+        names = {m: n for n, m in self.host.named_modules()}
+        return {names[m]: outputs for m, outputs in self.outputs.items()}
+
+    def load_state_dict(self, state: Dict[str, List[Any]]) -> None:
+        """Take what :meth:`state_dict` returned in another process.
+
+        Raises:
+            ValueError: It names a module that is not before this split.
+        """
+        candidates = set(self.candidates)
+        names = {
+            n: m
+            for n, m in self.host.named_modules() if m in candidates
+        }
+        if unknown := sorted(state.keys() - names):
+            raise ValueError(f"'{unknown[0]}' does not lie before "
+                             f"split='{self.neck.split}'")
+        self.outputs = {names[n]: outputs for n, outputs in state.items()}
