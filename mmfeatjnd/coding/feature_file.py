@@ -40,6 +40,8 @@ class FeatureFile(NamedTuple):
     Attributes:
         split (str): Name of the split.
         levels (tuple[int]): The levels that the stream holds, in its order.
+        strides (tuple[tuple[int]]): Of the features on the sending side; the
+            layout decides the last bit of what the host computes.
         host (str): First 16 digits of :func:`mmfeatjnd.apis.host_hash`.
         metainfo (dict): Of the host's data sample.
         inputs (Tensor): Shape and dtype of the host's input, (1, 3, H, W), on
@@ -50,6 +52,7 @@ class FeatureFile(NamedTuple):
     """
     split: str
     levels: Tuple[int, ...]
+    strides: Tuple[Tuple[int, ...], ...]
     host: str
     metainfo: Dict[str, Any]
     inputs: torch.Tensor
@@ -186,7 +189,7 @@ def unpack(data: bytes, max_elements: int = MAX_ELEMENTS) -> FeatureFile:
         **_read_header(data[_FIXED.size:start]),
         stream=data[start:start + stream])
     levels = describe(content.stream, max_elements)
-    if len(levels) != len(content.levels):
+    if not len(levels) == len(content.levels) == len(content.strides):
         raise BitstreamError(f'corrupted: {len(content.levels)} levels are '
                              f'announced, but there are {len(levels)}')
     return content
@@ -202,6 +205,7 @@ def _read_header(header: bytes) -> dict:
         kinds = dict(
             split=str,
             levels=tuple,
+            strides=tuple,
             host=str,
             metainfo=dict,
             inputs=torch.Tensor,
