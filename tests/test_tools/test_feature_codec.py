@@ -1,0 +1,409 @@
+"""A host in two parts, with files between them."""
+import os
+import pickle
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+import mmfeatjnd  # noqa: F401
+from mmfeatjnd.apis.console import UsageError
+from mmfeatjnd.apis.feature_codec import (
+    FeatureCodec,
+    image_pipeline,
+    same_prediction,
+)
+from mmfeatjnd.coding import feature_file
+from mmfeatjnd.models import Quantization, attached
+
+TOOL = str(Path(__file__).resolve().parents[2] / 'tools/feature_codec.py')
+LIBRARY = dict(
+    classifier='mmpretrain', segmentor='mmseg', detector='mmdet')
+PIPELINES = dict(
+    classifier=[dict(type='LoadImageFromFile'), dict(type='PackInputs')],
+    segmentor=[
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(32, 32)),
+        dict(type='LoadAnnotations', reduce_zero_label=True),
+        dict(type='PackSegInputs')
+    ],
+    detector=[
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(48, 32), keep_ratio=True),
+        dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+        dict(
+            type='PackDetInputs',
+            meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
+                       'scale_factor'))
+    ])
+SPLITS = [
+    ('classifier', dict(split='backbone')),
+    ('classifier', dict(split='backbone.layer2', in_channels=16)),
+    ('segmentor', dict(split='backbone')),
+    ('segmentor', dict(split='backbone', levels=[3])),
+    ('segmentor', dict(split='backbone.layer2', in_channels=16)),
+    ('detector', dict(split='backbone')),
+    ('detector', dict(split='neck')),
+    ('detector', dict(split='c2', in_channels=[16] * 4)),
+    ('detector', dict(split='backbone.layer1', in_channels=8)),
+]
+IDS = [f'{k}-{v["split"]}-{v.get("levels", "")}' for k, v in SPLITS]
+
+
+@pytest.fixture(autouse=True)
+def _restore_environment():
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def make(configs, tmp_path):
+    """A config and the checkpoint of its plain host, without estimators."""
+
+    def make(kind, **neck):
+        host, featjnd = configs
+        neck['estimator'] = dict(mode='envelope')
+        cfg = Config(
+            dict(
+                model=featjnd(kind, **neck),
+                default_scope=LIBRARY[kind],
+                test_dataloader=dict(dataset=dict(pipeline=PIPELINES[kind]))))
+        from mmfeatjnd.apis import build_model
+        torch.manual_seed(0)
+        model = build_model(cfg.copy()).eval()
+        for m in model.modules():  # what batch norm learns from data
+            if hasattr(m, 'running_mean') and m.running_mean is not None:
+                torch.nn.init.uniform_(m.running_mean, -0.2, 0.2)
+                torch.nn.init.uniform_(m.running_var, 0.5, 1.5)
+        for name, p in model.named_parameters():
+            if 'neck.estimators' not in name:
+                torch.nn.init.normal_(p, std=1 / max(p[0].numel(), 4)**0.5)
+        state = {
+            k.replace('neck.neck.', 'neck.'): v
+            for k, v in model.state_dict().items()
+            if not k.startswith(('neck.estimators', 'featjnd_objective'))
+        }
+        checkpoint = tmp_path / f'{kind}.pth'
+        torch.save(dict(state_dict=state), checkpoint)
+        return cfg, str(checkpoint)
+
+    return make
+
+
+def images(folder, *names, size=(40, 32)):
+    for i, name in enumerate(names):
+        rng = np.random.default_rng(i)
+        low = rng.integers(0, 256, (4, 5, 3), np.uint8)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(low).resize(size).save(path)
+    return folder
+
+
+def whole(codec, path, quantization):
+    """The host in one piece, under the same quantization."""
+    inputs, samples = codec.load(path)
+    quantization.start(samples, 1)
+    with torch.no_grad(), attached(codec.model, codec.neck), \
+            codec.neck.operating(quantization):
+        return codec.model.predict(inputs, samples)[0]
+
+
+def convolutions(monkeypatch, model, function):
+    """Result, and the names of the convolutions that really run."""
+    names, seen = {m: n for n, m in model.named_modules()}, []
+    original = torch.nn.Conv2d._conv_forward
+
+    def counted(self, *args):
+        seen.append(names[self])
+        return original(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.Conv2d, '_conv_forward', counted)
+        result = function()
+    return result, seen
+
+
+@pytest.mark.parametrize('kind, neck', SPLITS, ids=IDS)
+def test_two_parts_equal_the_whole(make, tmp_path, kind, neck):
+    folder = images(tmp_path / 'images', 'a.png', 'b.png')
+    cfg, checkpoint = make(kind, **neck)
+    sender, receiver = (FeatureCodec(cfg, checkpoint) for _ in range(2))
+    quantization = Quantization('uniform', bits=2.0)
+    for name in ('a.png', 'b.png'):
+        expected = whole(sender, folder / name, quantization)
+        data = sender.encode(folder / name, quantization)
+        content = feature_file.unpack(data)
+        got = receiver.decode(content)
+        assert same_prediction(got, expected)
+        assert got.img_path == name
+        for key in expected.metainfo_keys():
+            if key != 'img_path':
+                value = getattr(expected, key)
+                assert getattr(got, key) == value
+                assert type(getattr(got, key)) is type(value)
+    # the distortion is real
+    clean = whole(sender, folder / 'b.png', Quantization('uniform', 1e-6))
+    assert not same_prediction(got, clean)
+
+
+BEFORE = [
+    'backbone.', r'backbone\.(conv1|layer[12]\.)', 'backbone.', 'backbone.',
+    r'backbone\.(stem|layer[12]\.)', 'backbone.',
+    r'backbone\.|neck\.neck\.', r'backbone\.|neck\.neck\.lateral',
+    r'backbone\.(conv1|layer1\.)'
+]
+
+
+@pytest.mark.parametrize('case, before', zip(SPLITS, BEFORE), ids=IDS)
+def test_each_part_runs_only_its_modules(make, monkeypatch, tmp_path, case,
+                                         before):
+    kind, neck = case
+    folder = images(tmp_path / 'images', 'a.png', 'b.png')
+    codec = FeatureCodec(*make(kind, **neck))
+    quantization = Quantization('uniform')
+    codec.encode(folder / 'a.png', quantization)  # and check
+    data, first = convolutions(
+        monkeypatch, codec.model,
+        lambda: codec.encode(folder / 'b.png', quantization))
+    content = feature_file.unpack(data)
+    _, second = convolutions(monkeypatch, codec.model,
+                             lambda: codec.decode(content))
+    assert first and all(re.match(before, n) for n in first)
+    assert kind == 'classifier' or second
+    assert not [n for n in second if re.match(before, n)]
+
+
+def test_what_is_not_sent_is_found(make, tmp_path):
+    folder = images(tmp_path / 'images', 'a.png')
+    codec = FeatureCodec(*make('detector', split='r3', in_channels=16))
+    with pytest.raises(UsageError, match="split='backbone.layer2'.*not sent.*"
+                       "Use split='backbone' with all"):
+        codec.encode(folder / 'a.png', Quantization('uniform'))
+    codec = FeatureCodec(*make('detector', split='backbone', levels=[0, 1]))
+    with pytest.raises(UsageError, match='levels=.0, 1. is not all.*with all'):
+        codec.encode(folder / 'a.png', Quantization('uniform'))
+    # the shortcut of a residual block
+    codec = FeatureCodec(*make(
+        'classifier', split='backbone.layer2.0.conv1', in_channels=16))
+    with pytest.raises(UsageError, match='is not all'):
+        codec.encode(folder / 'a.png', Quantization('uniform'))
+
+
+def test_a_sliding_window_is_refused(make, tmp_path):
+    folder = images(tmp_path / 'images', 'a.png')
+    cfg, checkpoint = make('segmentor')
+    cfg.model.test_cfg = dict(
+        mode='slide', crop_size=(16, 16), stride=(16, 16))
+    codec = FeatureCodec(cfg, checkpoint)
+    with pytest.raises(UsageError, match='several times.*mode=.whole'):
+        codec.encode(folder / 'a.png', Quantization('uniform'))
+
+
+def test_bytes_do_not_depend_on_other_images(make, tmp_path):
+    folder = images(tmp_path / 'images', 'a.png', 'b.png', 'c.png')
+    args = make('classifier')
+    codec = FeatureCodec(*args)
+    for estimator in codec.neck.estimators:
+        estimator.num_updates.fill_(1)
+    quantization = Quantization('permuted')
+    names = ('a.png', 'b.png', 'c.png')
+    one = [codec.encode(folder / n, quantization) for n in names]
+    other = [codec.encode(folder / n, quantization) for n in names[::-1]]
+    assert one == other[::-1] and len(set(one)) == 3
+
+
+# ------------------------------------------------------------------ pipeline
+def test_pipeline_loads_no_annotations():
+    cfg = Config(
+        dict(
+            test_dataloader=dict(
+                dataset=dict(
+                    type='RepeatDataset',
+                    dataset=dict(pipeline=PIPELINES['detector'])))))
+    names = [t['type'] for t in image_pipeline(cfg)]
+    assert names == ['LoadImageFromFile', 'Resize', 'PackDetInputs']
+
+
+@pytest.mark.parametrize('cfg', [
+    dict(), dict(test_dataloader=None),
+    dict(test_dataloader=dict(dataset=dict(pipeline=[dict(type='Pack')])))
+])
+def test_pipeline_must_read_files(cfg):
+    with pytest.raises(UsageError, match='must begin with LoadImageFromFile'):
+        image_pipeline(Config(cfg))
+
+
+# ------------------------------------------------------------------- the tool
+def run(*argv):
+    old, sys.argv = sys.argv, [TOOL, *map(str, argv)]
+    try:
+        runpy.run_path(TOOL, run_name='__main__')
+    finally:
+        sys.argv = old
+
+
+@pytest.fixture
+def project(make, tmp_path):
+    cfg, checkpoint = make('detector')
+    config = tmp_path / 'config.py'
+    cfg.dump(config)
+    folder = images(tmp_path / 'images', 'a.png', 'sub/a.png', 'sub/b.png',
+                    'sub/b.bmp')
+    (folder / 'notes.txt').write_text('no image')
+    return config, checkpoint, folder, tmp_path / 'features'
+
+
+def encode(project, *options):
+    config, checkpoint, folder, out = project
+    run('encode', config, checkpoint, folder, out, '--policy', 'uniform',
+        *options)
+
+
+def files_below(folder):
+    return sorted(
+        f.relative_to(folder).as_posix() for f in folder.rglob('*')
+        if f.is_file())
+
+
+def test_encode_info_decode(project, tmp_path, capsys):
+    config, checkpoint, folder, out = project
+    encode(project, '--bits', '1.5')
+    text = capsys.readouterr().out
+    names = ['a.fjnd', 'sub/a.fjnd', 'sub/b.bmp.fjnd', 'sub/b.png.fjnd']
+    assert files_below(out) == names
+    total = sum((out / n).stat().st_size for n in names)
+    assert f'4 images: {total} bytes' in text
+    encode(project, '--scale', '0.5')  # overwrites
+    assert files_below(out) == names
+    capsys.readouterr()
+
+    run('info', out / 'sub')
+    text = capsys.readouterr().out
+    size = (out / 'sub/a.fjnd').stat().st_size
+    assert f'sub/a.fjnd: {size} bytes' in text
+    assert "version 1, split='backbone'" in text
+    assert 'image sub/a.png, ori_shape (32, 40), img_shape' in text
+    assert 'level 0: (8, ' in text and 'base step' in text
+
+    predictions = tmp_path / 'p.pkl'
+    run('decode', config, checkpoint, out, '--out', predictions)
+    rows = pickle.loads(predictions.read_bytes())
+    assert [r['img_path'] for r in rows] == [
+        'a.png', 'sub/a.png', 'sub/b.bmp', 'sub/b.png'
+    ]
+    assert rows[0]['ori_shape'] == (32, 40)
+    # the same rows as from the host in one piece
+    codec = FeatureCodec(Config.fromfile(config), checkpoint)
+    expected = whole(codec, folder / 'a.png', Quantization('uniform', 0.5))
+    codec.dump([expected], tmp_path / 'q.pkl')
+    row, = pickle.loads((tmp_path / 'q.pkl').read_bytes())
+    assert len(rows[0]['pred_instances']['bboxes'])
+    assert same_prediction(rows[0], row)
+
+
+def test_one_image_one_file(project, tmp_path, capsys):
+    config, checkpoint, folder, out = project
+    run('encode', config, checkpoint, folder / 'sub/b.png', out, '--policy',
+        'range', '--scale', '0.1')
+    assert files_below(out) == ['b.fjnd']
+    run('decode', config, checkpoint, out / 'b.fjnd', '--out',
+        tmp_path / 'p.pkl')
+    assert len(pickle.loads((tmp_path / 'p.pkl').read_bytes())) == 1
+
+
+def test_encode_refuses(project, tmp_path):
+    config, checkpoint, folder, out = project
+    with pytest.raises(SystemExit, match='needs a trained estimator'):
+        run('encode', config, checkpoint, folder, out)
+    with pytest.raises(SystemExit, match='policy must be one of'):
+        run('encode', config, checkpoint, folder, out, '--policy', 'jpeg')
+    with pytest.raises(SystemExit, match='must be positive'):
+        encode(project, '--bits', '-1')
+    with pytest.raises(SystemExit, match='does not exist'):
+        run('encode', config, checkpoint, folder / 'x', out)
+    with pytest.raises(SystemExit, match='holds no file that ends with'):
+        (tmp_path / 'empty').mkdir()
+        run('encode', config, checkpoint, tmp_path / 'empty', out)
+    with pytest.raises(SystemExit, match='cannot read the checkpoint'):
+        run('encode', config, tmp_path / 'no.pth', folder, out)
+    with pytest.raises(SystemExit, match='is no estimator file'):
+        encode(project, '--estimator', checkpoint)
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit, match='is not a folder'):
+        run('encode', config, checkpoint, folder, tmp_path / 'file')
+    state = torch.load(checkpoint)['state_dict']
+    torch.save({k: v for k, v in state.items() if 'rpn' not in k},
+               tmp_path / 'part.pth')
+    with pytest.raises(SystemExit, match='lacks .* parameters .*rpn_head'):
+        run('encode', config, tmp_path / 'part.pth', folder, out)
+    assert not out.exists()
+
+
+def test_a_broken_image_is_named(project, capsys):
+    _, _, folder, out = project
+    (folder / 'sub/a.png').write_bytes(b'no image')
+    with pytest.raises(SystemExit, match=r'sub/a\.png: the image cannot'):
+        encode(project)
+    assert files_below(out) == ['a.fjnd']
+
+
+def test_decode_refuses(project, tmp_path, make):
+    config, checkpoint, folder, out = project
+    encode(project)
+    target = tmp_path / 'p.pkl'
+    target.write_text('old')
+
+    def refused(match, *options, config=config, checkpoint=checkpoint):
+        with pytest.raises(SystemExit, match=match):
+            run('decode', config, checkpoint, out, '--out', target, *options)
+        assert target.read_text() == 'old'
+
+    good = (out / 'sub/a.fjnd').read_bytes()
+    for bad, match in ((good[:-1], 'truncated'), (good + b'x', 'corrupted'),
+                       (good[:99] + b'?' + good[100:], 'checksum'),
+                       (b'', 'not a feature file'),
+                       (b'PK' + good[2:], 'not a feature file')):
+        (out / 'sub/a.fjnd').write_bytes(bad)
+        refused(f'sub/a.fjnd: .*{match}')
+    (out / 'sub/a.fjnd').write_bytes(good)
+
+    refused('encoded at split=.backbone.*config has split=.neck', '--cfg',
+            'model.neck.split=neck', 'model.neck.in_channels=[16,16,16,16,16]')
+    state = torch.load(checkpoint)
+    state['state_dict']['backbone.conv1.weight'] += 1
+    torch.save(state, tmp_path / 'other.pth')
+    refused(r'a\.fjnd: it was encoded with another host',
+            checkpoint=tmp_path / 'other.pth')
+    with pytest.raises(SystemExit, match='whose name ends with .pkl'):
+        run('decode', config, checkpoint, out, '--out', tmp_path / 'p.json')
+    assert target.read_text() == 'old'
+
+
+def test_a_file_that_lies_is_refused(make, tmp_path):
+    """Its checksums fit, but it is not what this host wrote."""
+    folder = images(tmp_path / 'images', 'a.png')
+    codec = FeatureCodec(*make('classifier'))
+    content = feature_file.unpack(
+        codec.encode(folder / 'a.png', Quantization('uniform')))
+    other = FeatureCodec(*make(
+        'classifier', split='backbone.layer2', in_channels=16))
+    stream = feature_file.unpack(
+        other.encode(folder / 'a.png', Quantization('uniform'))).stream
+    with pytest.raises(UsageError, match='corrupted: strides'):
+        codec.decode(content._replace(stream=stream))
+    strides = ((5120, 320, 20, 1), )
+    with pytest.raises(UsageError, match='the host expects'):
+        codec.decode(content._replace(stream=stream, strides=strides))
+    with pytest.raises(UsageError, match="'backbone.conv1' does not lie"):
+        codec.decode(content._replace(outputs={'backbone.conv1': [None]}))
+    with pytest.raises(UsageError, match='the host fails on what'):
+        codec.decode(content._replace(outputs={'head': [None]}))

@@ -1,0 +1,194 @@
+"""Run a host in two parts, with a file of features between them.
+
+The part before the split on one machine, the part after it on another::
+
+    python tools/feature_codec.py encode CONFIG CHECKPOINT images/ features/
+    python tools/feature_codec.py info features/*.fjnd
+    python tools/feature_codec.py decode CONFIG CHECKPOINT features/ \
+        --out predictions.pkl
+"""
+import argparse
+import math
+from collections import Counter
+from pathlib import Path
+
+from mmfeatjnd import compat  # first: it lets `_base_` reach every host
+from mmfeatjnd.apis import cli, console
+from mmfeatjnd.apis.cfg_options import CfgOptions
+from mmfeatjnd.apis.feature_codec import FeatureCodec, find_files
+from mmfeatjnd.coding import BitstreamError, describe, feature_file
+from mmfeatjnd.models import Quantization
+
+IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff',
+          '.webp')
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', required=True)
+    encode = _command(commands, 'encode', 'images to files of features')
+    encode.add_argument('images', help='an image, or a folder of images')
+    encode.add_argument(
+        'out_dir', type=Path, help='folder for the files, one for each image')
+    encode.add_argument(
+        '--policy',
+        default='featjnd',
+        help='how steps are chosen, see mmfeatjnd.models.Quantization')
+    size = encode.add_mutually_exclusive_group()
+    size.add_argument(
+        '--scale', type=float, help="of the policy's steps; 1 by default")
+    size.add_argument(
+        '--bits', type=float, help='bits per element of each image and level')
+    size.add_argument(
+        '--noise-budget', type=float, help='NRMSE of each image and level')
+    encode.add_argument(
+        '--estimator',
+        help='estimator file; by default the estimator of the checkpoint')
+    decode = _command(commands, 'decode', 'files of features to predictions')
+    decode.add_argument('files', help='a file, or a folder of files')
+    decode.add_argument(
+        '--out',
+        required=True,
+        help='pickle file for the predictions, as tools/test.py writes it')
+    info = commands.add_parser('info', help='what files hold')
+    info.add_argument('files', nargs='+', help='files or folders of files')
+    return parser.parse_args()
+
+
+def _command(commands, name, text):
+    parser = commands.add_parser(name, help=text)
+    parser.add_argument('config', help='FeatJND config file path')
+    parser.add_argument(
+        'checkpoint', help='checkpoint of the host, with or without estimator')
+    parser.add_argument('--device', help='an accelerator if there is one')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        help='override some settings in the used config, the key-value pair '
+        'in xxx=yyy format will be merged into config file')
+    return parser
+
+
+def build_codec(args, estimator=None):
+    compat.check_environment()
+    compat.register_trusted_checkpoint_loader()
+    cfg = cli.load_config(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    return FeatureCodec(cfg, args.checkpoint, estimator, args.device)
+
+
+def size_of(stream):
+    """Elements of a stream."""
+    return sum(math.prod(x['shape']) for x in describe(stream))
+
+
+def report(name, size, stream, elements):
+    bits = 8 * stream / max(elements, 1)
+    return (f'{name}: {size} bytes, stream {stream}, container '
+            f'{size - stream}, {bits:.4f} bits per element')
+
+
+def out_names(names):
+    """The files of images, in their folders; the suffix stays where two
+    images differ in nothing else."""
+    stems = [Path(n).with_suffix('') for n in names]
+    count = Counter(stems)
+    return [
+        f'{s if count[s] == 1 else n}{feature_file.SUFFIX}'
+        for n, s in zip(names, stems)
+    ]
+
+
+def encode(args):
+    images = list(find_files(args.images, IMAGES))
+    if args.out_dir.exists() and not args.out_dir.is_dir():
+        raise console.UsageError(f'{args.out_dir} is not a folder')
+    try:
+        quantization = Quantization(
+            args.policy,
+            scale=args.scale,
+            bits=args.bits,
+            noise_budget=args.noise_budget,
+            coded=False)
+    except ValueError as error:
+        raise console.UsageError(str(error)) from error
+    codec = build_codec(args, args.estimator)
+    total = Counter()
+    for (image, name), out in zip(images, out_names([n for _, n in images])):
+        data = codec.encode(image, quantization, name)
+        with console.atomic_path(args.out_dir / out) as path:
+            Path(path).write_bytes(data)
+        stream = feature_file.unpack(data).stream
+        row = Counter(
+            size=len(data), stream=len(stream), elements=size_of(stream))
+        print(report(name, **row), flush=True)
+        total += row
+    print(report(f'{len(images)} images', **total))
+
+
+def read(path):
+    """A file that was checked, or an error that names it."""
+    try:
+        return feature_file.read(path)
+    except (BitstreamError, OSError) as error:
+        raise console.UsageError(f'{path}: {error}') from error
+
+
+def decode(args):
+    if not args.out.endswith(cli.DUMP_SUFFIXES):
+        raise console.UsageError(
+            f'--out {args.out}: predictions are written to a file whose name '
+            'ends with ' + ', '.join(cli.DUMP_SUFFIXES))
+    files = [f for f, _ in find_files(args.files, (feature_file.SUFFIX, ))]
+    for file in files:  # before the model is built
+        read(file)
+    codec = build_codec(args)
+
+    def predictions():
+        for file in files:
+            try:
+                prediction = codec.decode(read(file))
+            except console.UsageError as error:
+                text = str(error).removeprefix(f'{file}: ')
+                raise console.UsageError(f'{file}: {text}') from error
+            print(f'{file}: {prediction.img_path}', flush=True)
+            yield prediction
+
+    codec.dump(predictions(), args.out)
+    print(f'written: {args.out}')
+
+
+def info(args):
+    for source in args.files:
+        for file, _ in find_files(source, (feature_file.SUFFIX, )):
+            content = read(file)
+            size, stream = file.stat().st_size, len(content.stream)
+            print(report(file, size, stream, size_of(content.stream)))
+            print(f'  version {feature_file.VERSION}, '
+                  f"split='{content.split}', host {content.host}")
+            meta = content.metainfo
+            print(f'  image {meta.get("img_path")}, ' + ', '.join(
+                f'{k} {meta[k]}' for k in ('ori_shape', 'img_shape')
+                if k in meta))
+            for level, x in zip(content.levels, describe(content.stream)):
+                kinds = ' and '.join(x['exponents']) or 'one for all'
+                offset = '' if x['offset'] is None else \
+                    f', offset {x["offset"]:.6g}'
+                bits = 8 * x['bytes'] / max(math.prod(x['shape']), 1)
+                print(f'  level {level}: {tuple(x["shape"])}, '
+                      f'{str(x["dtype"]).removeprefix("torch.")}, base step '
+                      f'{x["base"]:.6g}{offset}, steps by {kinds}, '
+                      f'{x["bytes"]} bytes, {bits:.4f} bits per element')
+
+
+def main():
+    args = parse_args()
+    with console.plain_errors():
+        dict(encode=encode, decode=decode, info=info)[args.command](args)
+
+
+if __name__ == '__main__':
+    main()
