@@ -5,11 +5,12 @@ PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench-featjnd-cifar10 \
-	bench-featjnd-dsb2018 bench-cost bench-report
+	bench-featjnd-dsb2018 bench-quantization-cifar10 \
+	bench-quantization-dsb2018 bench-cost bench-report
 
 help:  ## list the commands
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | \
-		awk -F ':.*## ' '{printf "  make %-24s %s\n", $$1, $$2}'
+		awk -F ':.*## ' '{printf "  make %-28s %s\n", $$1, $$2}'
 
 setup:  ## create the environment (a no-op when it is complete)
 	@command -v $(PYTHON) >/dev/null || { echo "ERROR: $(PYTHON) is not on \
@@ -32,6 +33,12 @@ bench-featjnd-cifar10: setup  ## FeatJND on CIFAR-10 (data/cifar10; hours on a C
 
 bench-featjnd-dsb2018: setup  ## FeatJND on DSB2018 (data/dsb2018; hours on a CPU)
 	$(PY) benchmarks/featjnd.py dsb2018
+
+bench-quantization-cifar10: setup  ## quantization on CIFAR-10 (data/cifar10; hours on a CPU)
+	$(PY) benchmarks/quantization.py cifar10
+
+bench-quantization-dsb2018: setup  ## quantization on DSB2018 (data/dsb2018; hours on a CPU)
+	$(PY) benchmarks/quantization.py dsb2018
 
 bench-cost: setup  ## time FeatJND against its hosts
 	$(PY) benchmarks/cost.py

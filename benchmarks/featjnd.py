@@ -14,12 +14,10 @@ import sys
 from pathlib import Path
 from typing import Dict, List
 
-from common import ROOT, publish, train_config
+from common import ROOT, keep_every, publish, train_config, train_estimator
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
-from mmengine.runner import load_checkpoint
 
-from mmfeatjnd.apis import build_model, measure_curve, save_estimator
+from mmfeatjnd.apis import measure_curve
 from mmfeatjnd.functional import DISTORTIONS
 
 SEEDS = (0, 1, 2)
@@ -74,44 +72,6 @@ def parse_args():
     return parser.parse_args()
 
 
-def estimator_file(config: Path, host: str, mode: str, seed: int, amp: bool,
-                   work_dir: Path) -> str:
-    """Train one estimator and write it to a file of its own."""
-    file = work_dir / 'estimator.pth'
-    options = {
-        'load_from': host,
-        'randomness.seed': seed,
-        'train_cfg.val_interval': 10**9,  # tested by the curve
-        **MODES[mode]
-    }
-    checkpoint = train_config(config, work_dir, amp, options)
-    if not file.is_file():
-        model = build_model(Config.fromfile(work_dir / config.name))
-        load_checkpoint(model, checkpoint, map_location='cpu')
-        save_estimator(model, file)
-    return str(file)
-
-
-def keep_every(cfg: Config, step: int, work_dir: Path) -> None:
-    """Test on every ``step``-th image; the classes stay balanced."""
-    dataset = cfg.test_dataloader.dataset
-    if 'ann_file' not in cfg.test_evaluator:
-        init_default_scope(cfg.default_scope)
-        size = len(DATASETS.build(dataset))
-        dataset.indices = list(range(0, size, step))
-        return
-    # COCO's metric counts every image of its annotation file
-    coco = json.loads(Path(cfg.test_evaluator.ann_file).read_text())
-    coco['images'] = coco['images'][::step]
-    kept = {image['id'] for image in coco['images']}
-    coco['annotations'] = [
-        a for a in coco['annotations'] if a['image_id'] in kept
-    ]
-    file = work_dir.resolve() / f'every{step}.json'
-    file.write_text(json.dumps(coco))
-    dataset.ann_file = cfg.test_evaluator.ann_file = str(file)
-
-
 def curve(args, config: Path, host: str, mode: str, distortions: List[str],
           work_dir: Path) -> List[Dict]:
     """The rows of one mode."""
@@ -119,8 +79,11 @@ def curve(args, config: Path, host: str, mode: str, distortions: List[str],
     if file.is_file():
         return json.loads(file.read_text())
     estimators = [
-        estimator_file(config, host, mode, seed, args.amp,
-                       work_dir / f'{mode}_seed{seed}') for seed in SEEDS
+        train_estimator(config, host, work_dir / f'{mode}_seed{seed}',
+                        args.amp, {
+                            'randomness.seed': seed,
+                            **MODES[mode]
+                        }) for seed in SEEDS
     ]
     cfg = Config.fromfile(config)
     cfg.work_dir = str(work_dir / 'test')
