@@ -1,0 +1,196 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mmfeatjnd.functional import code_length, gaussian_noise, image_keys
+from mmfeatjnd.models import Quantization, QuantizationSurrogate
+
+SHAPES = dict(map=(16, 12, 12), tokens=(100, 16), vector=(640, ))
+KEYS = image_keys(range(3))
+OBJECTIVE = dict(
+    strength=None,
+    magnitude='rate',
+    magnitude_weight=1.0,
+    tolerance=0.02,
+    multiplier=10.0,
+    adapt=0.05,
+    quantizer=dict(type='mmfeatjnd.QuantizationSurrogate'))
+
+
+def make(layout, seed=0):
+    """Features with zeros, and an envelope."""
+    shape = SHAPES[layout]
+    view = [1] * len(shape)
+    channel = 0 if layout != 'tokens' else 1
+    view[channel] = shape[channel]
+    scale = torch.linspace(0.5, 2, shape[channel]).view(view)
+    feature = gaussian_noise(KEYS, shape, seed) * scale
+    envelope = (gaussian_noise(KEYS, shape, seed + 9) / 2).exp() * scale / 2
+    return feature.relu(), envelope
+
+
+@pytest.mark.parametrize('jnd_rounding', [True, False])
+@pytest.mark.parametrize('granularity', ['token', 'channel-token', 'element'])
+@pytest.mark.parametrize('layout', SHAPES)
+def test_it_is_the_policy_at_scale_1(layout, granularity, jnd_rounding):
+    kwargs = dict(granularity=granularity, jnd_rounding=jnd_rounding)
+    feature, envelope = make(layout)
+    operation = Quantization(dict(type='featjnd', **kwargs))
+    operation.start(None, 3)
+    neck = SimpleNamespace(
+        split='backbone', estimator_of=lambda level: lambda x: envelope)
+    expected = operation(feature, 0, neck)
+    # without a gradient: with one, the steps are not put on the grid
+    value, bits = QuantizationSurrogate(**kwargs)(feature, envelope, KEYS)
+    torch.testing.assert_close(value, expected)
+    if layout != 'vector':
+        level, steps, _ = operation.quantized[0]
+        # the real model has tables of its parameters
+        torch.testing.assert_close(
+            bits, code_length(level, steps), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize('jnd_rounding', [True, False])
+@pytest.mark.parametrize('mode', ['straight-through', 'noise'])
+@pytest.mark.parametrize('size', [0.5, 1., 2.])
+def test_the_gradient_is_that_of_the_real_quantizer(mode, jnd_rounding, size):
+    """Against the difference quotient, which sees the jumps."""
+    feature, envelope = make('map')
+    surrogate = QuantizationSurrogate(mode, jnd_rounding=jnd_rounding)
+
+    def measure(t):
+        value, bits = surrogate(feature, envelope * t, KEYS)
+        return bits.sum() / feature.numel(), (value - feature).square().mean()
+
+    t = torch.tensor(size, requires_grad=True)
+    h = 0.1 * size
+    above, below = measure(size + h), measure(size - h)
+    for value, a, b, rtol in zip(measure(t), above, below, (0.15, 0.3)):
+        grad, = torch.autograd.grad(value, t, retain_graph=True)
+        difference = (a - b) / (2 * h)
+        torch.testing.assert_close(grad, difference, rtol=rtol, atol=0)
+    # larger steps: fewer bits, more error
+    assert above[0] < below[0] and above[1] > below[1]
+
+
+@pytest.mark.parametrize('weight', [0.01, 100.])
+def test_more_weight_on_the_rate_gives_larger_steps(weight):
+    feature, envelope = make('map')
+    surrogate = QuantizationSurrogate()
+    log = torch.zeros((), requires_grad=True)
+    value, bits = surrogate(feature, envelope * log.exp(), KEYS)
+    error = (value - feature).square().mean()
+    (error + weight * bits.sum() / feature.numel()).backward()
+    assert (log.grad < 0) == (weight > 1)  # descent: larger, or smaller
+
+
+def test_noise_mode():
+    feature, envelope = make('map')
+    noisy = QuantizationSurrogate('noise')
+    value, bits = noisy(feature, envelope, KEYS, 1)
+    assert torch.equal(noisy(feature, envelope, KEYS, 1)[0], value)
+    assert not torch.equal(noisy(feature, envelope, KEYS, 2)[0], value)
+    # uniform within half of a step; the bits are those of real levels
+    other, same = QuantizationSurrogate()(feature, envelope, KEYS)
+    assert torch.equal(bits, same)
+    assert not torch.equal(other, value)
+    error = (value - feature).flatten(2)
+    assert (error != 0).all() and error.mean().abs() < 0.02
+    power = error.square().mean()
+    step = 2 * envelope.log().mean().exp()
+    assert 0.5 < power / (step**2 / 12) < 5
+
+
+@pytest.mark.parametrize('mode', ['straight-through', 'noise'])
+@pytest.mark.parametrize('layout', SHAPES)
+def test_dead_channels_and_images(mode, layout):
+    feature, envelope = make(layout)
+    channel = (slice(None), 3) if layout != 'tokens' else (
+        slice(None), slice(None), 3)
+    feature[channel] = 0
+    envelope[channel] = 0  # as an estimator does where nothing ever fired
+    feature[1] = 0
+    envelope.requires_grad_()
+    value, bits = QuantizationSurrogate(mode)(feature, envelope, KEYS)
+    (value.square().mean() + bits.mean()).backward()
+    for x in (value, bits, envelope.grad):
+        assert x.isfinite().all()
+    if mode == 'straight-through':
+        assert not value[channel].any() and not value[1].any()
+
+
+def test_half_precision_features():
+    feature, envelope = make('map')
+    value, bits = QuantizationSurrogate()(feature.bfloat16(), envelope, KEYS)
+    assert value.dtype == bits.dtype == torch.float32
+    exact, _ = QuantizationSurrogate()(feature.bfloat16().float(), envelope,
+                                       KEYS)
+    assert torch.equal(value, exact)
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(mode='ste'), "mode must be one of.*but got 'ste'"),
+    (dict(granularity='pixel'), "granularity must be one.*'pixel'"),
+])
+def test_errors(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        QuantizationSurrogate(**kwargs)
+
+
+# ------------------------------------------------------------------- training
+def token_host(configs):
+    """A tiny ViT, split between its blocks."""
+    cfg = configs[1](
+        'classifier',
+        OBJECTIVE,
+        split='backbone.layers.0',
+        in_channels=16,
+        estimator=dict(type='mmfeatjnd.TokenEstimator', mode='envelope'))
+    cfg['backbone'] = dict(
+        type='VisionTransformer',
+        arch=dict(
+            embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=16),
+        img_size=32,
+        patch_size=8,
+        out_type='cls_token')
+    cfg['neck']['neck'] = None
+    cfg['head']['in_channels'] = 16
+    return cfg
+
+
+@pytest.mark.parametrize('amp', [False, True])
+@pytest.mark.parametrize('mode', ['straight-through', 'noise'])
+@pytest.mark.parametrize('kind',
+                         ['classifier', 'segmentor', 'detector', 'tokens'])
+def test_the_bits_fall_in_training(build, batch, configs, kind, mode, amp):
+    if amp and kind == 'detector':
+        pytest.skip("MMCV's RoIAlign has no bfloat16 on a CPU")
+    objective = dict(
+        OBJECTIVE, quantizer=dict(OBJECTIVE['quantizer'], mode=mode))
+    if kind == 'tokens':
+        cfg = token_host(configs)
+        cfg['objective'].update(objective)
+    else:
+        cfg = configs[1](kind, objective, estimator=dict(mode='envelope'))
+    model = build(cfg).train()
+    inputs, samples = batch('classifier' if kind == 'tokens' else kind)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=0.01)
+    bits = []
+    for _ in range(6):
+        with torch.autocast('cpu', torch.bfloat16, enabled=amp):
+            losses = model.loss(inputs, samples)
+            total, _ = model.parse_losses(losses)
+        optimizer.zero_grad()
+        total.backward()
+        assert all(p.grad.isfinite().all() for p in parameters)
+        optimizer.step()
+        bits.append(-float(losses['jnd_magnitude']))
+    # with random weights the task tolerates nearly everything
+    assert bits[-1] < 0.9 * bits[0]
+
+
+def test_a_signed_estimator_is_refused(build):
+    with pytest.raises(ValueError, match="estimator=dict\\(mode='envelope'"):
+        build('classifier', objective=OBJECTIVE)
