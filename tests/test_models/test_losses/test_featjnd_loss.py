@@ -9,6 +9,7 @@ FEATURE = torch.full((2, 3, 2, 2), 2.)
 DELTA = torch.full((2, 3, 2, 2), 0.5)
 RMS = torch.full((1, 3, 1, 1), 2.)
 LOG = math.log(0.25 + 1e-3)
+QUANTIZER = dict(type='mmfeatjnd.QuantizationSurrogate')
 
 
 def step(loss, discrepancy, delta=DELTA):
@@ -96,7 +97,23 @@ def test_dual_ascent_holds_the_tolerance_on_a_toy():
     assert multiplier == pytest.approx(12.5, rel=0.15)
 
 
+def test_rate_by_hand():
+    """w times the bits per element, over all levels and images."""
+    loss = FeatJNDLoss(
+        magnitude='rate', magnitude_weight=0.5, multiplier=3., strength=None,
+        tolerance=0.1, quantizer=QUANTIZER)
+    bits = [torch.tensor([12., 24.]), torch.tensor([6., 6.])]
+    out = loss(torch.tensor(0.3), bits, [FEATURE, FEATURE], [RMS, RMS])
+    # 48 bits for 2 levels of 2 x 12 elements
+    assert out['jnd_magnitude'].item() == pytest.approx(-1.)
+    assert out['loss_jnd_magnitude'].item() == pytest.approx(0.5)
+    assert out['loss_jnd_discrepancy'].item() == pytest.approx(3 * 0.2)
+
+
 @pytest.mark.parametrize('kwargs, message', [
+    (dict(magnitude='rate', strength=None), 'needs the quantizer'),
+    (dict(magnitude='rate', quantizer=QUANTIZER), 'Use strength=None'),
+    (dict(quantizer=QUANTIZER), 'Use strength=None'),
     (dict(magnitude='l1'), "magnitude must be one of.*'l1'"),
     (dict(tolerance=-1.), 'tolerance must be >= 0'),
     (dict(adapt=0.1), '> 0 with adapt'),
