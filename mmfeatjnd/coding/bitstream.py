@@ -55,14 +55,10 @@ class QuantizedLevel(NamedTuple):
 
     def dequantize(self) -> Tensor:
         """The feature that the host goes on with."""
-        offset = self.steps.offset
-        if offset is None:
-            offset = 0.0
-        else:
-            offset = offset.view(-1, *[1] * (self.level.dim() - 1))
         return dequantize(
-            self.level, self.steps.size(self.level),
-            offset=offset).to(self.dtype)
+            self.level,
+            self.steps.size(self.level),
+            offset=self.steps.origin(self.level)).to(self.dtype)
 
 
 # -------------------------------------------------------------------- stream

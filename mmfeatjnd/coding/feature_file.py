@@ -172,7 +172,7 @@ def unpack(data: bytes, max_elements: int = MAX_ELEMENTS) -> FeatureFile:
     Args:
         data (bytes): What :func:`pack` returned.
         max_elements (int): Refuse streams with more elements. Defaults to
-            2^28.
+            2^26.
 
     Returns:
         FeatureFile: The content.
@@ -231,7 +231,7 @@ def read(path: Union[str, Path],
 
     Args:
         path (str | Path): The file.
-        max_elements (int): See :func:`unpack`. Defaults to 2^28.
+        max_elements (int): See :func:`unpack`. Defaults to 2^26.
 
     Returns:
         FeatureFile: The content.

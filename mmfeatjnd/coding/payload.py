@@ -35,7 +35,6 @@ _NONZERO, _DIGIT, _POSITIVE = (
     x.numpy() for x in (NONZERO, DIGIT, POSITIVE))
 _LOW, _HIGH = RATIO_RANGE
 _UNIT = -_LOW  # where the tables hold the ratio 1
-_LOG2E = 1.4426950408889634
 
 
 # -------------------------------------------------------------------- values
@@ -97,8 +96,8 @@ class _Geometric(NamedTuple):
 
 
 def _fit(values: np.ndarray) -> Tuple[_Geometric, float]:
-    """What ``fit_tails`` and ``code_length`` give for steps of 1, from four
-    sums."""
+    """``fit_tails`` and ``code_length`` for steps of 1, from four sums; steps
+    that do not vary need no bound on a small rho."""
     size, fires = values.size, np.count_nonzero(values)
     if not fires:
         return _Geometric(), 0.0
@@ -118,7 +117,7 @@ def _fit(values: np.ndarray) -> Tuple[_Geometric, float]:
             plus * math.log(positive) +
             (fires - plus) * math.log1p(-positive) - excess * ratio +
             fires * math.log(-math.expm1(-ratio)))
-    return _Geometric(nonzero, scale, sign), -nats * _LOG2E
+    return _Geometric(nonzero, scale, sign), -nats / math.log(2)
 
 
 def _write_integers(writer: BitWriter, values: np.ndarray) -> None:

@@ -8,13 +8,20 @@ and the same entropy coder.
 import torch
 from torch import Tensor
 
-from .layout import channel_dim, to_tokens
-from .noise import random_permutation
+from .layout import channel_dim, mean_over_tokens, per_image
+from .noise import shuffle_tokens
 from .quantize import Steps
 from .strength import rms
 
-# The estimator's noise and the permutation must not share numbers.
-_ORDER_STREAM = 1 << 20
+
+def _log_or_mean(value: Tensor) -> Tensor:
+    """Logarithm, and the image's mean of it where the value is 0."""
+    some = value > 0
+    log = torch.where(some, value, 1.0).log() * some
+    dims = list(range(1, value.dim()))
+    mean = log.sum(dims, keepdim=True) / some.sum(
+        dims, keepdim=True).clamp_min(1)
+    return torch.where(some, log, mean.detach())
 
 
 def jnd_log_steps(envelope: Tensor) -> Tensor:
@@ -28,12 +35,7 @@ def jnd_log_steps(envelope: Tensor) -> Tensor:
         Tensor: The same shape. Channels that never fired (envelope 0) get
         the image's mean of the others.
     """
-    alive = envelope > 0
-    log = (2 * torch.where(alive, envelope, 1.0)).log()
-    dims = list(range(1, envelope.dim()))
-    mean = (log * alive).sum(dims, keepdim=True) / alive.sum(
-        dims, keepdim=True).clamp_min(1)
-    return torch.where(alive, log, mean.detach())
+    return _log_or_mean(2 * envelope)
 
 
 def jnd_rounding(log_step: Tensor, steps: Steps) -> Tensor:
@@ -60,8 +62,7 @@ def jnd_rounding(log_step: Tensor, steps: Steps) -> Tensor:
 
 def uniform_log_steps(feature: Tensor) -> Tensor:
     """One step for an image: the RMS of its feature, (B, 1, ...)."""
-    shape = [-1] + [1] * (feature.dim() - 1)
-    value = rms(feature).view(shape)
+    value = per_image(rms(feature), feature)
     return torch.where(value > 0, value, 1.0).log()
 
 
@@ -74,20 +75,11 @@ def permute_tokens(steps: Steps, keys: Tensor, stream: int = 0) -> Steps:
         keys (Tensor): (B,), int64, keys of the permutation.
         stream (int): Stream of the permutation. Defaults to 0.
     """
-
-    def permute(exponent):
-        if exponent is None:
-            return None
-        tokens = to_tokens(exponent)
-        order = random_permutation(keys, tokens.size(1),
-                                   stream + _ORDER_STREAM)
-        tokens = tokens.gather(1, order[..., None].expand_as(tokens))
-        if exponent.dim() == 4:
-            tokens = tokens.transpose(1, 2)
-        return tokens.reshape(exponent.shape)
-
-    return steps._replace(
-        token=permute(steps.token), element=permute(steps.element))
+    moved = {
+        name: shuffle_tokens(getattr(steps, name), keys, stream)
+        for name in ('token', 'element') if getattr(steps, name) is not None
+    }
+    return steps._replace(**moved)
 
 
 def range_log_steps(feature: Tensor) -> Tensor:
@@ -101,13 +93,8 @@ def range_log_steps(feature: Tensor) -> Tensor:
         Tensor: With size 1 for the channels. Tokens that are all zero get the
         mean of the image.
     """
-    value = feature.float().abs().amax(channel_dim(feature), keepdim=True)
-    some = value > 0
-    log = torch.where(some, value, 1.0).log() * some
-    dims = list(range(1, value.dim()))
-    mean = log.sum(dims, keepdim=True) / some.sum(
-        dims, keepdim=True).clamp_min(1)
-    return torch.where(some, log, mean)
+    return _log_or_mean(feature.float().abs().amax(
+        channel_dim(feature), keepdim=True))
 
 
 def gradient_log_steps(sensitivity: Tensor, feature: Tensor) -> Tensor:
@@ -127,14 +114,12 @@ def gradient_log_steps(sensitivity: Tensor, feature: Tensor) -> Tensor:
         Tensor: The same shape.
     """
     w = sensitivity.float()
-    channel = channel_dim(w)
-    tokens = [d for d in range(1, w.dim()) if d != channel]
-    mean = w.mean([channel, *tokens], keepdim=True)
+    dims = list(range(1, w.dim()))
+    mean = w.mean(dims, keepdim=True)
     w = w / torch.where(mean > 0, mean, 1.0)
-    smooth = w.mean(channel, keepdim=True)
-    smooth = smooth * (w.mean(tokens, keepdim=True) if tokens else w)
+    smooth = w.mean(channel_dim(w), keepdim=True) * mean_over_tokens(w)
     log = -0.5 * (smooth + 0.01).log()
-    log = log - log.mean([channel, *tokens], keepdim=True)
+    log = log - log.mean(dims, keepdim=True)
     return log + uniform_log_steps(feature)
 
 
@@ -154,10 +139,7 @@ def water_filling_steps(steps: Steps, feature: Tensor) -> Steps:
     Returns:
         Steps: With exponents for the channels.
     """
-    channel = channel_dim(feature)
-    tokens = [d for d in range(1, feature.dim()) if d != channel]
-    square = feature.float().square()
-    power = square.mean(tokens, keepdim=True) if tokens else square
+    power = mean_over_tokens(feature.float().square())
     base = steps.size(feature)
     dropped = power < base.square() / 12
     peak = feature.float().abs().amax(

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from .layout import from_tokens, to_tokens
-from .noise import gaussian_noise, random_permutation, uniform_noise
-
-# The estimator's noise and a control's permutation must not share numbers.
-_ORDER_STREAM = 1 << 20
+from .noise import (
+    ORDER_STREAM,
+    gaussian_noise,
+    random_permutation,
+    shuffle_tokens,
+    uniform_noise,
+)
 
 
 class Level(NamedTuple):
@@ -54,11 +57,7 @@ def permuted(level: Level) -> Tensor:
 
     Keeps the histogram and the direction in channel space, and loses where.
     """
-    tokens = to_tokens(level.jnd)
-    order = random_permutation(level.keys, tokens.size(1),
-                               level.stream + _ORDER_STREAM)
-    return from_tokens(
-        tokens.gather(1, order[..., None].expand_as(tokens)), level.jnd)
+    return shuffle_tokens(level.jnd, level.keys, level.stream)
 
 
 def sign_flipped(level: Level) -> Tensor:
@@ -73,7 +72,7 @@ def channel_shuffled(level: Level) -> Tensor:
     """
     tokens = to_tokens(level.jnd)
     order = random_permutation(level.keys, tokens.size(2),
-                               level.stream + _ORDER_STREAM)
+                               level.stream + ORDER_STREAM)
     return from_tokens(
         tokens.gather(2, order[:, None].expand_as(tokens)), level.jnd)
 

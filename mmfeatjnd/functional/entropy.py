@@ -85,6 +85,19 @@ def token_exponents(level: Tensor, steps: Steps) -> Tensor:
     return as_samples(exponent).int()
 
 
+def _moments(magnitude: Tensor, step: Tensor):
+    """Of what fires in a model: which values do, (B, T, C), their number,
+    mean step, and the share of the excess over the first level, (B, 1, C)
+    each."""
+    fires = (magnitude > 0).float()
+    count = fires.sum(1, keepdim=True)
+    some = count.clamp_min(1)
+    mean_step = (fires * step).sum(1, keepdim=True) / some
+    excess = ((magnitude - 1).clamp_min(0) * step).sum(1, keepdim=True) / some
+    rho = excess / (excess + mean_step).clamp_min(1e-20)
+    return fires, count, mean_step, rho
+
+
 def fit_tails(level: Tensor, steps: Steps) -> Tails:
     """Fit the model to quantized features, by moments.
 
@@ -98,13 +111,8 @@ def fit_tails(level: Tensor, steps: Steps) -> Tails:
     magnitude = as_samples(level).abs()  # (B, T, C)
     exponent = token_exponents(level, steps)
     step = (exponent.float() / 2).exp2()  # relative to the base
-    fires = (magnitude > 0).float()
-    count = fires.sum(1)
-    some = count.clamp_min(1)
-    # mean step and mean excess over the first level, of what fires
-    mean_step = (fires * step).sum(1) / some
-    excess = ((magnitude - 1).clamp_min(0) * step).sum(1) / some
-    rho = excess / (excess + mean_step).clamp_min(1e-20)
+    count, mean_step, rho = (
+        x.squeeze(1) for x in _moments(magnitude, step)[1:])
     # where hardly any level exceeds 1 the moments say nothing about b, and a
     # tiny one would make every larger step that fires cost 16 bits
     b = mean_step / -rho.clamp(1 / 64, 1 - 1e-6).log()
@@ -119,7 +127,7 @@ def fit_tails(level: Tensor, steps: Steps) -> Tails:
     pi = count / share.expand_as(magnitude).sum(1).clamp_min(1e-20)
     angle = pi.clamp(0, 1).sqrt().asin() / (torch.pi / 2)
     nonzero = (angle * (PI_LEVELS - 1) + 0.5).round().clamp(1, PI_LEVELS - 1)
-    plus = (as_samples(level) > 0).float().sum(1) / some
+    plus = (as_samples(level) > 0).float().sum(1) / count.clamp_min(1)
     positive = (plus * (SIGN_LEVELS - 1)).round()
     dead = count == 0
     return Tails(
@@ -194,8 +202,8 @@ def code_length(level: Tensor,
     alive = (tails.nonzero > 0)[:, None]
     bits = -torch.where(fires, p.nonzero, 1 - p.nonzero).log2() * alive
     sign = -torch.where(tokens > 0, p.positive, 1 - p.positive).log2()
-    ratio = (torch.arange(*RATIO_RANGE, device=level.device) / 2).exp2()
-    ratio = torch.cat([ratio, ratio[-1:] * 2**0.5])
+    low, high = RATIO_RANGE
+    ratio = (torch.arange(low, high + 1, device=level.device) / 2).exp2()
     # the geometric distribution in closed form: what its digits add up to
     end = (-(-ratio).expm1()).log2()
     value = rest * (ratio * _LOG2E)[p.digit] - end[p.digit]
@@ -243,19 +251,14 @@ def soft_code_length(magnitude: Tensor, feature: Tensor,
     step = as_samples(step.expand(feature.shape))
     magnitude, feature = as_samples(magnitude), as_samples(feature)
     with torch.no_grad():
-        fires = (magnitude > 0).float()
-        count = fires.sum(1, keepdim=True)
-        some = count.clamp_min(1)
-        mean_step = (fires * step).sum(1, keepdim=True) / some
+        fires, count, mean_step, rho = _moments(magnitude, step)
         mean_step = torch.where(count > 0, mean_step,
                                 step.mean(1, keepdim=True))
-        excess = ((magnitude - 1).clamp_min(0) * step).sum(
-            1, keepdim=True) / some
-        rho = excess / (excess + mean_step)
         b = mean_step / -rho.clamp(1 / 64, 1 - 1 / 64).log()
         share = (-step / (2 * b)).exp().sum(1, keepdim=True)
         pi = count / share.clamp_min(1e-20)
-        plus = (fires * (feature > 0)).sum(1, keepdim=True) / some
+        plus = (fires * (feature > 0)).sum(
+            1, keepdim=True) / count.clamp_min(1)
         sign = -(torch.special.xlogy(plus, plus) + torch.special.xlogy(
             1 - plus, 1 - plus)) * _LOG2E
         first = feature.abs() < step  # the threshold nearby is the first

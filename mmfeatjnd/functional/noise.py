@@ -13,6 +13,8 @@ from typing import Sequence, Union
 import torch
 from torch import Tensor
 
+from .layout import from_tokens, to_tokens
+
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # as signed 64 bit
 _MIX1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX2 = 0x94D049BB133111EB - (1 << 64)
@@ -110,3 +112,24 @@ def random_permutation(keys: Tensor, n: int, stream: int = 0) -> Tensor:
         Tensor: (B, n), int64, each row a permutation of 0 ... n - 1.
     """
     return _hash(keys, n, stream).argsort(1)
+
+
+#: Streams of permutations: the estimator's noise must not share numbers.
+ORDER_STREAM = 1 << 20
+
+
+def shuffle_tokens(x: Tensor, keys: Tensor, stream: int = 0) -> Tensor:
+    """Permute the tokens of each image.
+
+    Args:
+        x (Tensor): (B, C, H, W), (B, N, C) or (B, C).
+        keys (Tensor): (B,), int64, see :func:`image_keys`.
+        stream (int): Streams are independent. Defaults to 0.
+
+    Returns:
+        Tensor: The same shape.
+    """
+    tokens = to_tokens(x)
+    order = random_permutation(keys, tokens.size(1), stream + ORDER_STREAM)
+    return from_tokens(
+        tokens.gather(1, order[..., None].expand_as(tokens)), x)

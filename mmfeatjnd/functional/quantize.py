@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional, Union
 import torch
 from torch import Tensor
 
-from .layout import channel_dim
+from .layout import channel_dim, mean_over_tokens, per_image
 from .noise import uniform_noise
 
 GRANULARITIES = ('tensor', 'token', 'channel', 'channel-token', 'element')
@@ -45,18 +45,18 @@ class Steps(NamedTuple):
 
     def size(self, like: Tensor) -> Tensor:
         """The steps, float32, broadcastable to ``like``."""
-        base = _per_image(self.base, like)
+        base = per_image(self.base, like)
         exponent = self.exponent
         return base if isinstance(exponent, int) else \
             base * half_octaves(exponent)
 
+    def origin(self, like: Tensor) -> Union[Tensor, float]:
+        """The value of level 0, broadcastable to ``like``."""
+        return 0.0 if self.offset is None else per_image(self.offset, like)
+
     def scaled(self, factor: Union[float, Tensor]) -> 'Steps':
         """All steps times a factor, a number or (B,)."""
         return self._replace(base=self.base * factor)
-
-
-def _per_image(x: Tensor, like: Tensor) -> Tensor:
-    return x.view(-1, *[1] * (like.dim() - 1))
 
 
 def half_octaves(exponent: Tensor) -> Tensor:
@@ -99,10 +99,7 @@ def make_steps(log_step: Tensor, granularity: str) -> Steps:
         raise ValueError(f'granularity must be one of {GRANULARITIES}, '
                          f'but got {granularity!r}')
     log_step = log_step.float()
-    channel = channel_dim(log_step)
-    tokens = [d for d in range(1, log_step.dim()) if d != channel]
-    every = [channel, *tokens]
-    mean = log_step.mean(every, keepdim=True)
+    mean = log_step.mean(list(range(1, log_step.dim())), keepdim=True)
 
     def grid(x: Tensor) -> Tensor:
         x = (x * (2 / 0.6931471805599453)).clamp(-MAX_EXPONENT, MAX_EXPONENT)
@@ -111,11 +108,10 @@ def make_steps(log_step: Tensor, granularity: str) -> Steps:
 
     token = per_channel = element = None
     if granularity in ('token', 'channel-token'):
-        token = grid(log_step.mean(channel, keepdim=True) - mean)
+        token = grid(
+            log_step.mean(channel_dim(log_step), keepdim=True) - mean)
     if granularity in ('channel', 'channel-token'):
-        mean_token = log_step.mean(tokens, keepdim=True) if tokens \
-            else log_step
-        per_channel = grid(mean_token - mean)
+        per_channel = grid(mean_over_tokens(log_step) - mean)
     if granularity == 'element':
         element = grid(log_step - mean)
     return Steps(mean.exp().flatten(), token, per_channel, element)

@@ -8,6 +8,8 @@ from typing import Union
 import torch
 from torch import Tensor
 
+from .layout import per_image
+
 DEFINITIONS = ('rms', 'std', 'range')
 
 
@@ -75,7 +77,7 @@ def scale_to_nrmse(delta: Tensor,
     now = rms(delta)
     wanted = target * _denominator(feature, definition)
     scale = wanted / torch.where(now > 0, now, 1.0) * (now > 0)
-    return delta.float() * scale.view(-1, *[1] * (delta.dim() - 1))
+    return delta.float() * per_image(scale, delta)
 
 
 def participation_ratio(delta: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ class Quantization(BaseOperation):
             rounding = self.rounding
         if steps.offset is None:
             return quantize_fused(x, step, rounding, self.deadzone)
-        offset = steps.offset.view(-1, *[1] * (x.dim() - 1))
+        offset = steps.origin(x)
         level = quantize(x, step, rounding, self.deadzone, offset)
         return level, dequantize(level, step, offset=offset)
 
