@@ -5,7 +5,6 @@ from .allocate import (
     gradient_log_steps,
     jnd_log_steps,
     jnd_rounding,
-    permute_tokens,
     range_log_steps,
     uniform_log_steps,
     water_filling_steps,
@@ -35,6 +34,7 @@ from .noise import (
     gaussian_noise,
     image_keys,
     random_permutation,
+    shuffle_tokens,
     uniform_noise,
 )
 from .quantize import (
@@ -91,7 +91,6 @@ __all__ = [
     'modelled_noise',
     'nrmse',
     'participation_ratio',
-    'permute_tokens',
     'probabilities',
     'quantize',
     'quantize_dequantize',
@@ -102,6 +101,7 @@ __all__ = [
     'rms',
     'scale_to_modelled_noise',
     'scale_to_nrmse',
+    'shuffle_tokens',
     'soft_code_length',
     'straight_through',
     'to_tokens',

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from .layout import channel_dim, mean_over_tokens, per_image
-from .noise import shuffle_tokens
 from .quantize import Steps
 from .strength import rms
 
@@ -64,22 +63,6 @@ def uniform_log_steps(feature: Tensor) -> Tensor:
     """One step for an image: the RMS of its feature, (B, 1, ...)."""
     value = per_image(rms(feature), feature)
     return torch.where(value > 0, value, 1.0).log()
-
-
-def permute_tokens(steps: Steps, keys: Tensor, stream: int = 0) -> Steps:
-    """The same steps, permuted over the tokens of the same image: the
-    paper's random baseline. Keeps the modelled noise.
-
-    Args:
-        steps (Steps): With exponents for tokens or elements.
-        keys (Tensor): (B,), int64, keys of the permutation.
-        stream (int): Stream of the permutation. Defaults to 0.
-    """
-    moved = {
-        name: shuffle_tokens(getattr(steps, name), keys, stream)
-        for name in ('token', 'element') if getattr(steps, name) is not None
-    }
-    return steps._replace(**moved)
 
 
 def range_log_steps(feature: Tensor) -> Tensor:

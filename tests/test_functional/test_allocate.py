@@ -9,12 +9,9 @@ from mmfeatjnd.functional import (
     clip_range,
     clip_steps,
     gradient_log_steps,
-    image_keys,
     jnd_log_steps,
     jnd_rounding,
     make_steps,
-    modelled_noise,
-    permute_tokens,
     quantize,
     quantize_dequantize,
     range_log_steps,
@@ -71,42 +68,6 @@ def test_jnd_rounding_stays_within_the_jnd(granularity):
     # never dearer than plain rounding, and cheaper somewhere
     cheap, plain = quantize(feature, step, rho), quantize(feature, step)
     assert (cheap.abs() <= plain.abs()).all() and not cheap.equal(plain)
-
-
-# -------------------------------------------------------------- permutation
-@pytest.mark.parametrize('granularity', ['token', 'channel-token', 'element'])
-@pytest.mark.parametrize('shape', LAYOUTS)
-def test_permutation_within_an_image(shape, granularity):
-    torch.manual_seed(1)
-    steps = make_steps(torch.randn(shape), granularity)
-    like = torch.zeros(shape)
-    moved = permute_tokens(steps, image_keys(['a', 'b']))
-    torch.testing.assert_close(
-        modelled_noise(moved, like), modelled_noise(steps, like), rtol=1e-6,
-        atol=0)
-    name = 'element' if granularity == 'element' else 'token'
-    before, after = (_tokens(getattr(x, name)) for x in (steps, moved))
-    assert getattr(moved, name).shape == getattr(steps, name).shape
-    for b in range(shape[0]):  # whole tokens move
-        assert sorted(map(tuple, before[b])) == sorted(map(tuple, after[b]))
-    if len(shape) > 2:
-        assert not np.array_equal(before, after)
-    assert moved.channel is steps.channel and moved.base is steps.base
-
-
-def test_permutation_depends_on_the_key_only():
-    steps = make_steps(torch.randn(3, 4, 5, 6), 'token')
-    keys = image_keys(['a', 'b', 'c'])
-    moved = permute_tokens(steps, keys).token
-    back = permute_tokens(Steps(*(None if x is None else x.flip(0)
-                                  for x in steps)), keys.flip(0)).token
-    assert torch.equal(moved.flip(0), back)
-    single = permute_tokens(Steps(steps.base[1:2], steps.token[1:2]),
-                            keys[1:2]).token
-    assert torch.equal(moved[1:2], single)
-    assert not torch.equal(moved, permute_tokens(steps, keys, 1).token)
-    assert not torch.equal(
-        moved, permute_tokens(steps, image_keys('abc', seed=1)).token)
 
 
 # ---------------------------------------------------------------- baselines

@@ -8,6 +8,8 @@ from mmfeatjnd.functional import (
     gaussian_noise,
     image_keys,
     random_permutation,
+    shuffle_tokens,
+    to_tokens,
     uniform_noise,
 )
 
@@ -151,3 +153,24 @@ def test_permutations_are_uniform():
     counts = torch.unique(code, return_counts=True)[1]
     assert len(counts) == 6
     assert stats.chisquare(counts.numpy()).pvalue > 1e-3
+
+
+# ------------------------------------------------------------------- tokens
+@pytest.mark.parametrize('shape', [(2, 3, 4, 5), (2, 20, 3), (2, 3)])
+def test_whole_tokens_move_within_an_image(shape):
+    x = torch.randn(shape)
+    moved = shuffle_tokens(x, image_keys(['a', 'b']))
+    assert moved.shape == x.shape
+    for before, after in zip(to_tokens(x), to_tokens(moved)):
+        assert sorted(before.tolist()) == sorted(after.tolist())
+    assert torch.equal(x, moved) == (len(shape) == 2)  # a vector is one token
+
+
+def test_the_order_depends_on_the_key_only():
+    x = torch.randn(3, 4, 5, 6)
+    keys = image_keys(['a', 'b', 'c'])
+    moved = shuffle_tokens(x, keys)
+    assert torch.equal(moved.flip(0), shuffle_tokens(x.flip(0), keys.flip(0)))
+    assert torch.equal(moved[1:2], shuffle_tokens(x[1:2], keys[1:2]))
+    assert not torch.equal(moved, shuffle_tokens(x, keys, 1))
+    assert not torch.equal(moved, shuffle_tokens(x, image_keys('abc', seed=1)))

@@ -19,8 +19,8 @@ from mmfeatjnd.functional import (
     jnd_log_steps,
     jnd_rounding,
     make_steps,
-    permute_tokens,
     range_log_steps,
+    shuffle_tokens,
     uniform_log_steps,
     water_filling_steps,
 )
@@ -82,24 +82,20 @@ class FeatJNDPolicy(StepPolicy):
         self.granularity = granularity
         self.jnd_rounding = jnd_rounding
 
-    def place(self, steps: Steps, level: Level) -> Steps:
-        """Which token gets which step."""
-        return steps
-
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
         log_step = jnd_log_steps(level.jnd)
         steps = make_steps(log_step, self.granularity)
         rounding = None
         if self.jnd_rounding:
             rounding = jnd_rounding(log_step, steps)
-        steps = self.place(steps, level)
         return lambda scale: Allocation(steps.scaled(scale), rounding)
 
 
 @STEP_POLICIES.register_module(name='permuted')
 class PermutedPolicy(FeatJNDPolicy):
-    """FeatJND's steps, permuted over the tokens of the same image: the
-    paper's random baseline. What the granularity gives to channels stays.
+    """FeatJND's steps, and their rounding, permuted over the tokens of the
+    same image: the paper's random baseline. What the granularity gives to
+    channels stays.
 
     Args:
         **kwargs: See :class:`FeatJNDPolicy`.
@@ -107,8 +103,9 @@ class PermutedPolicy(FeatJNDPolicy):
 
     random = True
 
-    def place(self, steps: Steps, level: Level) -> Steps:
-        return permute_tokens(steps, level.keys, level.stream)
+    def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
+        jnd = shuffle_tokens(level.jnd, level.keys, level.stream)
+        return super().__call__(level._replace(jnd=jnd))
 
 
 @STEP_POLICIES.register_module(name='uniform')
