@@ -14,7 +14,7 @@ from .console import log
 from .curve import Bench, check_seeds
 
 Policy = Union[str, dict]
-_OCTAVES = 12  # either way: where a scale is looked for
+_OCTAVES = 12  # up: where a scale is looked for
 
 
 def name_policies(policies: Sequence[Policy]) -> Dict[str, Policy]:
@@ -108,15 +108,18 @@ class _Calibration:
                 known[octave] = length / elements
             return known[octave]
 
-        return [_solve(rate, target) for target in targets]
+        finest = math.log2(operation.policy.finest)
+        return [_solve(rate, target, finest) for target in targets]
 
 
-def _solve(rate, target: float, iterations: int = 9) -> Optional[float]:
-    """The scale of a rate, in octaves from 1.
+def _solve(rate,
+           target: float,
+           finest: float,
+           iterations: int = 9) -> Optional[float]:
+    """The scale of a rate, which falls with it; None if out of reach.
 
-    The rate falls with the scale, but for clipping only above some scale:
-    far below it, everything lands on the ends of the range. So the search
-    goes by octaves, and stops at the peak.
+    Unlike ``bisect_scale``, one number for all images: searched by octaves
+    from 1, because every step costs a pass over them.
     """
     low = 0
     if rate(low) >= target:
@@ -126,7 +129,7 @@ def _solve(rate, target: float, iterations: int = 9) -> Optional[float]:
                 return None
     else:
         while rate(low) < target:
-            if low <= -_OCTAVES or rate(low) < 0.9 * rate(low + 1):
+            if low <= finest:
                 return None
             low -= 1
     high = low + 1.0

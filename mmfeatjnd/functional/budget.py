@@ -1,4 +1,5 @@
 """Meet a budget of noise or of bits with one scale for all steps."""
+import math
 from typing import Callable, Union
 
 import torch
@@ -31,7 +32,8 @@ def scale_to_modelled_noise(steps: Steps, feature: Tensor,
 def bisect_scale(measure: Callable[[Tensor], Tensor],
                  target: Tensor,
                  increasing: bool = True,
-                 octaves: float = 12.0,
+                 finest: float = 2.0**-12,
+                 coarsest: float = 2.0**12,
                  iterations: int = 20) -> Tensor:
     """The scale of each image at which a measurement reaches a target.
 
@@ -44,7 +46,8 @@ def bisect_scale(measure: Callable[[Tensor], Tensor],
         target (Tensor): (B,): what the measurement shall be.
         increasing (bool): Whether the measurement grows with the scale.
             Defaults to True.
-        octaves (float): The scale lies within 2^(+-octaves). Defaults to 12.
+        finest (float): The smallest scale tried. Defaults to 2^(-12).
+        coarsest (float): The largest. Defaults to 2^12.
         iterations (int): Halvings of the interval. Defaults to 20: the scale
             is exact to 2^(-18) octaves or so.
 
@@ -52,8 +55,8 @@ def bisect_scale(measure: Callable[[Tensor], Tensor],
         Tensor: (B,), float32. Where the target is out of reach, the end
         of the range that is nearest to it.
     """
-    low = torch.full_like(target, -octaves)
-    high = -low
+    low = torch.full_like(target, math.log2(finest))
+    high = torch.full_like(target, math.log2(coarsest))
     for _ in range(iterations):
         middle = (low + high) / 2
         go_up = (measure(middle.exp2()) < target) == increasing

@@ -33,20 +33,18 @@ def test_equal_names_are_refused():
 # ------------------------------------------------------------------- _solve
 @pytest.mark.parametrize('target', [0.01, 1.0, 30.0])
 def test_scale_of_a_rate(target):
-    scale = _solve(lambda octave: 2.0**-octave, target)
+    scale = _solve(lambda octave: 2.0**-octave, target, -12)
     assert scale == pytest.approx(1 / target, rel=2e-3)
 
 
-def test_scale_is_on_the_falling_side():
-    # as clipping: everything lands on the ends of a tiny range
-    def rate(octave):
-        return 1.5 - (octave + 1.0)**2
+def test_scale_out_of_reach():
 
-    assert _solve(rate, 1.0) == pytest.approx(
-        2**(0.5**0.5 - 1), rel=2e-3)
-    assert _solve(rate, 1.6) is None
-    assert _solve(lambda octave: 0.0, 1.0) is None
-    assert _solve(lambda octave: 2.0, 1.0) is None
+    def rate(octave):
+        return 2.0**-octave
+
+    assert _solve(rate, 0.9, 0) == pytest.approx(1 / 0.9, rel=2e-3)
+    assert _solve(rate, 1.1, 0) is None  # finer than the policy goes
+    assert _solve(lambda octave: 2.0, 1.0, -12) is None
 
 
 # ------------------------------------------------------------ measure_rates

@@ -52,11 +52,12 @@ def test_bisection_finds_known_scales():
 
 def test_bisection_out_of_reach_ends_at_the_nearest_end():
     target = torch.tensor([0.0, 1e9])
-    scale = bisect_scale(lambda s: s, target, octaves=3)
-    torch.testing.assert_close(scale, torch.tensor([1 / 8, 8.0]), rtol=1e-3,
+    scale = bisect_scale(lambda s: s, target, finest=1 / 8, coarsest=4)
+    torch.testing.assert_close(scale, torch.tensor([1 / 8, 4.0]), rtol=1e-3,
                                atol=0)
-    scale = bisect_scale(lambda s: -s, -target, increasing=False, octaves=3)
-    torch.testing.assert_close(scale, torch.tensor([1 / 8, 8.0]), rtol=1e-3,
+    scale = bisect_scale(
+        lambda s: -s, -target, increasing=False, finest=1 / 8, coarsest=4)
+    torch.testing.assert_close(scale, torch.tensor([1 / 8, 4.0]), rtol=1e-3,
                                atol=0)
 
 

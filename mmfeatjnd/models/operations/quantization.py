@@ -158,12 +158,17 @@ class Quantization(BaseOperation):
             return code_length(level, allocation.steps) / level[0].numel()
 
         if self.bits is not None:
-            return bisect_scale(rate, one * self.bits, increasing=False)
+            return bisect_scale(
+                rate,
+                one * self.bits,
+                increasing=False,
+                finest=self.policy.finest)
         if self.noise == 'model':
             steps = at(one).steps
             return scale_to_modelled_noise(steps, feature,
                                            self.noise_budget).base / steps.base
-        return bisect_scale(noise, one * self.noise_budget)
+        return bisect_scale(
+            noise, one * self.noise_budget, finest=self.policy.finest)
 
     def __call__(self, feature: Tensor, level: int, neck) -> Tensor:
         at = self.allocate(feature, level, neck)

@@ -48,11 +48,14 @@ class StepPolicy(ABC):
         needs_jnd (bool): ``level.jnd`` must be the estimator's envelope.
         needs_sensitivity (bool): ``level.sensitivity`` must be given.
         random (bool): Its result depends on the seed.
+        finest (float): The smallest scale at which a budget is looked for.
+            Above it, noise grows and the rate falls with the scale.
     """
 
     needs_jnd = False
     needs_sensitivity = False
     random = False
+    finest = 2.0**-12
 
     @abstractmethod
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
@@ -167,6 +170,9 @@ class ClipUniformPolicy(StepPolicy):
     Args:
         levels (int): Number of levels, >= 2. Defaults to 4.
     """
+
+    # a narrower range costs more error, however many bits it takes
+    finest = 1.0
 
     def __init__(self, levels: int = 4) -> None:
         if levels < 2:

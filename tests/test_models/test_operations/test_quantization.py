@@ -143,6 +143,14 @@ def test_more_bits_less_noise():
     assert noise == sorted(noise, reverse=True)
 
 
+@pytest.mark.parametrize('how', [dict(noise_budget=0.01), dict(bits=7.0)])
+def test_clipping_out_of_reach_ends_at_its_least_error(how):
+    policy = dict(type='clip-uniform', levels=3)
+    feature, (best, ) = run(Quantization(policy, scale=1.0))
+    _, (out, ) = run(Quantization(policy, **how))
+    torch.testing.assert_close(out, best, rtol=1e-3, atol=0)
+
+
 # ------------------------------------------------------------------- by hand
 def test_uniform_by_hand():
     feature = torch.tensor([[3., -4., 1., 0.]])  # RMS: sqrt(26) / 2
