@@ -23,7 +23,7 @@ from typing import List, NamedTuple, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from mmfeatjnd.functional import Steps, dequantize
+from mmfeatjnd.functional import Steps, dequantize, saturate
 from mmfeatjnd.functional.quantize import MAX_EXPONENT, MAX_LEVEL
 from .entropy_coder import BitstreamError
 from .payload import (
@@ -55,10 +55,11 @@ class QuantizedLevel(NamedTuple):
 
     def dequantize(self) -> Tensor:
         """The feature that the host goes on with."""
-        return dequantize(
+        value = dequantize(
             self.level,
             self.steps.size(self.level),
-            offset=self.steps.origin(self.level)).to(self.dtype)
+            offset=self.steps.origin(self.level))
+        return saturate(value, self.dtype)
 
 
 # -------------------------------------------------------------------- stream

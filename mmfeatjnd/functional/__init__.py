@@ -46,6 +46,7 @@ from .quantize import (
     modelled_noise,
     quantize,
     quantize_dequantize,
+    saturate,
     straight_through,
 )
 from .strength import (
@@ -99,6 +100,7 @@ __all__ = [
     'range_log_steps',
     'rate',
     'rms',
+    'saturate',
     'scale_to_modelled_noise',
     'scale_to_nrmse',
     'shuffle_tokens',

@@ -184,6 +184,13 @@ def quantize_dequantize(feature: Tensor,
         offset=offset)
 
 
+def saturate(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Cast, and clamp to what the dtype holds: half a step above the largest
+    half-precision number is no longer infinite."""
+    limit = torch.finfo(dtype).max
+    return value.clamp(-limit, limit).to(dtype)
+
+
 def straight_through(feature: Tensor,
                      step: Tensor,
                      rounding: Union[float, Tensor] = 0.5,

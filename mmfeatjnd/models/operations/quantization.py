@@ -14,6 +14,7 @@ from mmfeatjnd.functional import (
     nrmse,
     quantize,
     quantize_fused,
+    saturate,
     scale_to_modelled_noise,
 )
 from mmfeatjnd.registry import STEP_POLICIES
@@ -63,9 +64,8 @@ class Quantization(BaseOperation):
                  seed: int = 0,
                  coded: bool = True) -> None:
         cfg = dict(type=policy) if isinstance(policy, str) else dict(policy)
-        if cfg.get('type') not in STEP_POLICIES:
-            STEP_POLICIES.import_from_location()
-        if cfg.get('type') not in STEP_POLICIES:
+        STEP_POLICIES.import_from_location()
+        if cfg.get('type') not in STEP_POLICIES.module_dict:
             raise ValueError(
                 f'policy must be one of {sorted(STEP_POLICIES.module_dict)}, '
                 f'or a dict with one of them as type, but got {policy!r}')
@@ -85,7 +85,9 @@ class Quantization(BaseOperation):
                              f'at least 0.5, but got {rounding} and '
                              f'{deadzone}')
         self.policy_name = cfg['type']
-        self.policy = STEP_POLICIES.build(copy.deepcopy(cfg))
+        # not looked for in the host's scope first
+        self.policy = STEP_POLICIES.build(
+            dict(copy.deepcopy(cfg), _scope_='mmfeatjnd'))
         self.scale = 1.0 if not given else scale
         self.noise_budget = noise_budget
         self.bits = bits
@@ -175,7 +177,7 @@ class Quantization(BaseOperation):
         allocation = at(self._solve(feature, at))
         levels, value = self.apply(feature, allocation)
         self.quantized.append((levels, allocation.steps, feature.dtype))
-        value = value.to(feature.dtype)
+        value = saturate(value, feature.dtype)
         self._measured['nrmse'].append(
             nrmse(value.float() - feature.float(), feature))
         return value

@@ -151,6 +151,16 @@ def test_clipping_out_of_reach_ends_at_its_least_error(how):
     torch.testing.assert_close(out, best, rtol=1e-3, atol=0)
 
 
+def test_half_precision_stays_finite():
+    feature = torch.full((1, 8, 2, 2), 65504.).half()
+    operation = Quantization('uniform', scale=0.66, coded=False)
+    operation.start(make_samples(5), 1)
+    out = operation(feature, 0, make_neck())
+    level, steps, _ = operation.quantized[0]
+    assert (level * steps.size(level) > 80000).all()  # 2 x 0.66 x 65504
+    assert out.dtype == torch.half and (out == 65504).all()
+
+
 # ------------------------------------------------------------------- by hand
 def test_uniform_by_hand():
     feature = torch.tensor([[3., -4., 1., 0.]])  # RMS: sqrt(26) / 2
@@ -292,6 +302,7 @@ def test_start_forgets_the_batch_before():
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(policy='fetjnd'), "'featjnd'.*but got 'fetjnd'"),
+    (dict(policy=dict(levels=4)), "with one of them as type, but got {'lev"),
     (dict(scale=1., bits=1.), 'one of scale, noise_budget and bits.*bits'),
     (dict(scale=1., noise_budget=1.), 'one of scale, noise_budget'),
     (dict(scale=0), 'positive and finite'),
