@@ -19,8 +19,8 @@ from mmengine.config import Config
 
 from mmfeatjnd.apis import measure_rates
 
-BITS = (0.4, 0.5, 0.6, 0.75, 0.9, 1.2)
-NOISE_BUDGETS = (0.2, 0.3, 0.4, 0.5, 0.6)
+BITS = (0.4, 0.5, 0.6, 0.7, 0.85, 1.1)
+NOISE_BUDGETS = (0.3, 0.45, 0.6)
 POLICIES = {
     'featjnd': 'featjnd',
     'featjnd-token': dict(type='featjnd', granularity='token'),
@@ -31,6 +31,7 @@ POLICIES = {
     'gradient': 'gradient',
     'water-filling': 'water-filling',
     'clip-uniform': 'clip-uniform',
+    'clip-uniform-6': dict(type='clip-uniform', levels=6),
 }
 
 
