@@ -16,7 +16,7 @@ from .strength import rms
 def _log_or_mean(value: Tensor) -> Tensor:
     """Logarithm, and the image's mean of it where the value is 0."""
     some = value > 0
-    log = torch.where(some, value, 1.0).log() * some
+    log = torch.where(some, value, 1.0).log()  # 0 where there is none
     dims = list(range(1, value.dim()))
     mean = log.sum(dims, keepdim=True) / some.sum(
         dims, keepdim=True).clamp_min(1)
@@ -56,7 +56,9 @@ def jnd_rounding(log_step: Tensor, steps: Steps) -> Tensor:
     Returns:
         Tensor: rho for :func:`mmfeatjnd.functional.quantize`.
     """
-    return (1 - log_step.exp() / (2 * steps.size(log_step))).clamp(0, 0.5)
+    one = log_step.new_ones(())
+    return torch.addcdiv(
+        one, log_step.exp(), steps.size(log_step), value=-0.5).clamp(0, 0.5)
 
 
 def uniform_log_steps(feature: Tensor) -> Tensor:

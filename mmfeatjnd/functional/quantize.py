@@ -45,10 +45,11 @@ class Steps(NamedTuple):
 
     def size(self, like: Tensor) -> Tensor:
         """The steps, float32, broadcastable to ``like``."""
-        base = per_image(self.base, like)
-        exponent = self.exponent
-        return base if isinstance(exponent, int) else \
-            base * half_octaves(exponent)
+        size = per_image(self.base, like)
+        for part in (self.token, self.channel, self.element):
+            if part is not None:  # one product over the whole feature
+                size = size * half_octaves(part)
+        return size
 
     def origin(self, like: Tensor) -> Union[Tensor, float]:
         """The value of level 0, broadcastable to ``like``."""
@@ -117,6 +118,7 @@ def make_steps(log_step: Tensor, granularity: str) -> Steps:
     return Steps(mean.exp().flatten(), token, per_channel, element)
 
 
+@torch.no_grad()
 def quantize(feature: Tensor,
              step: Tensor,
              rounding: Union[float, Tensor] = 0.5,
@@ -142,12 +144,16 @@ def quantize(feature: Tensor,
         Tensor: Float32 with integer values in +-32767, the shape of
         ``feature``.
     """
-    x = feature.float() - offset
-    ratio = x.abs() / step
-    level = (ratio + rounding).floor()
-    if deadzone > 0.5:
-        level = level * (ratio >= deadzone)
-    return level.clamp(max=MAX_LEVEL).copysign(x)
+    x = feature.float()
+    if isinstance(offset, Tensor) or offset:
+        x = x - offset
+    # in place: on a CPU, fresh memory costs more than the arithmetic
+    ratio = x.abs().div_(step)
+    dropped = ratio < deadzone if deadzone > 0.5 else None
+    level = ratio.add_(rounding).floor_()
+    if dropped is not None:
+        level.masked_fill_(dropped, 0.0)
+    return level.clamp_(max=MAX_LEVEL).copysign_(x)
 
 
 def dequantize(level: Tensor,
@@ -169,7 +175,10 @@ def dequantize(level: Tensor,
     level = level.float()
     if reconstruction:
         level = level + reconstruction * level.sign()
-    return level * step + offset
+    value = level * step
+    if isinstance(offset, Tensor) or offset:
+        value = value + offset
+    return value
 
 
 def quantize_dequantize(feature: Tensor,
