@@ -47,6 +47,8 @@ def parse_args():
         type=int,
         default=1,
         help='test on every N-th image; the result is marked reduced')
+    parser.add_argument(
+        '--policies', nargs='+', choices=POLICIES, default=list(POLICIES))
     parser.add_argument('--bits', nargs='+', type=float, default=BITS)
     parser.add_argument(
         '--noise-budgets', nargs='+', type=float, default=NOISE_BUDGETS)
@@ -81,7 +83,8 @@ def main():
     if file.is_file():
         rows = json.loads(file.read_text())
     else:
-        rows = measure_rates(cfg, host, POLICIES, args.bits,
+        policies = {name: POLICIES[name] for name in args.policies}
+        rows = measure_rates(cfg, host, policies, args.bits,
                              args.noise_budgets, SEEDS, estimators)
         file.write_text(json.dumps(rows))
     command = f'make bench-quantization-{args.benchmark}'
