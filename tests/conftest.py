@@ -1,13 +1,17 @@
 """One tiny host of each library; random weights, seconds on a CPU."""
 import copy
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
+from PIL import Image
 
 SIZE = 32  # of the images, in pixels
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -194,3 +198,31 @@ def batch():
 def configs():
     """(config of the plain host, config with FeatJND), by kind of host."""
     return host_cfg, featjnd_cfg
+
+
+@pytest.fixture(scope='module')
+def small_classifier(tmp_path_factory):
+    """A config of ``configs/featjnd`` made small, to be tested only, and a
+    folder with its images; the estimator is in envelope mode."""
+    root = tmp_path_factory.mktemp('small')
+    rng = np.random.default_rng(0)
+    for name in ('a', 'b'):
+        folder = root / 'images' / name
+        folder.mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(rng.integers(
+                0, 256, (SIZE, SIZE, 3), np.uint8)).save(folder / f'{i}.png')
+    cfg = Config.fromfile(ROOT / 'configs/featjnd/resnet18_cifar10.py')
+    cfg.test_dataloader.update(
+        batch_size=4, num_workers=0, persistent_workers=False)
+    cfg.test_dataloader.dataset.data_root = str(root / 'images')
+    for name in ('train', 'val'):
+        cfg[f'{name}_dataloader'] = cfg[f'{name}_cfg'] = None
+    cfg.val_evaluator = cfg.optim_wrapper = cfg.param_scheduler = None
+    cfg.model.backbone.update(stem_channels=8, base_channels=8)
+    cfg.model.neck.in_channels = 16
+    cfg.model.neck.estimator.mode = 'envelope'
+    cfg.model.head.update(in_channels=64, num_classes=2)
+    cfg.data_preprocessor.num_classes = 2
+    cfg.test_evaluator = dict(type='Accuracy', topk=(1, ))
+    return cfg, root

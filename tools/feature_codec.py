@@ -12,9 +12,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from mmfeatjnd import compat  # first: it lets `_base_` reach every host
 from mmfeatjnd.apis import cli, console
-from mmfeatjnd.apis.cfg_options import CfgOptions
 from mmfeatjnd.apis.feature_codec import FeatureCodec, find_files
 from mmfeatjnd.coding import BitstreamError, describe, feature_file
 from mmfeatjnd.models import Quantization
@@ -63,21 +61,13 @@ def _command(commands, name, text):
     parser.add_argument(
         'checkpoint', help='checkpoint of the host, with or without estimator')
     parser.add_argument('--device', help='an accelerator if there is one')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=CfgOptions,
-        help='override some settings in the used config, the key-value pair '
-        'in xxx=yyy format will be merged into config file')
+    cli.add_cfg_options(parser)
     return parser
 
 
 def build_codec(args, estimator=None):
-    compat.check_environment()
-    compat.register_trusted_checkpoint_loader()
-    cfg = cli.load_config(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
-    return FeatureCodec(cfg, args.checkpoint, estimator, args.device)
+    return FeatureCodec(
+        cli.open_config(args), args.checkpoint, estimator, args.device)
 
 
 def size_of(stream):

@@ -11,11 +11,13 @@ import os
 import os.path as osp
 from contextlib import contextmanager
 from copy import deepcopy
+from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.runner import find_latest_checkpoint
 
+from mmfeatjnd import compat
 from .cfg_options import CfgOptions
 from .console import UsageError, log
 
@@ -31,13 +33,7 @@ def _parser(description):
         '--work-dir',
         help='folder of logs, metrics and checkpoints; by default '
         '`work_dir` of the config, else ./work_dirs/<config name>')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=CfgOptions,
-        help='override fields of the config, as key=value. Lists are written '
-        'key="[a,b]" or key=a,b, nested ones key="[(a,b),(c,d)]"; the quotes '
-        'are needed and blanks are not allowed')
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -134,6 +130,94 @@ def parse_test_args(argv=None):
     if args.out_item and not args.out:
         parser.error('--out-item says what --out holds: give --out as well')
     return args
+
+
+def curve_parser(description):
+    """The arguments that the tools for curves share.
+
+    Args:
+        description (str): What the tool does.
+
+    Returns:
+        argparse.ArgumentParser: For the tool to add its own to.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='FeatJND config file path')
+    parser.add_argument(
+        'checkpoint',
+        help='checkpoint of host and estimator, or of the host with '
+        '--estimators')
+    parser.add_argument(
+        '--estimators',
+        nargs='+',
+        default=[],
+        help='estimator files, one for each seed')
+    parser.add_argument('--seeds', type=count, default=3,
+                        help='number of seeds')
+    parser.add_argument(
+        '--metric', help='metric to draw; the first one by default')
+    parser.add_argument(
+        '--out', required=True, type=Path, help='folder for the results')
+    parser.add_argument(
+        '--work-dir', help='the dir to save logs; OUT by default')
+    add_cfg_options(parser)
+    return parser
+
+
+def add_cfg_options(parser):
+    """Add ``--cfg-options``.
+
+    Args:
+        parser (argparse.ArgumentParser): Edited in place.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        help='override fields of the config, as key=value. Lists are written '
+        'key="[a,b]" or key=a,b, nested ones key="[(a,b),(c,d)]"; the quotes '
+        'are needed and blanks are not allowed')
+
+
+def count(text):
+    """A number of things, at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is less than 1')
+    return value
+
+
+def open_config(args):
+    """Check the environment and read the config that a tool was given.
+
+    Args:
+        args (argparse.Namespace): With ``config`` and ``cfg_options``.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        UsageError: If there is no such file.
+    """
+    compat.check_environment()
+    compat.register_trusted_checkpoint_loader()
+    cfg = load_config(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    return cfg
+
+
+def check_metric(metric, rows, saved):
+    """Raise a :class:`UsageError` unless there is such a metric to draw.
+
+    Args:
+        metric (str | None): The argument ``--metric``.
+        rows (list[dict]): Of a curve.
+        saved (Path): Where they are.
+    """
+    if metric not in (None, *rows[0]['metrics']):
+        raise UsageError(f'--metric {metric}: the config measures '
+                         f'{", ".join(rows[0]["metrics"])}. The rows are in '
+                         f'{saved}')
 
 
 def load_config(path):

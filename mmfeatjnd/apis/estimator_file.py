@@ -12,6 +12,8 @@ from mmfeatjnd.version import __version__
 from .console import atomic_path
 
 _FORMAT = 'mmfeatjnd.estimator'
+#: Where the state of a FeatJND model is not the host's.
+OWN_KEYS = ('neck.estimators.', 'featjnd_objective.')
 
 
 def host_hash(model: nn.Module) -> str:
@@ -38,7 +40,7 @@ def _host_state(model: nn.Module) -> dict:
     state = {}
     for key, value in model.state_dict().items():
         key = key.removeprefix('module.')
-        if key.startswith(('neck.estimators.', 'featjnd_objective.')):
+        if key.startswith(OWN_KEYS):
             continue
         if key.endswith('num_batches_tracked'):
             continue

@@ -21,14 +21,13 @@ from mmfeatjnd.models.splits import Skeleton, from_blank, to_blank
 from .checkpoints import ensure_checkpoint
 from .cli import type_name
 from .console import UsageError, atomic_path
-from .estimator_file import host_hash, load_estimator
+from .estimator_file import OWN_KEYS, host_hash, load_estimator
 from .launch import prepare_host
 from .training import build_model
 
 HASH_DIGITS = 16
 _SAMPLES = dict(
     mmdet='DetDataSample', mmpretrain='DataSample', mmseg='SegDataSample')
-_OWN = ('neck.estimators.', 'featjnd_objective.')
 
 
 class _SplitReached(Exception):
@@ -354,7 +353,7 @@ def _load(model: torch.nn.Module, checkpoint: str) -> None:
     parameters = {n for n, _ in model.named_parameters()}
     missing = [
         n for n in result.missing_keys
-        if n in parameters and not n.startswith(_OWN)
+        if n in parameters and not n.startswith(OWN_KEYS)
     ]
     if missing:
         raise ValueError(

@@ -17,7 +17,6 @@ the estimator nor the policy.
 """
 import math
 import struct
-import zlib
 from typing import List, NamedTuple, Sequence, Tuple
 
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from mmfeatjnd.functional import Steps, dequantize, saturate
 from mmfeatjnd.functional.quantize import MAX_EXPONENT, MAX_LEVEL
-from .entropy_coder import BitstreamError
+from .entropy_coder import BitstreamError, check_seal, seal
 from .payload import (
     EXPONENTS,
     decode_payload,
@@ -128,8 +127,7 @@ def _encode(levels: Sequence[QuantizedLevel]) -> bytes:
             head += struct.pack('<f', float(steps.offset))
         payloads.append(encode_payload(level, steps))
         head += _varint(len(payloads[-1]))
-    data = bytes(head) + b''.join(payloads)
-    return data + struct.pack('<I', zlib.crc32(data))
+    return seal(bytes(head) + b''.join(payloads))
 
 
 def encode_image(levels: Sequence[QuantizedLevel]) -> bytes:
@@ -257,9 +255,7 @@ def describe(data: bytes, max_elements: int = MAX_ELEMENTS) -> List[dict]:
         kind = 'truncated' if len(data) < start + 4 else 'corrupted'
         raise BitstreamError(f'{kind}: {start + 4} bytes are announced, but '
                              f'there are {len(data)}')
-    checksum, = struct.unpack('<I', data[-4:])
-    if zlib.crc32(data[:-4]) != checksum:
-        raise BitstreamError('corrupted: the checksum does not match')
+    check_seal(data)
     return levels
 
 

@@ -3,11 +3,25 @@
 A thin layer over the range coder of ``constriction`` (Bamler, arXiv
 2201.01741), which codes whole arrays.
 """
+import struct
+import zlib
+
 import numpy as np
 
 
 class BitstreamError(ValueError):
     """The bytes are not what :func:`encode_image` wrote."""
+
+
+def seal(data: bytes) -> bytes:
+    """Append a checksum: CRC-32 of everything before, u32."""
+    return data + struct.pack('<I', zlib.crc32(data))
+
+
+def check_seal(data: bytes) -> None:
+    """Raise a :class:`BitstreamError` unless :func:`seal` wrote this."""
+    if seal(data[:-4]) != data:
+        raise BitstreamError('corrupted: the checksum does not match')
 
 
 def _bernoulli():

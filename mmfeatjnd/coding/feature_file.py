@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from .bitstream import MAX_ELEMENTS, BitstreamError, describe
+from .entropy_coder import check_seal, seal
 
 MAGIC = b'FJNF'
 VERSION = 1
@@ -140,8 +141,7 @@ def pack(content: FeatureFile) -> bytes:
     header = zlib.compress(
         json.dumps(fields, separators=(',', ':')).encode(), 9)
     data = _FIXED.pack(MAGIC, VERSION, len(header), len(stream))
-    data += header + stream
-    return data + struct.pack('<I', zlib.crc32(data))
+    return seal(data + header + stream)
 
 
 def _check_head(head: bytes, size: int) -> Tuple[int, int]:
@@ -181,9 +181,7 @@ def unpack(data: bytes, max_elements: int = MAX_ELEMENTS) -> FeatureFile:
         BitstreamError: Foreign, truncated, corrupted or oversized.
     """
     header, stream = _check_head(data[:_FIXED.size], len(data))
-    checksum, = struct.unpack('<I', data[-4:])
-    if zlib.crc32(data[:-4]) != checksum:
-        raise BitstreamError('corrupted: the checksum does not match')
+    check_seal(data)
     start = _FIXED.size + header
     content = FeatureFile(
         **_read_header(data[_FIXED.size:start]),

@@ -23,14 +23,15 @@ class Point(NamedTuple):
     num_seeds: int
 
 
-def headline(rows: Rows) -> str:
-    """The first metric of the clean row: what the curve shows."""
-    return next(iter(clean_metrics(rows)))
-
-
 def clean_metrics(rows: Rows) -> Dict[str, float]:
-    """Metrics of the host without a distortion."""
-    return next(r['metrics'] for r in rows if r['distortion'] == 'clean')
+    """Metrics of the host without a distortion or quantization."""
+    return next(r['metrics'] for r in rows
+                if 'clean' in (r.get('distortion'), r.get('policy')))
+
+
+def headline(rows: Rows) -> str:
+    """The first metric of the clean row: what the curves show."""
+    return next(iter(clean_metrics(rows)))
 
 
 def summarize(rows: Rows, metric: Optional[str] = None

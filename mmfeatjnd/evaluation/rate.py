@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
+from scipy import stats
 
-Rows = Sequence[dict]
+from .curve import Rows, clean_metrics, headline
+
 PROTOCOLS = ('rate', 'equal-noise')
-# Student's t, two-sided 95 %, for 1, 2, ... degrees of freedom
-_STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262,
-              2.228)
 
 
 class RatePoint(NamedTuple):
@@ -94,30 +93,6 @@ class Bounded(NamedTuple):
 UNKNOWN = Bounded(math.nan, '?')
 
 
-def student_t(degrees: int) -> float:
-    """The factor of a two-sided 95 % confidence interval.
-
-    A table up to 10 degrees of freedom, ``1.96 + 2.6 / n`` (within 0.4 %)
-    beyond: SciPy comes with two of the three host libraries only.
-
-    Args:
-        degrees (int): Degrees of freedom, >= 1: seeds less 1.
-    """
-    if degrees <= len(_STUDENT_T):
-        return _STUDENT_T[degrees - 1]
-    return 1.96 + 2.6 / degrees
-
-
-def clean_metrics(rows: Rows) -> Dict[str, float]:
-    """Metrics of the host without quantization."""
-    return next(r['metrics'] for r in rows if r['policy'] == 'clean')
-
-
-def headline(rows: Rows) -> str:
-    """The first metric of the clean row: what the curves show."""
-    return next(iter(clean_metrics(rows)))
-
-
 def has_coded_bits(rows: Rows) -> bool:
     """Whether bytes were written, so that the rate is of these."""
     return any(
@@ -155,7 +130,8 @@ def _point(target: float, group: Rows, metric: str) -> RatePoint:
     std = values.std(ddof=1) if len(group) > 1 and np.ptp(values) else 0.0
     ci95 = 0.0
     if len(group) > 1:
-        ci95 = student_t(len(group) - 1) * std / math.sqrt(len(group))
+        t = stats.t.ppf(0.975, len(group) - 1)
+        ci95 = t * std / math.sqrt(len(group))
     return RatePoint(
         target, float(np.mean([r['bits_per_element'] for r in group])),
         None if None in coded else float(np.mean(coded)),

@@ -1,11 +1,8 @@
 import copy
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from PIL import Image
 
 from mmfeatjnd.apis import build_model, measure_rates, save_estimator
 from mmfeatjnd.apis.launch import build_runner
@@ -49,29 +46,9 @@ def test_scale_out_of_reach():
 
 # ------------------------------------------------------------ measure_rates
 @pytest.fixture(scope='module')
-def bench(tmp_path_factory):
+def bench(small_classifier):
     """A tiny classifier with random weights, images, two estimators."""
-    root = tmp_path_factory.mktemp('rate')
-    rng = np.random.default_rng(0)
-    for name in ('a', 'b'):
-        folder = root / 'images' / name
-        folder.mkdir(parents=True)
-        for i in range(4):
-            Image.fromarray(rng.integers(
-                0, 256, (32, 32, 3), np.uint8)).save(folder / f'{i}.png')
-    cfg = Config.fromfile(ROOT / 'configs/featjnd/resnet18_cifar10.py')
-    cfg.test_dataloader.update(
-        batch_size=4, num_workers=0, persistent_workers=False)
-    cfg.test_dataloader.dataset.data_root = str(root / 'images')
-    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
-    cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = None
-    cfg.param_scheduler = None
-    cfg.model.backbone.update(stem_channels=8, base_channels=8)
-    cfg.model.neck.in_channels = 16
-    cfg.model.neck.estimator.mode = 'envelope'
-    cfg.model.head.update(in_channels=64, num_classes=2)
-    cfg.data_preprocessor.num_classes = 2
-    cfg.test_evaluator = dict(type='Accuracy', topk=(1, ))
+    cfg, root = small_classifier
     cfg.work_dir = str(root / 'work')
     torch.manual_seed(0)
     model = build_model(cfg.copy()).eval()

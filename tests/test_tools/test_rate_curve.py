@@ -5,11 +5,8 @@ import runpy
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from PIL import Image
 
 from mmfeatjnd.apis import build_model
 
@@ -26,29 +23,9 @@ def run_tool(*argv):
 
 
 @pytest.fixture(scope='module')
-def host(tmp_path_factory):
+def host(small_classifier):
     """Config file and checkpoint of a tiny classifier with random weights."""
-    root = tmp_path_factory.mktemp('host')
-    rng = np.random.default_rng(0)
-    for name in ('a', 'b'):
-        folder = root / 'images' / name
-        folder.mkdir(parents=True)
-        for i in range(2):
-            Image.fromarray(rng.integers(
-                0, 256, (32, 32, 3), np.uint8)).save(folder / f'{i}.png')
-    cfg = Config.fromfile(ROOT / 'configs/featjnd/resnet18_cifar10.py')
-    cfg.test_dataloader.update(
-        batch_size=4, num_workers=0, persistent_workers=False)
-    cfg.test_dataloader.dataset.data_root = str(root / 'images')
-    for name in ('train', 'val'):
-        cfg[f'{name}_dataloader'] = cfg[f'{name}_cfg'] = None
-    cfg.val_evaluator = cfg.optim_wrapper = cfg.param_scheduler = None
-    cfg.model.backbone.update(stem_channels=8, base_channels=8)
-    cfg.model.neck.in_channels = 16
-    cfg.model.neck.estimator.mode = 'envelope'
-    cfg.model.head.update(in_channels=64, num_classes=2)
-    cfg.data_preprocessor.num_classes = 2
-    cfg.test_evaluator = dict(type='Accuracy', topk=(1, ))
+    cfg, root = small_classifier
     config = root / 'config.py'
     cfg.dump(config)
     torch.manual_seed(0)

@@ -4,7 +4,6 @@ import json
 import math
 from pathlib import Path
 
-from mmfeatjnd import compat  # first: it lets `_base_` reach every host
 from mmfeatjnd.apis import cli, console, measure_rates
 from mmfeatjnd.apis.cfg_options import CfgOptions
 from mmfeatjnd.apis.rate import name_policies
@@ -41,20 +40,8 @@ def positive(text):
     return value
 
 
-def count(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is less than 1')
-    return value
-
-
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='FeatJND config file path')
-    parser.add_argument(
-        'checkpoint',
-        help='checkpoint of host and estimator, or of the host with '
-        '--estimators')
+    parser = cli.curve_parser(__doc__)
     parser.add_argument(
         '--policies',
         nargs='+',
@@ -77,15 +64,8 @@ def parse_args():
         default=[],
         help='also compare at equal noise: NRMSE of each image and level')
     parser.add_argument(
-        '--estimators',
-        nargs='+',
-        default=[],
-        help='estimator files, one for each seed')
-    parser.add_argument(
-        '--seeds', type=count, default=3, help='number of seeds')
-    parser.add_argument(
         '--calibration-images',
-        type=count,
+        type=cli.count,
         default=64,
         help='how many images the scale of the steps is found on')
     parser.add_argument(
@@ -93,18 +73,6 @@ def parse_args():
         action='store_true',
         help='write no bitstreams: the rate is that of the entropy model, '
         'without side information')
-    parser.add_argument(
-        '--metric', help='metric to draw; the first one by default')
-    parser.add_argument(
-        '--out', required=True, type=Path, help='folder for the results')
-    parser.add_argument(
-        '--work-dir', help='the dir to save logs; OUT by default')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=CfgOptions,
-        help='override some settings in the used config, the key-value pair '
-        'in xxx=yyy format will be merged into config file')
     args = parser.parse_args()
     if not args.bits and not args.noise_budgets:
         parser.error('give --bits or --noise-budgets')
@@ -121,10 +89,7 @@ def parse_args():
 def main():
     args = parse_args()
     with console.plain_errors():
-        compat.check_environment()
-        compat.register_trusted_checkpoint_loader()
-        cfg = cli.load_config(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
+        cfg = cli.open_config(args)
     cfg.work_dir = args.work_dir or str(args.out)
     rows = measure_rates(cfg, args.checkpoint, args.policies, args.bits,
                          args.noise_budgets, range(args.seeds),
@@ -135,11 +100,7 @@ def main():
         Path(path).write_text(json.dumps(rows, indent=1))
     saved = ['rates.json', 'rates.md']
     with console.plain_errors():
-        if args.metric not in (None, *rows[0]['metrics']):
-            raise console.UsageError(
-                f'--metric {args.metric}: the config measures '
-                f'{", ".join(rows[0]["metrics"])}. The rows are in '
-                f'{args.out}/rates.json')
+        cli.check_metric(args.metric, rows, args.out / 'rates.json')
     table = rate.to_markdown(rows, args.metric)
     with console.atomic_path(args.out / 'rates.md') as path:
         Path(path).write_text(table)
