@@ -1,6 +1,9 @@
-"""What the benchmark scripts share: training once, and publishing."""
+"""What the benchmark scripts share: the data sets and their hosts, training
+once, and publishing."""
+import argparse
 import json
 import platform
+import sys
 from pathlib import Path
 from typing import Optional
 
@@ -17,6 +20,56 @@ from mmfeatjnd.compat import installed_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results'
+SEEDS = (0, 1, 2)
+BENCHMARKS = dict(
+    cifar10=dict(
+        amp=True,
+        config='resnet18-w32_cifar10.py',
+        dataset='CIFAR-10',
+        train_split='train, all 50,000 images',
+        test_split='test, all 10,000 images'),
+    dsb2018=dict(
+        amp=False,  # mmcv's CPU operators take float32 only
+        config='mask-rcnn_r18_dsb2018.py',
+        dataset='DSB2018',
+        train_split='train, all 440 images',
+        test_split='val, all 110 images'))
+
+
+def benchmark_parser(description: str) -> argparse.ArgumentParser:
+    """The arguments of a benchmark on a data set."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('benchmark', choices=sorted(BENCHMARKS))
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/benchmarks'))
+    parser.add_argument(
+        '--every',
+        type=int,
+        default=1,
+        help='test on every N-th image; the result is marked reduced')
+    parser.add_argument('--host', help='use this host checkpoint')
+    parser.add_argument(
+        '--reduced',
+        action='store_true',
+        help='mark the result as smaller than the protocol')
+    return parser
+
+
+def train_host(args) -> str:
+    """Train the host of a benchmark, once for all scripts.
+
+    Args:
+        args (argparse.Namespace): Of :func:`benchmark_parser`.
+
+    Returns:
+        str: The checkpoint.
+    """
+    benchmark = BENCHMARKS[args.benchmark]
+    return args.host or train_config(
+        ROOT / 'configs' / 'hosts' / benchmark['config'],
+        args.work_dir / args.benchmark / 'host', benchmark['amp'])
 
 
 def train_config(config: Path,
@@ -86,6 +139,38 @@ def keep_every(cfg: Config, step: int, work_dir: Path) -> None:
     file = work_dir.resolve() / f'every{step}.json'
     file.write_text(json.dumps(coco))
     dataset.ann_file = cfg.test_evaluator.ann_file = str(file)
+
+
+def publish_curve(args, kind: str, claim: str, rows: list) -> Path:
+    """:func:`publish` the rows of a benchmark, the first of which is clean.
+
+    Args:
+        args (argparse.Namespace): Of :func:`benchmark_parser`.
+        kind (str): Name of the script and of its folder in ``configs``.
+        claim (str): What the benchmark is to show.
+        rows (list[dict]): The rows.
+    """
+    benchmark = dict(BENCHMARKS[args.benchmark])
+    name = benchmark.pop('config')
+    del benchmark['amp']
+    if args.every > 1:
+        split, _, size = benchmark['test_split'].partition(', all ')
+        benchmark['test_split'] = f'{split}, one in {args.every} of {size}'
+    command = f'make bench-{kind}-{args.benchmark}'
+    if sys.argv[2:]:
+        command = f'python benchmarks/{kind}.py ' + ' '.join(sys.argv[1:])
+    neck = Config.fromfile(ROOT / 'configs' / kind / name).model.neck
+    return publish(
+        f'{kind}_{args.benchmark}',
+        dict(
+            claim=claim,
+            command=command,
+            host=Path(name).stem,
+            split_point=neck.get('split', 'backbone'),
+            **benchmark,
+            clean=rows[0]['metrics'],
+            reduced=args.every > 1 or args.reduced,
+            rows=rows[1:]))
 
 
 def publish(name: str, result: dict) -> Path:

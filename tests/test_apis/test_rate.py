@@ -1,5 +1,4 @@
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +7,6 @@ from mmfeatjnd.apis import build_model, measure_rates, save_estimator
 from mmfeatjnd.apis.launch import build_runner
 from mmfeatjnd.apis.rate import _solve, name_policies
 
-ROOT = Path(__file__).resolve().parents[2]
 
 
 # ------------------------------------------------------------ name_policies
