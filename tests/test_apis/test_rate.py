@@ -8,7 +8,6 @@ from mmfeatjnd.apis.launch import build_runner
 from mmfeatjnd.apis.rate import _solve, name_policies
 
 
-
 # ------------------------------------------------------------ name_policies
 def test_names_say_what_differs():
     token = dict(type='featjnd', granularity='token', jnd_rounding=False)

@@ -1,86 +1,8 @@
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.runner import Runner
-from torch.utils.data import Dataset
 
 from mmfeatjnd.engine.hooks import PerturbationHook
-
-NUM = 6
-
-
-class Images(Dataset):
-    """Like a dataset of MMPretrain after its pipeline; two views for TTA."""
-
-    metainfo = {}
-
-    def __init__(self, make_batch, broken=False, views=1):
-        self.make_batch = make_batch
-        self.broken = broken
-        self.views = views
-
-    def __len__(self):
-        return NUM
-
-    def __getitem__(self, index):
-        inputs, samples = self.make_batch('classifier', 1, index)
-        if self.broken and index == 3:
-            inputs[:] = float('nan')
-        if self.views == 1:
-            return dict(inputs=inputs[0], data_samples=samples[0])
-        return dict(
-            inputs=[inputs[0], inputs[0].flip(2)],
-            data_samples=[samples[0], samples[0].clone()])
-
-
-class MeanScore(BaseMetric):
-    """A number that moves with any change of the logits."""
-
-    def process(self, data_batch, data_samples):
-        for sample in data_samples:
-            self.results.append(sample['pred_score'].double().tolist())
-
-    def compute_metrics(self, results):
-        scores = torch.tensor(results)
-        weight = torch.arange(1., NUM + 1)[:, None] * torch.arange(
-            1., scores.size(1) + 1)
-        return dict(score=float((scores * weight).sum()))
-
-
-@pytest.fixture
-def test(build, batch, tmp_path):
-    count = iter(range(100))
-
-    def run(*hooks, size=2, validate=False, tta=False, broken=False,
-            model=None, trained=True, **neck):
-        from mmpretrain.models import AverageClsScoreTTA
-        model = model or build('classifier', **neck)
-        for estimator in getattr(model.neck, 'estimators', ()):
-            estimator.num_updates.fill_(trained)
-        wrapped = AverageClsScoreTTA(model) if tta else model
-        dataloader = dict(
-            batch_size=size,
-            num_workers=0,
-            dataset=Images(batch, broken, 2 if tta else 1),
-            sampler=dict(type='DefaultSampler', shuffle=False))
-        kind = 'val' if validate else 'test'
-        runner = Runner(
-            wrapped,
-            str(tmp_path),
-            custom_hooks=list(hooks),
-            default_hooks=dict(checkpoint=None, sampler_seed=None),
-            experiment_name=f'run{next(count)}',
-            log_level='ERROR',
-            default_scope='mmpretrain',
-            **{
-                f'{kind}_dataloader': dataloader,
-                f'{kind}_evaluator': Evaluator(MeanScore()),
-                f'{kind}_cfg': dict(),
-            })
-        return (runner.val if validate else runner.test)(), model
-
-    return run
 
 
 def hook(distortion='gaussian', nrmse=0.4, **kwargs):
@@ -123,7 +45,7 @@ def test_the_seed_and_nothing_else_decides(test):
     torch.manual_seed(2)
     assert test(hook())[0] == first
     # the last batch is not full
-    for size in (1, 4, NUM):
+    for size in (1, 4, 6):
         other, _ = test(hook(), size=size)
         assert other == pytest.approx(first, rel=1e-5)
     assert test(hook(seed=1))[0]['score'] != first['score']
@@ -137,7 +59,7 @@ def test_one_hook_after_another(test):
 
 
 def test_in_validation(test):
-    metrics, model = test(hook(), validate=True)
+    metrics, model = test(hook(), what='val')
     assert metrics['jnd/nrmse'] == pytest.approx(0.4, rel=1e-4)
     assert model.neck.operation is None
     assert metrics == pytest.approx(test(hook())[0])

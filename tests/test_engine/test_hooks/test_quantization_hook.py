@@ -1,9 +1,6 @@
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.runner import Runner
-from torch.utils.data import Dataset
 
 from mmfeatjnd.apis import save_estimator
 from mmfeatjnd.coding import encode_image
@@ -11,7 +8,6 @@ from mmfeatjnd.coding.bitstream import QuantizedLevel
 from mmfeatjnd.engine.hooks import QuantizationHook
 from mmfeatjnd.functional import Steps
 
-NUM = 6
 MEASURED = {
     'jnd/nrmse', 'jnd/bits_per_element', 'jnd/coded_bytes',
     'jnd/coded_bits_per_element'
@@ -22,73 +18,12 @@ POLICIES = [
 ]
 
 
-class Images(Dataset):
-    """Like a dataset of MMPretrain after its pipeline."""
-
-    metainfo = {}
-
-    def __init__(self, make_batch):
-        self.make_batch = make_batch
-
-    def __len__(self):
-        return NUM
-
-    def __getitem__(self, index):
-        inputs, samples = self.make_batch('classifier', 1, index)
-        return dict(inputs=inputs[0], data_samples=samples[0])
-
-
-class MeanScore(BaseMetric):
-    """A number that moves with any change of the logits."""
-
-    def process(self, data_batch, data_samples):
-        for sample in data_samples:
-            self.results.append(sample['pred_score'].double().tolist())
-
-    def compute_metrics(self, results):
-        scores = torch.tensor(results)
-        return dict(score=float((scores * torch.arange(1., 5.)).sum()))
-
-
 @pytest.fixture
-def test(build, batch, tmp_path):
-    count = iter(range(100))
+def test(test):
+    """The estimator in envelope mode."""
 
-    def run(*hooks, size=2, model=None, trained=True, mode='envelope',
-            train=False, **kwargs):
-        model = model or build(
-            'classifier', estimator=dict(mode=mode), **kwargs)
-        for estimator in getattr(model.neck, 'estimators', ()):
-            estimator.num_updates.fill_(trained)
-        dataloader = dict(
-            batch_size=size,
-            num_workers=0,
-            dataset=Images(batch),
-            sampler=dict(type='DefaultSampler', shuffle=False))
-        parts = dict(
-            test_dataloader=dataloader,
-            test_evaluator=Evaluator(MeanScore()),
-            test_cfg=dict())
-        if train:
-            parts = dict(
-                train_dataloader=dataloader,
-                train_cfg=dict(
-                    type='IterBasedTrainLoop', max_iters=3, val_interval=1),
-                optim_wrapper=dict(
-                    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
-                val_dataloader=dataloader,
-                val_evaluator=Evaluator(MeanScore()),
-                val_cfg=dict())
-        runner = Runner(
-            model,
-            str(tmp_path),
-            custom_hooks=list(hooks),
-            default_hooks=dict(checkpoint=None, sampler_seed=None),
-            experiment_name=f'run{next(count)}',
-            log_level='ERROR',
-            default_scope='mmpretrain',
-            **parts)
-        return (runner.train() if train else runner.test()), model
+    def run(*hooks, mode='envelope', **kwargs):
+        return test(*hooks, estimator=dict(mode=mode), **kwargs)
 
     return run
 
@@ -113,7 +48,7 @@ def test_metrics_of_every_policy(test, policy):
 
 def test_the_bytes_are_those_of_the_streams(test):
     operations = hook('range', scale=0.2)
-    metrics, _ = test(operations, size=NUM)
+    metrics, _ = test(operations, size=6)
     quantized = operations.operation.quantized
     lengths = [
         len(
@@ -123,9 +58,9 @@ def test_the_bytes_are_those_of_the_streams(test):
                     Steps(*(None if x is None else x[i:i + 1]
                             for x in steps)), dtype)
                 for level, steps, dtype in quantized
-            ])) for i in range(NUM)
+            ])) for i in range(6)
     ]
-    assert metrics['jnd/coded_bytes'] == pytest.approx(sum(lengths) / NUM)
+    assert metrics['jnd/coded_bytes'] == pytest.approx(sum(lengths) / 6)
 
 
 @pytest.mark.parametrize('policy', ['featjnd', 'permuted', 'clip-uniform'])
@@ -164,7 +99,7 @@ def test_validation_within_training(test):
             super().after_val_epoch(runner, metrics)
             seen.append(metrics)
 
-    test(Watch(policy='featjnd'), train=True)
+    test(Watch(policy='featjnd'), what='train')
     assert len(seen) == 3
     assert all(set(m) == {'score'} | MEASURED for m in seen)
     assert len({m['jnd/nrmse'] for m in seen}) == 3
