@@ -5,6 +5,8 @@ feature, up to a scale; :func:`mmfeatjnd.functional.make_steps` puts them on
 the grid. Baselines get what they need to be strong: their own granularity,
 and the same entropy coder.
 """
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,7 +36,7 @@ def jnd_log_steps(envelope: Tensor) -> Tensor:
         Tensor: The same shape. Channels that never fired (envelope 0) get
         the image's mean of the others.
     """
-    return _log_or_mean(2 * envelope)
+    return _log_or_mean(envelope).add_(math.log(2))
 
 
 def jnd_rounding(log_step: Tensor, steps: Steps) -> Tensor:
@@ -58,7 +60,8 @@ def jnd_rounding(log_step: Tensor, steps: Steps) -> Tensor:
     """
     one = log_step.new_ones(())
     return torch.addcdiv(
-        one, log_step.exp(), steps.size(log_step), value=-0.5).clamp(0, 0.5)
+        one, log_step.exp(), steps.size(log_step),
+        value=-0.5).clamp_(0, 0.5)
 
 
 def uniform_log_steps(feature: Tensor) -> Tensor:
