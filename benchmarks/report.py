@@ -250,9 +250,10 @@ def cost_section() -> str:
         f'Medians of {result["repeats"]} ratios measured in alternation, with '
         f'their range, on {result["threads"]} threads. ' +
         provenance(result) + '\n',
-        '| host | batch | image | training iteration / host\'s | estimator / '
-        'host\'s forward | steps, quantize and dequantize / host\'s forward | '
-        'share of the device\'s copy bandwidth |', '|---|---|---|---|---|---|---|'
+        "| host | batch | image | training iteration / host's | estimator / "
+        "host's forward | steps, quantize and dequantize / host's forward | "
+        "share of the device's copy bandwidth |",
+        '|---|---|---|---|---|---|---|'
     ]
     for row in result['rows']:
         share = 'not measured'  # needs a GPU
