@@ -37,6 +37,7 @@ POLICIES = {
     'water-filling': 'water-filling',
     'clip-uniform': 'clip-uniform',
     'clip-uniform-6': dict(type='clip-uniform', levels=6),
+    'clip-uniform-16': dict(type='clip-uniform', levels=16),
 }
 
 
