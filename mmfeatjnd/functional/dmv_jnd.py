@@ -1,0 +1,167 @@
+r"""The equations of DMV-JND (Jin et al., arXiv 2102.08168), on tensors.
+
+Numbers in brackets are the paper's. An image x (B, C, H, W) is normalized by
+mean and standard deviation 0.5, so that it lies in [-1, 1]; the JND e has its
+shape, and the attention c is (B, 1, H, W) in [0, 1].
+"""
+from typing import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Q = 1e-10  # of eq. (13), printed as "1^-10"
+
+
+# ---------------------------------------------------------------- attention
+def class_activation_map(feature: Tensor, weight: Tensor,
+                         label: Tensor) -> Tensor:
+    r"""CAM of a classifier that ends in global average pooling and a linear
+    layer: :math:`M_c = \sum_k w_k^c f_k` (Zhou et al., arXiv 1512.04150).
+
+    Args:
+        feature (Tensor): (B, K, h, w), what is pooled.
+        weight (Tensor): (classes, K), of the linear layer.
+        label (Tensor): (B,), int64: the class whose map is wanted.
+
+    Returns:
+        Tensor: (B, 1, h, w), of any range.
+    """
+    return torch.einsum('bkhw,bk->bhw', feature, weight[label])[:, None]
+
+
+def normalize_attention(attention: Tensor) -> Tensor:
+    """Stretch each image's map to [0, 1]. The paper says the range, not how;
+    this is ours.
+
+    Args:
+        attention (Tensor): (B, 1, H, W).
+
+    Returns:
+        Tensor: The same shape; 0 where a map is constant.
+    """
+    dims = (1, 2, 3)
+    low = attention.amin(dims, keepdim=True)
+    span = attention.amax(dims, keepdim=True) - low
+    return (attention - low) / torch.where(span > 0, span, 1.0)
+
+
+def merge_attention(maps: Sequence[Tensor]) -> Tensor:
+    """Eq. (2): the mean of the classifiers' maps.
+
+    Args:
+        maps (Sequence[Tensor]): (B, 1, H, W) each.
+    """
+    return torch.stack(list(maps)).mean(0)
+
+
+# -------------------------------------------------------------------- losses
+def target_magnitude(attention: Tensor, scale: float = 1.0) -> Tensor:
+    """Eq. (10) and (11): N = 1 - mean(c), times a scale that is ours.
+
+    Args:
+        attention (Tensor): c, (B, 1, H, W).
+        scale (float): Draws the tolerance curve. Defaults to 1: the paper's.
+
+    Returns:
+        Tensor: N, (B,).
+    """
+    return scale * (1 - attention.mean((1, 2, 3)))
+
+
+def mean_magnitude(jnd: Tensor) -> Tensor:
+    """Eq. (12): N0 = mean |e| over pixels and channels.
+
+    Args:
+        jnd (Tensor): e, (B, C, H, W).
+
+    Returns:
+        Tensor: N0, (B,).
+    """
+    return jnd.abs().mean((1, 2, 3))
+
+
+def tolerance_loss(logits: Sequence[Tensor],
+                   labels: Sequence[Tensor]) -> Tensor:
+    """Eq. (8) and (9), Loss1: cross-entropy of the classifiers on x + e
+    against their own labels on x, averaged.
+
+    Args:
+        logits (Sequence[Tensor]): (B, classes) of each classifier.
+        labels (Sequence[Tensor]): (B,), int64, of each classifier.
+
+    Returns:
+        Tensor: Scalar.
+    """
+    losses = [F.cross_entropy(*pair) for pair in zip(
+        logits, labels, strict=True)]
+    return torch.stack(losses).mean()
+
+
+def magnitude_loss(magnitude: Tensor, target: Tensor) -> Tensor:
+    r"""Eq. (13), Loss2: :math:`\ln\frac{N^2 + N_0^2 + q}{2 N N_0 + q}`.
+
+    0 where N0 = N, and the same for N0 = rN as for N0 = N / r.
+
+    Args:
+        magnitude (Tensor): N0, (B,).
+        target (Tensor): N, (B,).
+
+    Returns:
+        Tensor: Scalar, the mean over the images.
+    """
+    n, n0 = target, magnitude
+    return ((n.square() + n0.square() + Q).log() -
+            (2 * n * n0 + Q).log()).mean()
+
+
+def distribution_loss(jnd: Tensor,
+                      attention: Tensor,
+                      signed: bool = False) -> Tensor:
+    r"""Eq. (14) and (15), Loss3: :math:`\langle \mathrm{softmax}(c), e
+    \rangle`.
+
+    The paper prints e; with a signed e the loss has no lower bound, so |e| is
+    the default here. Over several channels the mean is taken (ours).
+
+    Args:
+        jnd (Tensor): e, (B, C, H, W).
+        attention (Tensor): c, (B, 1, H, W).
+        signed (bool): As printed. Defaults to False.
+
+    Returns:
+        Tensor: Scalar, the mean over the images.
+    """
+    v = attention.flatten(1).softmax(1)
+    e = jnd if signed else jnd.abs()
+    return (v * e.mean(1).flatten(1)).sum(1).mean()
+
+
+# ------------------------------------------------------------------- metrics
+def relative_accuracy(labels: Tensor, reference: Tensor) -> Tensor:
+    """Eq. (16), RCA of one classifier: the share of images whose label on
+    x + e is that on x.
+
+    Args:
+        labels (Tensor): (P,), on x + e.
+        reference (Tensor): (P,), on x.
+
+    Returns:
+        Tensor: Scalar in [0, 1].
+    """
+    return (labels == reference).float().mean()
+
+
+def psnr(image: Tensor, distorted: Tensor, data_range: float = 2.0) -> Tensor:
+    r""":math:`10 \log_{10}(R^2 / \mathrm{MSE})` of each image, in dB.
+
+    Args:
+        image (Tensor): (B, ...).
+        distorted (Tensor): The same shape.
+        data_range (float): R: 2 in [-1, 1], 255 for 8 bit. Defaults to 2.
+
+    Returns:
+        Tensor: (B,); infinite for equal images.
+    """
+    mse = (image.float() - distorted.float()).square().flatten(1).mean(1)
+    return 10 * (data_range**2 / mse).log10()
