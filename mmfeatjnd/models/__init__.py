@@ -1,4 +1,5 @@
 from .discrepancies import *  # noqa: F401,F403
+from .dmv_jnd import *  # noqa: F401,F403
 from .estimators import *  # noqa: F401,F403
 from .featjnd import FeatJND, FeatJNDMixin  # noqa: F401
 from .losses import *  # noqa: F401,F403

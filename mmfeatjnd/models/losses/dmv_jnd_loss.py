@@ -1,0 +1,71 @@
+"""DMV-JND's training objective."""
+from typing import Dict, Sequence
+
+from torch import Tensor, nn
+
+from mmfeatjnd.functional.dmv_jnd import (
+    distribution_loss,
+    magnitude_loss,
+    mean_magnitude,
+    target_magnitude,
+    tolerance_loss,
+)
+from mmfeatjnd.registry import MODELS
+
+
+@MODELS.register_module()
+class DMVJNDLoss(nn.Module):
+    r"""Loss1 + alpha Loss2 + beta Loss3 of DMV-JND (arXiv 2102.08168, eq. 7).
+
+    The classifiers keep their labels, the JND is as large as the attention
+    leaves room for, and it lies where nothing attends.
+
+    Args:
+        alpha (float): Weight of the magnitude loss. Defaults to 1.
+        beta (float): Weight of the distribution loss. Defaults to 1.
+        target_scale (float): Times the target N; draws the tolerance curve.
+            Ours. Defaults to 1: the paper's.
+        signed (bool): Loss3 with e as printed instead of \|e\|. Defaults to
+            False.
+    """
+
+    def __init__(self,
+                 alpha: float = 1.0,
+                 beta: float = 1.0,
+                 target_scale: float = 1.0,
+                 signed: bool = False) -> None:
+        super().__init__()
+        if min(alpha, beta) < 0 or target_scale <= 0:
+            raise ValueError(
+                'DMVJNDLoss: alpha and beta must be >= 0 and target_scale > '
+                f'0, but got {alpha}, {beta} and {target_scale}')
+        self.alpha = alpha
+        self.beta = beta
+        self.target_scale = target_scale
+        self.signed = signed
+
+    def forward(self, logits: Sequence[Tensor], labels: Sequence[Tensor],
+                jnd: Tensor, attention: Tensor) -> Dict[str, Tensor]:
+        """Weigh the three losses.
+
+        Args:
+            logits (Sequence[Tensor]): (B, classes) of each classifier on
+                x + e.
+            labels (Sequence[Tensor]): (B,), of each classifier on x.
+            jnd (Tensor): e, (B, C, H, W).
+            attention (Tensor): c, (B, 1, H, W), in [0, 1].
+
+        Returns:
+            dict: ``loss_tolerance``, ``loss_magnitude`` and
+            ``loss_distribution``, to be summed and minimised, and for the
+            log ``jnd_magnitude`` (mean N0) and ``jnd_target`` (mean N).
+        """
+        target = target_magnitude(attention, self.target_scale)
+        magnitude = mean_magnitude(jnd)
+        return dict(
+            loss_tolerance=tolerance_loss(logits, labels),
+            loss_magnitude=self.alpha * magnitude_loss(magnitude, target),
+            loss_distribution=self.beta * distribution_loss(
+                jnd, attention, self.signed),
+            jnd_magnitude=magnitude.detach().mean(),
+            jnd_target=target.detach().mean())
