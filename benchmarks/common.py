@@ -5,7 +5,7 @@ import json
 import platform
 import sys
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import torch
 from mmengine.config import Config
@@ -119,6 +119,45 @@ def train_estimator(config: Path, host: str, work_dir: Path, amp: bool,
         load_checkpoint(model, checkpoint, map_location='cpu')
         save_estimator(model, file)
     return str(file)
+
+
+def measure_once(args, kind: str, mode: str, options: dict,
+                 measure: Callable) -> list:
+    """The rows of a benchmark, from the host and an estimator for each seed;
+    what is trained or measured already is taken as it is.
+
+    Args:
+        args (argparse.Namespace): Of :func:`benchmark_parser`.
+        kind (str): Folder in ``configs``.
+        mode (str): Names the estimators and the file of the rows.
+        options (dict): As ``--cfg-options``, in training and in testing.
+        measure (Callable): From config, host and estimators to the rows.
+
+    Returns:
+        list[dict]: The rows.
+    """
+    benchmark = BENCHMARKS[args.benchmark]
+    config = ROOT / 'configs' / kind / benchmark['config']
+    work_dir = args.work_dir / args.benchmark
+    file = work_dir / f'rows_{mode}.json'
+    if file.is_file():
+        return json.loads(file.read_text())
+    host = train_host(args)
+    estimators = [
+        train_estimator(config, host, work_dir / f'{mode}_seed{seed}',
+                        benchmark['amp'], {
+                            'randomness.seed': seed,
+                            **options
+                        }) for seed in SEEDS
+    ]
+    cfg = Config.fromfile(config)
+    cfg.work_dir = str(work_dir / 'test')
+    cfg.merge_from_dict(options)
+    if args.every > 1:
+        keep_every(cfg, args.every, work_dir)
+    rows = measure(cfg, host, estimators)
+    file.write_text(json.dumps(rows))
+    return rows
 
 
 def keep_every(cfg: Config, step: int, work_dir: Path) -> None:

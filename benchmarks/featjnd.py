@@ -8,20 +8,9 @@ measures the tolerance curve on the test split, and writes
 benchmarks/results/featjnd_<set>.json. docs/benchmarks.md says where to get
 the data.
 """
-import json
 from typing import Dict, List
 
-from common import (
-    BENCHMARKS,
-    ROOT,
-    SEEDS,
-    benchmark_parser,
-    keep_every,
-    publish_curve,
-    train_estimator,
-    train_host,
-)
-from mmengine.config import Config
+from common import SEEDS, benchmark_parser, measure_once, publish_curve
 
 from mmfeatjnd.apis import measure_curve
 from mmfeatjnd.functional import DISTORTIONS
@@ -48,43 +37,27 @@ def parse_args():
     return parser.parse_args()
 
 
-def curve(args, host: str, mode: str, distortions: List[str]) -> List[Dict]:
-    """The rows of one mode, measured once."""
-    benchmark = BENCHMARKS[args.benchmark]
-    config = ROOT / 'configs' / 'featjnd' / benchmark['config']
-    work_dir = args.work_dir / args.benchmark
-    file = work_dir / f'rows_{mode}.json'
-    if file.is_file():
-        return json.loads(file.read_text())
-    estimators = [
-        train_estimator(config, host, work_dir / f'{mode}_seed{seed}',
-                        benchmark['amp'], {
-                            'randomness.seed': seed,
-                            **MODES[mode]
-                        }) for seed in SEEDS
-    ]
-    cfg = Config.fromfile(config)
-    cfg.work_dir = str(work_dir / 'test')
-    cfg.merge_from_dict(MODES[mode])
-    if args.every > 1:
-        keep_every(cfg, args.every, work_dir)
-    rows = measure_curve(cfg, host, distortions, args.strengths, SEEDS,
-                         estimators)
-    if mode == 'envelope':
-        for row in rows:
-            if row['distortion'] != 'clean':
-                row['distortion'] += '-envelope'
-    file.write_text(json.dumps(rows))
-    return rows
+def curve(args, mode: str, distortions: List[str]) -> List[Dict]:
+    """The rows of one mode."""
+
+    def measure(cfg, host, estimators):
+        rows = measure_curve(cfg, host, distortions, args.strengths, SEEDS,
+                             estimators)
+        if mode == 'envelope':
+            for row in rows:
+                if row['distortion'] != 'clean':
+                    row['distortion'] += '-envelope'
+        return rows
+
+    return measure_once(args, 'featjnd', mode, MODES[mode], measure)
 
 
 def main():
     args = parse_args()
-    host = train_host(args)
-    rows = curve(args, host, 'signed', list(DISTORTIONS))
+    rows = curve(args, 'signed', list(DISTORTIONS))
     if args.benchmark in ENVELOPE:
         # the first is the clean host again
-        rows += curve(args, host, 'envelope', ['featjnd'])[1:]
+        rows += curve(args, 'envelope', ['featjnd'])[1:]
     publish_curve(
         args, 'featjnd',
         'At equal NRMSE the FeatJND distortion costs the task less than '

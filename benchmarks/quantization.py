@@ -8,19 +8,7 @@ is done is skipped), measures the task metric at several rates and noise
 budgets on the test split, and writes benchmarks/results/quantization_<set>
 .json. docs/benchmarks.md says where to get the data.
 """
-import json
-
-from common import (
-    BENCHMARKS,
-    ROOT,
-    SEEDS,
-    benchmark_parser,
-    keep_every,
-    publish_curve,
-    train_estimator,
-    train_host,
-)
-from mmengine.config import Config
+from common import SEEDS, benchmark_parser, measure_once, publish_curve
 
 from mmfeatjnd.apis import measure_rates
 
@@ -51,39 +39,21 @@ def parse_args():
     return parser.parse_args()
 
 
-def measure(args) -> list:
-    """The rows, measured once."""
-    benchmark = BENCHMARKS[args.benchmark]
-    config = ROOT / 'configs' / 'quantization' / benchmark['config']
-    work_dir = args.work_dir / args.benchmark
-    file = work_dir / 'rows_quantization.json'
-    if file.is_file():
-        return json.loads(file.read_text())
-    host = train_host(args)
-    estimators = [
-        train_estimator(config, host, work_dir / f'quantization_seed{seed}',
-                        benchmark['amp'], {'randomness.seed': seed})
-        for seed in SEEDS
-    ]
-    cfg = Config.fromfile(config)
-    cfg.work_dir = str(work_dir / 'test')
-    if args.every > 1:
-        keep_every(cfg, args.every, work_dir)
-    policies = {name: POLICIES[name] for name in args.policies}
-    rows = measure_rates(cfg, host, policies, args.bits, args.noise_budgets,
-                         SEEDS, estimators)
-    file.write_text(json.dumps(rows))
-    return rows
-
-
 def main():
     args = parse_args()
+    policies = {name: POLICIES[name] for name in args.policies}
+
+    def measure(cfg, host, estimators):
+        return measure_rates(cfg, host, policies, args.bits,
+                             args.noise_budgets, SEEDS, estimators)
+
     publish_curve(
         args, 'quantization',
         'At equal noise, steps from FeatJND cost the task less than the same '
         'steps permuted and than one step; at a relative loss of 1 % they '
         'need at least 20 % fewer coded bits than one step, with and without '
-        'clipping.', measure(args))
+        'clipping.',
+        measure_once(args, 'quantization', 'quantization', {}, measure))
 
 
 if __name__ == '__main__':
