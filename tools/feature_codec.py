@@ -128,10 +128,7 @@ def read(path):
 
 
 def decode(args):
-    if not args.out.endswith(cli.DUMP_SUFFIXES):
-        raise console.UsageError(
-            f'--out {args.out}: predictions are written to a file whose name '
-            'ends with ' + ', '.join(cli.DUMP_SUFFIXES))
+    cli.check_suffix(args.out, cli.DUMP_SUFFIXES, 'predictions')
     files = [f for f, _ in find_files(args.files, (feature_file.SUFFIX, ))]
     for file in files:  # before the model is built
         read(file)

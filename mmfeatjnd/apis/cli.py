@@ -540,9 +540,9 @@ def route_output(cfg, args):
     """
     out = args.out
     if args.out_item == 'metrics':
-        _check_suffix(out, METRIC_SUFFIXES, 'metrics')
+        check_suffix(out, METRIC_SUFFIXES, 'metrics')
     elif scope_of(cfg) != 'mmseg':
-        _check_suffix(out, DUMP_SUFFIXES, 'predictions')
+        check_suffix(out, DUMP_SUFFIXES, 'predictions')
     else:
         if osp.isfile(out):
             raise UsageError(f'--out {out}: a folder is needed, not a file')
@@ -551,7 +551,14 @@ def route_output(cfg, args):
             metric.update(output_dir=out, keep_results=True)
 
 
-def _check_suffix(path, suffixes, what):
+def check_suffix(path, suffixes, what):
+    """Raise a :class:`UsageError` unless ``--out`` names such a file.
+
+    Args:
+        path (str): The argument ``--out``.
+        suffixes (tuple[str]): Allowed ends of its name.
+        what (str): What is written.
+    """
     if not path.endswith(suffixes):
         raise UsageError(
             f'--out {path}: {what} are written to a file whose name ends with '

@@ -4,8 +4,6 @@ A feature is a map (B, C, H, W), a token sequence (B, N, C) or a vector
 (B, C). A *token* is a spatial position across channels, a transformer token,
 or the whole vector.
 """
-from typing import List
-
 from torch import Tensor
 
 
@@ -41,16 +39,11 @@ def per_image(x: Tensor, like: Tensor) -> Tensor:
     return x.view(-1, *[1] * (like.dim() - 1))
 
 
-def token_dims(feature: Tensor) -> List[int]:
-    """The axes of the tokens: (2, 3), 1, or none for vectors."""
-    channel = channel_dim(feature)
-    return [d for d in range(1, feature.dim()) if d != channel]
-
-
 def mean_over_tokens(feature: Tensor) -> Tensor:
     """Mean of each channel of an image, kept broadcastable; a vector is its
     own."""
-    dims = token_dims(feature)
+    channel = channel_dim(feature)
+    dims = [d for d in range(1, feature.dim()) if d != channel]
     return feature.mean(dims, keepdim=True) if dims else feature
 
 

@@ -1,4 +1,5 @@
 """DMV-JND-NET's hybrid autoencoder."""
+import math
 from typing import Sequence
 
 import torch
@@ -49,9 +50,7 @@ class DMVJNDNet(BaseModule):
                  init_cfg=None) -> None:
         super().__init__(init_cfg)
         self.stride = 2**len(widths)
-        product = 1
-        for stride in strides:
-            product *= stride
+        product = math.prod(strides)
         if product != self.stride:
             raise ValueError(
                 f'DMVJNDNet: {len(widths)} poolings divide the image by '
