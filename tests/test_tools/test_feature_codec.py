@@ -1,10 +1,7 @@
 """A host in two parts, with files between them."""
-import os
+import functools
 import pickle
 import re
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +19,6 @@ from mmfeatjnd.apis.feature_codec import (
 from mmfeatjnd.coding import feature_file
 from mmfeatjnd.models import Quantization, attached
 
-TOOL = str(Path(__file__).resolve().parents[2] / 'tools/feature_codec.py')
 LIBRARY = dict(
     classifier='mmpretrain', segmentor='mmseg', detector='mmdet')
 PIPELINES = dict(
@@ -54,14 +50,6 @@ SPLITS = [
     ('detector', dict(split='backbone.layer1', in_channels=8)),
 ]
 IDS = [f'{k}-{v["split"]}-{v.get("levels", "")}' for k, v in SPLITS]
-
-
-@pytest.fixture(autouse=True)
-def _restore_environment():
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture
@@ -243,12 +231,9 @@ def test_pipeline_must_read_files(cfg):
 
 
 # ------------------------------------------------------------------- the tool
-def run(*argv):
-    old, sys.argv = sys.argv, [TOOL, *map(str, argv)]
-    try:
-        runpy.run_path(TOOL, run_name='__main__')
-    finally:
-        sys.argv = old
+@pytest.fixture
+def run(run_tool):
+    return functools.partial(run_tool, 'feature_codec.py')
 
 
 @pytest.fixture
@@ -262,10 +247,11 @@ def project(make, tmp_path):
     return config, checkpoint, folder, tmp_path / 'features'
 
 
-def encode(project, *options):
+@pytest.fixture
+def encode(run, project):
     config, checkpoint, folder, out = project
-    run('encode', config, checkpoint, folder, out, '--policy', 'uniform',
-        *options)
+    return functools.partial(run, 'encode', config, checkpoint, folder, out,
+                             '--policy', 'uniform')
 
 
 def files_below(folder):
@@ -274,15 +260,15 @@ def files_below(folder):
         if f.is_file())
 
 
-def test_encode_info_decode(project, tmp_path, capsys):
+def test_encode_info_decode(run, encode, project, tmp_path, capsys):
     config, checkpoint, folder, out = project
-    encode(project, '--bits', '1.5')
+    encode('--bits', '1.5')
     text = capsys.readouterr().out
     names = ['a.fjnd', 'sub/a.fjnd', 'sub/b.bmp.fjnd', 'sub/b.png.fjnd']
     assert files_below(out) == names
     total = sum((out / n).stat().st_size for n in names)
     assert f'4 images: {total} bytes' in text
-    encode(project, '--scale', '0.5')  # overwrites
+    encode('--scale', '0.5')  # overwrites
     assert files_below(out) == names
     capsys.readouterr()
 
@@ -310,7 +296,7 @@ def test_encode_info_decode(project, tmp_path, capsys):
     assert same_prediction(rows[0], row)
 
 
-def test_one_image_one_file(project, tmp_path, capsys):
+def test_one_image_one_file(run, project, tmp_path, capsys):
     config, checkpoint, folder, out = project
     run('encode', config, checkpoint, folder / 'sub/b.png', out, '--policy',
         'range', '--scale', '0.1')
@@ -320,14 +306,14 @@ def test_one_image_one_file(project, tmp_path, capsys):
     assert len(pickle.loads((tmp_path / 'p.pkl').read_bytes())) == 1
 
 
-def test_encode_refuses(project, tmp_path):
+def test_encode_refuses(run, encode, project, tmp_path):
     config, checkpoint, folder, out = project
     with pytest.raises(SystemExit, match='needs a trained estimator'):
         run('encode', config, checkpoint, folder, out)
     with pytest.raises(SystemExit, match='policy must be one of'):
         run('encode', config, checkpoint, folder, out, '--policy', 'jpeg')
     with pytest.raises(SystemExit, match='must be positive'):
-        encode(project, '--bits', '-1')
+        encode('--bits', '-1')
     with pytest.raises(SystemExit, match='does not exist'):
         run('encode', config, checkpoint, folder / 'x', out)
     with pytest.raises(SystemExit, match='holds no file that ends with'):
@@ -336,7 +322,7 @@ def test_encode_refuses(project, tmp_path):
     with pytest.raises(SystemExit, match='cannot read the checkpoint'):
         run('encode', config, tmp_path / 'no.pth', folder, out)
     with pytest.raises(SystemExit, match='is no estimator file'):
-        encode(project, '--estimator', checkpoint)
+        encode('--estimator', checkpoint)
     (tmp_path / 'file').touch()
     with pytest.raises(SystemExit, match='is not a folder'):
         run('encode', config, checkpoint, folder, tmp_path / 'file')
@@ -348,17 +334,17 @@ def test_encode_refuses(project, tmp_path):
     assert not out.exists()
 
 
-def test_a_broken_image_is_named(project, capsys):
+def test_a_broken_image_is_named(encode, project, capsys):
     _, _, folder, out = project
     (folder / 'sub/a.png').write_bytes(b'no image')
     with pytest.raises(SystemExit, match=r'sub/a\.png: the image cannot'):
-        encode(project)
+        encode()
     assert files_below(out) == ['a.fjnd']
 
 
-def test_decode_refuses(project, tmp_path, make):
+def test_decode_refuses(run, encode, project, tmp_path, make):
     config, checkpoint, folder, out = project
-    encode(project)
+    encode()
     target = tmp_path / 'p.pkl'
     target.write_text('old')
 

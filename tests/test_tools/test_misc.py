@@ -2,8 +2,6 @@
 import hashlib
 import os
 import os.path as osp
-import runpy
-import sys
 from collections import OrderedDict
 
 import numpy as np
@@ -14,17 +12,6 @@ from mmengine.logging import MessageHub
 
 from mmfeatjnd.apis.console import UsageError, atomic_path
 
-TOOLS = osp.abspath(osp.join(osp.dirname(__file__), '../../tools'))
-
-
-def run_tool(name, *argv):
-    path = osp.join(TOOLS, name)
-    old, sys.argv = sys.argv, [path, *map(str, argv)]
-    try:
-        runpy.run_path(path, run_name='__main__')
-    finally:
-        sys.argv = old
-
 
 # ------------------------------------------------------------- print_config
 @pytest.fixture
@@ -34,14 +21,14 @@ def config(tmp_path):
     return tmp_path / 'child.py'
 
 
-def test_print_config(config, capsys):
+def test_print_config(run_tool, config, capsys):
     run_tool('misc/print_config.py', config, '--cfg-options', 'a.b=5')
     values = {}
     exec(capsys.readouterr().out, values)  # the output is a config
     assert values['a'] == dict(b=5, c='x') and values['d'] == [3, 4]
 
 
-def test_print_config_saves(config, tmp_path):
+def test_print_config_saves(run_tool, config, tmp_path):
     path = tmp_path / 'new/whole.py'
     run_tool('misc/print_config.py', config, '--save-path', path)
     assert Config.fromfile(path).to_dict() == dict(
@@ -49,7 +36,7 @@ def test_print_config_saves(config, tmp_path):
     assert os.listdir(path.parent) == ['whole.py']
 
 
-def test_print_config_refuses(config, tmp_path, capsys):
+def test_print_config_refuses(run_tool, config, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run_tool('misc/print_config.py', config, '--save-path', 'a.txt')
     assert '--save-path must end with' in capsys.readouterr().err
@@ -84,7 +71,7 @@ def checkpoint(tmp_path):
     return tmp_path / 'epoch_3.pth', weights
 
 
-def test_publish_model(checkpoint, tmp_path, capsys):
+def test_publish_model(run_tool, checkpoint, tmp_path, capsys):
     source, weights = checkpoint
     run_tool('model_converters/publish_model.py', source,
              tmp_path / 'out/net.pth')
@@ -107,7 +94,7 @@ def test_publish_model(checkpoint, tmp_path, capsys):
     assert os.path.getsize(path) < 10000  # not the storage behind the view
 
 
-def test_publish_model_is_reproducible(checkpoint, tmp_path, capsys):
+def test_publish_model_is_reproducible(run_tool, checkpoint, tmp_path, capsys):
     source, _ = checkpoint
     for out in ('a', 'b.pth'):
         run_tool('model_converters/publish_model.py', source, tmp_path / out)
@@ -115,7 +102,7 @@ def test_publish_model_is_reproducible(checkpoint, tmp_path, capsys):
     assert a[-12:] == b[-12:] and osp.basename(b).startswith('b-')
 
 
-def test_publish_model_refuses(tmp_path):
+def test_publish_model_refuses(run_tool, tmp_path):
     with pytest.raises(SystemExit, match='does not exist'):
         run_tool('model_converters/publish_model.py', tmp_path / 'no.pth', 'o')
     torch.save(dict(state_dict={}, meta={}), tmp_path / 'empty.pth')

@@ -1,25 +1,17 @@
 """tools/analysis_tools/rate_curve.py, on images and a host made small."""
+import functools
 import json
 import os
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from mmfeatjnd.apis import build_model
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def run_tool(*argv):
-    path = str(ROOT / 'tools/analysis_tools/rate_curve.py')
-    old, sys.argv = sys.argv, [path, *map(str, argv)]
-    try:
-        runpy.run_path(path, run_name='__main__')
-    finally:
-        sys.argv = old
+@pytest.fixture
+def run(run_tool):
+    return functools.partial(run_tool, 'analysis_tools/rate_curve.py')
 
 
 @pytest.fixture(scope='module')
@@ -35,11 +27,11 @@ def host(small_classifier):
     return config, root / 'model.pth'
 
 
-def test_rate_curve(host, tmp_path, capfd):
-    run_tool(*host, '--policies', 'uniform', 'permuted',
-             "dict(type='featjnd',granularity='token')", '--bits', 0.5, 1,
-             '--noise-budgets', 0.3, '--seeds', 2, '--calibration-images', 4,
-             '--out', tmp_path / 'out', '--work-dir', tmp_path / 'work')
+def test_rate_curve(run, host, tmp_path, capfd):
+    run(*host, '--policies', 'uniform', 'permuted',
+        "dict(type='featjnd',granularity='token')", '--bits', 0.5, 1,
+        '--noise-budgets', 0.3, '--seeds', 2, '--calibration-images', 4,
+        '--out', tmp_path / 'out', '--work-dir', tmp_path / 'work')
     assert sorted(os.listdir(tmp_path / 'out')) == [
         'noise.png', 'rates.json', 'rates.md', 'rates.png']
     rows = json.loads((tmp_path / 'out/rates.json').read_text())
@@ -53,19 +45,19 @@ def test_rate_curve(host, tmp_path, capfd):
     assert table in capfd.readouterr().out
 
 
-def test_one_protocol_without_bitstreams(host, tmp_path):
-    run_tool(*host, '--policies', 'uniform', '--bits', '--noise-budgets', 0.3,
-             '--no-coded', '--out', tmp_path / 'out', '--work-dir',
-             tmp_path / 'work')
+def test_one_protocol_without_bitstreams(run, host, tmp_path):
+    run(*host, '--policies', 'uniform', '--bits', '--noise-budgets', 0.3,
+        '--no-coded', '--out', tmp_path / 'out', '--work-dir',
+        tmp_path / 'work')
     assert sorted(os.listdir(tmp_path / 'out')) == [
         'noise.png', 'rates.json', 'rates.md']
     assert 'entropy model' in (tmp_path / 'out/rates.md').read_text()
 
 
-def test_a_wrong_metric_does_not_lose_the_rows(host, tmp_path):
+def test_a_wrong_metric_does_not_lose_the_rows(run, host, tmp_path):
     with pytest.raises(SystemExit, match='measures accuracy/top1'):
-        run_tool(*host, '--policies', 'uniform', '--bits', 1, '--no-coded',
-                 '--metric', 'mIoU', '--out', tmp_path)
+        run(*host, '--policies', 'uniform', '--bits', 1, '--no-coded',
+            '--metric', 'mIoU', '--out', tmp_path)
     assert len(json.loads((tmp_path / 'rates.json').read_text())) == 2
 
 
@@ -83,16 +75,16 @@ def test_a_wrong_metric_does_not_lose_the_rows(host, tmp_path):
     (['--seeds', '0'], 'less than 1'),
     (['--estimators', 'a.pth', 'b.pth'], '2 --estimators for --seeds 3'),
 ])
-def test_wrong_arguments(argv, message, capsys):
+def test_wrong_arguments(run, argv, message, capsys):
     with pytest.raises(SystemExit) as error:
-        run_tool('c.py', 'c.pth', *argv, '--out', 'out')
+        run('c.py', 'c.pth', *argv, '--out', 'out')
     assert error.value.code == 2
     assert message in capsys.readouterr().err
     assert not os.path.exists('out')
 
 
-def test_missing_files(host, tmp_path):
+def test_missing_files(run, host, tmp_path):
     with pytest.raises(SystemExit, match='does not exist'):
-        run_tool(tmp_path / 'no.py', host[1], '--out', tmp_path)
+        run(tmp_path / 'no.py', host[1], '--out', tmp_path)
     with pytest.raises(FileNotFoundError, match='No checkpoint'):
-        run_tool(host[0], tmp_path / 'no.pth', '--out', tmp_path)
+        run(host[0], tmp_path / 'no.pth', '--out', tmp_path)

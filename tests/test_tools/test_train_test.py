@@ -63,15 +63,6 @@ def free_port():
         return free.getsockname()[1]
 
 
-@pytest.fixture(autouse=True)
-def _restore_environment():
-    # the parsers set LOCAL_RANK
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-
-
 # --------------------------------------------------------- the hosts' tools
 class Captured(Exception):
     pass
