@@ -5,6 +5,7 @@ under the default scope of any host, without ``custom_imports``.
 """
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
@@ -22,3 +23,7 @@ DATASETS = Registry(
 #: How a quantizer chooses its steps; see `mmfeatjnd.models.operations`.
 STEP_POLICIES = Registry(
     'step policy', locations=['mmfeatjnd.models.operations'])
+METRICS = Registry(
+    'metric',
+    parent=MMENGINE_METRICS,
+    locations=['mmfeatjnd.evaluation.metrics'])

@@ -2,12 +2,12 @@ r"""The equations of DMV-JND (Jin et al., arXiv 2102.08168), on tensors.
 
 Numbers in brackets are the paper's. An image x (B, C, H, W) is normalized by
 mean and standard deviation 0.5, so that it lies in [-1, 1]; the JND e has its
-shape, and the attention c is (B, 1, H, W) in [0, 1].
+shape, and the attention c is (B, 1, H, W) in [0, 1]. Where images of several
+sizes were padded to one, ``content``, (B, 1, H, W), bool, says what is image.
 """
-from typing import Sequence
+from typing import Optional, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Q = 1e-10  # of eq. (13), printed as "1^-10"
@@ -56,46 +56,43 @@ def merge_attention(maps: Sequence[Tensor]) -> Tensor:
 
 
 # -------------------------------------------------------------------- losses
-def target_magnitude(attention: Tensor, scale: float = 1.0) -> Tensor:
+def _mean(x: Tensor, content: Optional[Tensor]) -> Tensor:
+    if content is None:
+        return x.mean((1, 2, 3))
+    area = content.sum((1, 2, 3)) * (x.size(1) / content.size(1))
+    return (x * content).sum((1, 2, 3)) / area
+
+
+def target_magnitude(attention: Tensor,
+                     scale: float = 1.0,
+                     content: Optional[Tensor] = None) -> Tensor:
     """Eq. (10) and (11): N = 1 - mean(c), times a scale that is ours.
 
     Args:
         attention (Tensor): c, (B, 1, H, W).
         scale (float): Draws the tolerance curve. Defaults to 1: the paper's.
+        content (Tensor, optional): Where the image is. Defaults to None:
+            everywhere.
 
     Returns:
         Tensor: N, (B,).
     """
-    return scale * (1 - attention.mean((1, 2, 3)))
+    return scale * (1 - _mean(attention, content))
 
 
-def mean_magnitude(jnd: Tensor) -> Tensor:
+def mean_magnitude(jnd: Tensor,
+                   content: Optional[Tensor] = None) -> Tensor:
     """Eq. (12): N0 = mean |e| over pixels and channels.
 
     Args:
         jnd (Tensor): e, (B, C, H, W).
+        content (Tensor, optional): Where the image is. Defaults to None:
+            everywhere.
 
     Returns:
         Tensor: N0, (B,).
     """
-    return jnd.abs().mean((1, 2, 3))
-
-
-def tolerance_loss(logits: Sequence[Tensor],
-                   labels: Sequence[Tensor]) -> Tensor:
-    """Eq. (8) and (9), Loss1: cross-entropy of the classifiers on x + e
-    against their own labels on x, averaged.
-
-    Args:
-        logits (Sequence[Tensor]): (B, classes) of each classifier.
-        labels (Sequence[Tensor]): (B,), int64, of each classifier.
-
-    Returns:
-        Tensor: Scalar.
-    """
-    losses = [F.cross_entropy(*pair) for pair in zip(
-        logits, labels, strict=True)]
-    return torch.stack(losses).mean()
+    return _mean(jnd.abs(), content)
 
 
 def magnitude_loss(magnitude: Tensor, target: Tensor) -> Tensor:
@@ -117,7 +114,8 @@ def magnitude_loss(magnitude: Tensor, target: Tensor) -> Tensor:
 
 def distribution_loss(jnd: Tensor,
                       attention: Tensor,
-                      signed: bool = False) -> Tensor:
+                      signed: bool = False,
+                      content: Optional[Tensor] = None) -> Tensor:
     r"""Eq. (14) and (15), Loss3: :math:`\langle \mathrm{softmax}(c), e
     \rangle`.
 
@@ -128,10 +126,14 @@ def distribution_loss(jnd: Tensor,
         jnd (Tensor): e, (B, C, H, W).
         attention (Tensor): c, (B, 1, H, W).
         signed (bool): As printed. Defaults to False.
+        content (Tensor, optional): Where the image is. Defaults to None:
+            everywhere.
 
     Returns:
         Tensor: Scalar, the mean over the images.
     """
+    if content is not None:
+        attention = attention.masked_fill(~content, -torch.inf)
     v = attention.flatten(1).softmax(1)
     e = jnd if signed else jnd.abs()
     return (v * e.mean(1).flatten(1)).sum(1).mean()
@@ -152,16 +154,29 @@ def relative_accuracy(labels: Tensor, reference: Tensor) -> Tensor:
     return (labels == reference).float().mean()
 
 
-def psnr(image: Tensor, distorted: Tensor, data_range: float = 2.0) -> Tensor:
-    r""":math:`10 \log_{10}(R^2 / \mathrm{MSE})` of each image, in dB.
+def mean_squared_error(jnd: Tensor,
+                       content: Optional[Tensor] = None) -> Tensor:
+    """Of each image, over pixels and channels.
 
     Args:
-        image (Tensor): (B, ...).
-        distorted (Tensor): The same shape.
+        jnd (Tensor): e, (B, C, H, W).
+        content (Tensor, optional): Where the image is. Defaults to None:
+            everywhere.
+
+    Returns:
+        Tensor: (B,).
+    """
+    return _mean(jnd.square(), content)
+
+
+def psnr(mse: Tensor, data_range: float = 2.0) -> Tensor:
+    r""":math:`10 \log_{10}(R^2 / \mathrm{MSE})`, in dB.
+
+    Args:
+        mse (Tensor): See :func:`mean_squared_error`.
         data_range (float): R: 2 in [-1, 1], 255 for 8 bit. Defaults to 2.
 
     Returns:
-        Tensor: (B,); infinite for equal images.
+        Tensor: The shape of ``mse``; infinite for equal images.
     """
-    mse = (image.float() - distorted.float()).square().flatten(1).mean(1)
     return 10 * (data_range**2 / mse).log10()

@@ -91,19 +91,25 @@ class DMVJNDNet(BaseModule):
             ValueError: Another number of channels, or an image that is too
                 small.
         """
+        self.check(image)
         size = image.shape[-2:]
-        if image.size(1) != self.in_channels:
-            raise ValueError(
-                f'DMVJNDNet expects {self.in_channels} channels, but got '
-                f'images with {image.size(1)}: convert them when they are '
-                'loaded, e.g. LoadImageFromFile(color_type=...)')
-        if min(size) < self.stride:
-            raise ValueError(
-                f'DMVJNDNet divides images by {self.stride}, but got one of '
-                f'{tuple(size)} pixels: enlarge it, or use fewer widths')
         x = torch.cat([image, attention], 1)
         # to whole strides, and back
         missing = [-n % self.stride for n in size]
         x = F.pad(x, (0, missing[1], 0, missing[0]), mode='replicate')
         e = self.decoder(self.encoder(x))[..., :size[0], :size[1]]
         return self.bound * e.tanh()
+
+    def check(self, image: Tensor) -> None:
+        """Raise a ValueError unless the image has the right number of
+        channels and is large enough."""
+        channels, *size = image.shape[-3:]
+        if channels != self.in_channels:
+            raise ValueError(
+                f'DMVJNDNet expects {self.in_channels} channels, but got '
+                f'images with {channels}: convert them when they are '
+                'loaded, e.g. LoadImageFromFile(color_type=...)')
+        if min(size) < self.stride:
+            raise ValueError(
+                f'DMVJNDNet divides images by {self.stride}, but got one of '
+                f'{tuple(size)} pixels: enlarge it, or use fewer widths')

@@ -1,6 +1,7 @@
 """DMV-JND's training objective."""
-from typing import Dict, Sequence
+from typing import Dict, Optional, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from mmfeatjnd.functional.dmv_jnd import (
@@ -8,7 +9,6 @@ from mmfeatjnd.functional.dmv_jnd import (
     magnitude_loss,
     mean_magnitude,
     target_magnitude,
-    tolerance_loss,
 )
 from mmfeatjnd.registry import MODELS
 
@@ -44,28 +44,33 @@ class DMVJNDLoss(nn.Module):
         self.target_scale = target_scale
         self.signed = signed
 
-    def forward(self, logits: Sequence[Tensor], labels: Sequence[Tensor],
-                jnd: Tensor, attention: Tensor) -> Dict[str, Tensor]:
+    def forward(self,
+                tolerances: Sequence[Tensor],
+                jnd: Tensor,
+                attention: Tensor,
+                content: Optional[Tensor] = None) -> Dict[str, Tensor]:
         """Weigh the three losses.
 
         Args:
-            logits (Sequence[Tensor]): (B, classes) of each classifier on
-                x + e.
-            labels (Sequence[Tensor]): (B,), of each classifier on x.
+            tolerances (Sequence[Tensor]): A scalar of each classifier, eq.
+                (8): its cross-entropy on x + e against its label on x. Their
+                mean is Loss1, eq. (9).
             jnd (Tensor): e, (B, C, H, W).
             attention (Tensor): c, (B, 1, H, W), in [0, 1].
+            content (Tensor, optional): (B, 1, H, W), bool: where the image
+                is. Defaults to None: everywhere.
 
         Returns:
             dict: ``loss_tolerance``, ``loss_magnitude`` and
             ``loss_distribution``, to be summed and minimised, and for the
             log ``jnd_magnitude`` (mean N0) and ``jnd_target`` (mean N).
         """
-        target = target_magnitude(attention, self.target_scale)
-        magnitude = mean_magnitude(jnd)
+        target = target_magnitude(attention, self.target_scale, content)
+        magnitude = mean_magnitude(jnd, content)
         return dict(
-            loss_tolerance=tolerance_loss(logits, labels),
+            loss_tolerance=torch.stack(list(tolerances)).mean(),
             loss_magnitude=self.alpha * magnitude_loss(magnitude, target),
             loss_distribution=self.beta * distribution_loss(
-                jnd, attention, self.signed),
+                jnd, attention, self.signed, content),
             jnd_magnitude=magnitude.detach().mean(),
             jnd_target=target.detach().mean())

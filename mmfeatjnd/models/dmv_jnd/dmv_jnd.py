@@ -1,0 +1,266 @@
+"""DMV-JND-NET: the JND of pixels, for vision models as receivers."""
+from collections import Counter
+from typing import Dict, List, NamedTuple, Optional, Sequence, Union
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from mmfeatjnd.functional import bisect_scale, gaussian_noise, image_keys
+from mmfeatjnd.functional.dmv_jnd import (
+    mean_magnitude,
+    mean_squared_error,
+    merge_attention,
+    target_magnitude,
+)
+from mmfeatjnd.functional.images import (
+    Images,
+    crop_images,
+    pad_images,
+    resize_maps,
+)
+from mmfeatjnd.functional.layout import per_image
+from mmfeatjnd.models.operations import image_ids
+from mmfeatjnd.registry import MODELS
+from .base_task import Reference
+
+DISTORTIONS = ('dmv-jnd', 'gaussian')
+
+
+class Distorted(NamedTuple):
+    """A batch of distorted images.
+
+    Attributes:
+        images (Tensor | list[Tensor]): x + e in pixels, in the sizes that
+            came in; a tensor where they are equal.
+        jnd (Tensor): e, (B, C, H, W), in normalized units; 0 in the padding.
+        attention (Tensor): c, (B, 1, H, W).
+        content (Tensor, optional): (B, 1, H, W), bool: where the image is;
+            None: everywhere.
+        references (list[Reference]): What the tasks say of the clean images.
+    """
+    images: Images
+    jnd: Tensor
+    attention: Tensor
+    content: Optional[Tensor]
+    references: List[Reference]
+
+
+@MODELS.register_module()
+class DMVJND(BaseModel):
+    r"""DMV-JND (Jin et al., arXiv 2102.08168): e = E(x, c), so large and so
+    placed that the tasks do not notice x + e.
+
+    The tasks are frozen, their own predictions on x are their labels, and
+    their attention is merged into c. Any model with a task class can be one;
+    the paper's are four classifiers.
+
+    Images come as pixels in [0, 255], as the data pipeline loads them, and
+    are normalized here; each task normalizes them for itself.
+
+    Args:
+        tasks (Sequence[dict]): Configs of the tasks, e.g.
+            :class:`ClassificationTask`.
+        net (dict, optional): Config of E. Defaults to None:
+            ``dict(type='mmfeatjnd.DMVJNDNet')``.
+        objective (dict, optional): Config of the loss. Defaults to None:
+            ``dict(type='mmfeatjnd.DMVJNDLoss')``.
+        clip (bool): Clip x + e to [0, 255] and let e be what remains of it,
+            in the losses and in every measurement: an image is an image. The
+            paper prints x + e and mentions no clipping, which is
+            ``clip=False``. Defaults to True.
+        mean (float): Of the normalization, in pixels. Defaults to 127.5.
+        std (float): Of the normalization, in pixels. Defaults to 127.5: with
+            the mean the paper's 0.5 and 0.5 of images in [0, 1].
+        test_cfg (dict, optional): Arguments of :meth:`distort` in testing.
+            Defaults to None: the JND itself.
+        data_preprocessor (dict, optional): Defaults to None: MMEngine's
+            ``BaseDataPreprocessor``, which changes no pixel.
+        init_cfg (dict, optional): Config of the initialization. Defaults to
+            None.
+
+    Raises:
+        ValueError: No tasks, two of the same name, or classifiers of several
+            numbers of classes.
+    """
+
+    def __init__(self,
+                 tasks: Sequence[dict],
+                 net: Optional[dict] = None,
+                 objective: Optional[dict] = None,
+                 clip: bool = True,
+                 mean: float = 127.5,
+                 std: float = 127.5,
+                 test_cfg: Optional[dict] = None,
+                 data_preprocessor: Optional[dict] = None,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        self.tasks = torch.nn.ModuleList(MODELS.build(t) for t in tasks)
+        self._check_tasks()
+        self.net = MODELS.build(net or dict(type='mmfeatjnd.DMVJNDNet'))
+        self.objective = MODELS.build(
+            objective or dict(type='mmfeatjnd.DMVJNDLoss'))
+        self.clip = clip
+        self.mean = mean
+        self.std = std
+        self.test_cfg = dict(test_cfg or {})
+
+    def _check_tasks(self) -> None:
+        if not self.tasks:
+            raise ValueError('DMVJND: `tasks` is empty')
+        for name, number in Counter(t.name for t in self.tasks).items():
+            if number > 1:
+                raise ValueError(f'DMVJND: {number} tasks are called {name!r}.'
+                                 ' Give each a `name` of its own.')
+        classes = {
+            t.name: t.num_classes
+            for t in self.tasks if hasattr(t, 'num_classes')
+        }
+        if len(set(classes.values())) > 1:
+            raise ValueError(
+                'DMVJND: the classifiers have different numbers of classes, '
+                f'{classes}. Train them on the same data set.')
+
+    # ------------------------------------------------------------- distortion
+    def _within_range(self, x: Tensor, e: Tensor) -> Tensor:
+        """What is left of e in an image."""
+        if not self.clip:
+            return e
+        low, high = (0 - self.mean) / self.std, (255 - self.mean) / self.std
+        return (x + e).clamp(low, high) - x
+
+    def _gaussian(self, x: Tensor, e: Tensor, content: Optional[Tensor],
+                  images: Images, keys: Tensor) -> Tensor:
+        """White noise with the mean squared error of e, image by image."""
+        if isinstance(images, Tensor) or content is None:
+            noise = gaussian_noise(keys, x.shape[1:])
+        else:  # an image's noise must not depend on the padding
+            noise, _ = pad_images([
+                gaussian_noise(key, image.shape)[0]
+                for key, image in zip(keys.split(1), images)
+            ])
+
+        def scaled(scale: Tensor) -> Tensor:
+            return self._within_range(x, noise * per_image(scale, x))
+
+        scale = bisect_scale(
+            lambda s: mean_squared_error(scaled(s), content),
+            mean_squared_error(e, content))
+        return scaled(scale)
+
+    def distort(self,
+                images: Images,
+                data_samples: Optional[list] = None,
+                distortion: str = 'dmv-jnd',
+                strength: Union[float, Tensor] = 1.0,
+                seed: int = 0) -> Distorted:
+        """Add the JND, or white Gaussian noise of its power, to images.
+
+        Args:
+            images (Tensor | Sequence[Tensor]): (B, C, H, W), or (C, h, w)
+                each: pixels in [0, 255], of any dtype.
+            data_samples (list, optional): The host's; they name the images,
+                whose noise depends on nothing else. Defaults to None.
+            distortion (str): 'dmv-jnd', or 'gaussian': noise of the same
+                mean squared error for every image, after clipping. Defaults
+                to 'dmv-jnd'.
+            strength (float | Tensor): Times the JND, (B,) or one for all.
+                Defaults to 1.
+            seed (int): Of the noise. Defaults to 0.
+
+        Returns:
+            Distorted: The images, and all that was needed for them.
+        """
+        if distortion not in DISTORTIONS:
+            raise ValueError(f'distortion must be one of {DISTORTIONS}, but '
+                             f'got {distortion!r}')
+        for image in [images] if isinstance(images, Tensor) else images:
+            self.net.check(image)
+        pixels, content = pad_images(images)
+        pixels = pixels.float()
+        images = crop_images(pixels, images)
+        references = [
+            task.reference(images, data_samples) for task in self.tasks
+        ]
+        attention = merge_attention(
+            [resize_maps(r.attention, images) for r in references])
+        x = (pixels - self.mean) / self.std
+        e = self._within_range(x, self.net(x, attention).float())
+        if not isinstance(strength, Tensor):
+            strength = torch.full_like(x[:, 0, 0, 0], strength)
+        e = self._within_range(x, e * per_image(strength, e))
+        if content is not None:
+            e = e * content
+        if distortion == 'gaussian':
+            keys = image_keys(
+                image_ids(data_samples, len(x)), seed, device=x.device)
+            e = self._gaussian(x, e, content, images, keys)
+        distorted = crop_images((x + e) * self.std + self.mean, images)
+        return Distorted(distorted, e, attention, content, references)
+
+    # ------------------------------------------------------------------ modes
+    def forward(self,
+                inputs: Images,
+                data_samples: Optional[list] = None,
+                mode: str = 'tensor'):
+        """MMEngine's modes.
+
+        Args:
+            inputs (Tensor | Sequence[Tensor]): See :meth:`distort`.
+            data_samples (list, optional): The data pipeline's.
+            mode (str): 'tensor': e; 'loss': the dict of the objective;
+                'predict': the data samples with ``dmv_jnd``.
+        """
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        if mode == 'tensor':
+            return self.distort(inputs, data_samples).jnd
+        raise RuntimeError(f'Invalid mode "{mode}".')
+
+    def loss(self,
+             inputs: Images,
+             data_samples: Optional[list] = None) -> Dict[str, Tensor]:
+        """The objective's dict, see :class:`DMVJNDLoss`."""
+        distorted = self.distort(inputs, data_samples)
+        tolerances = [
+            task.loss(distorted.images, reference)
+            for task, reference in zip(self.tasks, distorted.references)
+        ]
+        return self.objective(tolerances, distorted.jnd, distorted.attention,
+                              distorted.content)
+
+    @torch.no_grad()
+    def predict(self,
+                inputs: Images,
+                data_samples: Optional[list] = None) -> list:
+        """What the tasks make of the distorted images.
+
+        Returns:
+            list: The data samples, each with ``dmv_jnd``, a dict of ``mse``
+            (of e, in pixels squared), ``magnitude`` (N0), ``target`` (N) and
+            ``tasks``: for each by name what its ``compare`` says.
+        """
+        distorted = self.distort(inputs, data_samples, **self.test_cfg)
+        e, attention, content = distorted[1:4]
+        measured = dict(
+            mse=mean_squared_error(e, content) * self.std**2,
+            magnitude=mean_magnitude(e, content),
+            target=target_magnitude(attention, self.objective.target_scale,
+                                    content))
+        tasks = {
+            task.name: task.compare(distorted.images, reference)
+            for task, reference in zip(self.tasks, distorted.references)
+        }
+        if data_samples is None:
+            data_samples = [BaseDataElement() for _ in e]
+        for i, sample in enumerate(data_samples):
+            row = {name: value[i] for name, value in measured.items()}
+            row['tasks'] = {
+                task: {name: value[i] for name, value in result.items()}
+                for task, result in tasks.items()
+            }
+            sample.set_field(row, 'dmv_jnd')
+        return data_samples
