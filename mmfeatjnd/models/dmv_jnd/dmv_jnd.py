@@ -34,13 +34,16 @@ class Distorted(NamedTuple):
     Attributes:
         images (Tensor | list[Tensor]): x + e in pixels, in the sizes that
             came in; a tensor where they are equal.
-        jnd (Tensor): e, (B, C, H, W), in normalized units; 0 in the padding.
+        clean (Tensor): x, (B, C, H, W), normalized; padded where sizes
+            differ.
+        jnd (Tensor): e, (B, C, H, W), normalized; 0 in the padding.
         attention (Tensor): c, (B, 1, H, W).
         content (Tensor, optional): (B, 1, H, W), bool: where the image is;
             None: everywhere.
         references (list[Reference]): What the tasks say of the clean images.
     """
     images: Images
+    clean: Tensor
     jnd: Tensor
     attention: Tensor
     content: Optional[Tensor]
@@ -73,7 +76,7 @@ class DMVJND(BaseModel):
         mean (float): Of the normalization, in pixels. Defaults to 127.5.
         std (float): Of the normalization, in pixels. Defaults to 127.5: with
             the mean the paper's 0.5 and 0.5 of images in [0, 1].
-        test_cfg (dict, optional): Arguments of :meth:`distort` in testing.
+        test_cfg (dict, optional): Arguments of :meth:`change` in testing.
             Defaults to None: the JND itself.
         data_preprocessor (dict, optional): Defaults to None: MMEngine's
             ``BaseDataPreprocessor``, which changes no pixel.
@@ -130,51 +133,29 @@ class DMVJND(BaseModel):
         low, high = (0 - self.mean) / self.std, (255 - self.mean) / self.std
         return (x + e).clamp(low, high) - x
 
-    def _gaussian(self, x: Tensor, e: Tensor, content: Optional[Tensor],
-                  images: Images, keys: Tensor) -> Tensor:
-        """White noise with the mean squared error of e, image by image."""
-        if isinstance(images, Tensor) or content is None:
-            noise = gaussian_noise(keys, x.shape[1:])
-        else:  # an image's noise must not depend on the padding
-            noise, _ = pad_images([
-                gaussian_noise(key, image.shape)[0]
-                for key, image in zip(keys.split(1), images)
-            ])
+    def _add(self, found: Distorted, e: Tensor) -> Distorted:
+        """The images with another e."""
+        if found.content is not None:
+            e = e * found.content
+        pixels = (found.clean + e) * self.std + self.mean
+        return found._replace(
+            images=crop_images(pixels, found.images), jnd=e)
 
-        def scaled(scale: Tensor) -> Tensor:
-            return self._within_range(x, noise * per_image(scale, x))
-
-        scale = bisect_scale(
-            lambda s: mean_squared_error(scaled(s), content),
-            mean_squared_error(e, content))
-        return scaled(scale)
-
-    def distort(self,
-                images: Images,
-                data_samples: Optional[list] = None,
-                distortion: str = 'dmv-jnd',
-                strength: Union[float, Tensor] = 1.0,
-                seed: int = 0) -> Distorted:
-        """Add the JND, or white Gaussian noise of its power, to images.
+    def find(self,
+             images: Images,
+             data_samples: Optional[list] = None) -> Distorted:
+        """The JND of images, eq. (2) to (4).
 
         Args:
             images (Tensor | Sequence[Tensor]): (B, C, H, W), or (C, h, w)
                 each: pixels in [0, 255], of any dtype.
-            data_samples (list, optional): The host's; they name the images,
-                whose noise depends on nothing else. Defaults to None.
-            distortion (str): 'dmv-jnd', or 'gaussian': noise of the same
-                mean squared error for every image, after clipping. Defaults
-                to 'dmv-jnd'.
-            strength (float | Tensor): Times the JND, (B,) or one for all.
-                Defaults to 1.
-            seed (int): Of the noise. Defaults to 0.
+            data_samples (list, optional): The data pipeline's, which some
+                tasks need. Defaults to None.
 
-        Returns:
-            Distorted: The images, and all that was needed for them.
+        Raises:
+            ValueError: Images with another number of channels than the net
+                expects, or too small for it.
         """
-        if distortion not in DISTORTIONS:
-            raise ValueError(f'distortion must be one of {DISTORTIONS}, but '
-                             f'got {distortion!r}')
         for image in [images] if isinstance(images, Tensor) else images:
             self.net.check(image)
         pixels, content = pad_images(images)
@@ -187,17 +168,67 @@ class DMVJND(BaseModel):
             [resize_maps(r.attention, images) for r in references])
         x = (pixels - self.mean) / self.std
         e = self._within_range(x, self.net(x, attention).float())
-        if not isinstance(strength, Tensor):
-            strength = torch.full_like(x[:, 0, 0, 0], strength)
-        e = self._within_range(x, e * per_image(strength, e))
-        if content is not None:
-            e = e * content
+        found = Distorted(images, x, e, attention, content, references)
+        return self._add(found, e)
+
+    def change(self,
+               found: Distorted,
+               data_samples: Optional[list] = None,
+               distortion: str = 'dmv-jnd',
+               strength: Union[float, Tensor] = 1.0,
+               seed: int = 0) -> Distorted:
+        """The same images with a part of their JND, or with noise of its
+        power.
+
+        Args:
+            found (Distorted): Of :meth:`find`.
+            data_samples (list, optional): The data pipeline's; they name the
+                images, whose noise depends on nothing else. Defaults to None.
+            distortion (str): 'dmv-jnd', or 'gaussian': white noise with the
+                mean squared error of the JND on every image, after clipping.
+                Defaults to 'dmv-jnd'.
+            strength (float | Tensor): Times the JND, (B,) or one for all.
+                Defaults to 1.
+            seed (int): Of the noise. Defaults to 0.
+        """
+        if distortion not in DISTORTIONS:
+            raise ValueError(f'distortion must be one of {DISTORTIONS}, but '
+                             f'got {distortion!r}')
+        x, e = found.clean, found.jnd
+        if isinstance(strength, Tensor):
+            strength = per_image(strength, e)
+        e = self._within_range(x, e * strength)
         if distortion == 'gaussian':
             keys = image_keys(
                 image_ids(data_samples, len(x)), seed, device=x.device)
-            e = self._gaussian(x, e, content, images, keys)
-        distorted = crop_images((x + e) * self.std + self.mean, images)
-        return Distorted(distorted, e, attention, content, references)
+            e = self._gaussian(found, e, keys)
+        return self._add(found, e)
+
+    def _gaussian(self, found: Distorted, e: Tensor, keys: Tensor) -> Tensor:
+        x, content = found.clean, found.content
+        if content is None:
+            noise = gaussian_noise(keys, x.shape[1:])
+        else:  # an image's noise must not depend on the padding
+            noise, _ = pad_images([
+                gaussian_noise(key, image.shape)[0]
+                for key, image in zip(keys.split(1), found.images)
+            ])
+
+        def scaled(scale: Tensor) -> Tensor:
+            return self._within_range(x, noise * per_image(scale, x))
+
+        return scaled(
+            bisect_scale(
+                lambda scale: mean_squared_error(scaled(scale), content),
+                mean_squared_error(e, content)))
+
+    def distort(self,
+                images: Images,
+                data_samples: Optional[list] = None,
+                **kwargs) -> Distorted:
+        """:meth:`find`, then :meth:`change` with the other arguments."""
+        return self.change(
+            self.find(images, data_samples), data_samples, **kwargs)
 
     # ------------------------------------------------------------------ modes
     def forward(self,
@@ -207,7 +238,7 @@ class DMVJND(BaseModel):
         """MMEngine's modes.
 
         Args:
-            inputs (Tensor | Sequence[Tensor]): See :meth:`distort`.
+            inputs (Tensor | Sequence[Tensor]): See :meth:`find`.
             data_samples (list, optional): The data pipeline's.
             mode (str): 'tensor': e; 'loss': the dict of the objective;
                 'predict': the data samples with ``dmv_jnd``.
@@ -217,14 +248,14 @@ class DMVJND(BaseModel):
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
-            return self.distort(inputs, data_samples).jnd
+            return self.find(inputs, data_samples).jnd
         raise RuntimeError(f'Invalid mode "{mode}".')
 
     def loss(self,
              inputs: Images,
              data_samples: Optional[list] = None) -> Dict[str, Tensor]:
         """The objective's dict, see :class:`DMVJNDLoss`."""
-        distorted = self.distort(inputs, data_samples)
+        distorted = self.find(inputs, data_samples)
         tolerances = [
             task.loss(distorted.images, reference)
             for task, reference in zip(self.tasks, distorted.references)
@@ -232,19 +263,34 @@ class DMVJND(BaseModel):
         return self.objective(tolerances, distorted.jnd, distorted.attention,
                               distorted.content)
 
-    @torch.no_grad()
     def predict(self,
                 inputs: Images,
                 data_samples: Optional[list] = None) -> list:
         """What the tasks make of the distorted images.
 
         Returns:
+            list: The data samples, see :meth:`describe`.
+        """
+        with torch.no_grad():
+            distorted = self.distort(inputs, data_samples, **self.test_cfg)
+            return self.describe(distorted, data_samples)
+
+    @torch.no_grad()
+    def describe(self,
+                 distorted: Distorted,
+                 data_samples: Optional[list] = None) -> list:
+        """Write into the data samples what the tasks make of the images.
+
+        Args:
+            distorted (Distorted): The images.
+            data_samples (list, optional): Defaults to None: new ones.
+
+        Returns:
             list: The data samples, each with ``dmv_jnd``, a dict of ``mse``
             (of e, in pixels squared), ``magnitude`` (N0), ``target`` (N) and
             ``tasks``: for each by name what its ``compare`` says.
         """
-        distorted = self.distort(inputs, data_samples, **self.test_cfg)
-        e, attention, content = distorted[1:4]
+        e, attention, content = distorted[2:5]
         measured = dict(
             mse=mean_squared_error(e, content) * self.std**2,
             magnitude=mean_magnitude(e, content),
