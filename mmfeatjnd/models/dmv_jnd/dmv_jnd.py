@@ -3,7 +3,7 @@ from collections import Counter
 from typing import Dict, List, NamedTuple, Optional, Sequence, Union
 
 import torch
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, ModuleList
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
@@ -99,7 +99,8 @@ class DMVJND(BaseModel):
                  data_preprocessor: Optional[dict] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        self.tasks = torch.nn.ModuleList(MODELS.build(t) for t in tasks)
+        # MMEngine's: PyTorch's would not pass init_weights on
+        self.tasks = ModuleList(MODELS.build(t) for t in tasks)
         self._check_tasks()
         self.net = MODELS.build(net or dict(type='mmfeatjnd.DMVJNDNet'))
         self.objective = MODELS.build(
