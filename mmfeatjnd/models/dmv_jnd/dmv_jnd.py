@@ -218,10 +218,10 @@ class DMVJND(BaseModel):
         def scaled(scale: Tensor) -> Tensor:
             return self._within_range(x, noise * per_image(scale, x))
 
-        return scaled(
-            bisect_scale(
-                lambda scale: mean_squared_error(scaled(scale), content),
-                mean_squared_error(e, content)))
+        power = mean_squared_error(e, content)
+        scale = bisect_scale(
+            lambda scale: mean_squared_error(scaled(scale), content), power)
+        return scaled(scale * (power > 0))  # the search never tries 0
 
     def distort(self,
                 images: Images,
