@@ -1,0 +1,107 @@
+"""Measure DMV-JND at several strengths, and against noise, in one pass."""
+import copy
+from typing import List, NamedTuple, Sequence
+
+import torch
+from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.registry import DATASETS
+from mmengine.utils import ProgressBar
+
+from mmfeatjnd.models import DMVJND
+from .launch import build_runner
+
+#: The homogeneity test of the paper, section V-F.
+HOMOGENEITY = tuple(k / 9 for k in range(8, 0, -1))
+
+
+class Point(NamedTuple):
+    """One row: a part of the JND, or noise of its power.
+
+    Attributes:
+        distortion (str): 'dmv-jnd' or 'gaussian'. Defaults to 'dmv-jnd'.
+        strength (float): Times the JND. Defaults to 1.
+        seed (int): Of the noise. Defaults to 0.
+    """
+    distortion: str = 'dmv-jnd'
+    strength: float = 1.0
+    seed: int = 0
+
+
+def load_dmv_jnd(cfg: Config, checkpoint: str):
+    """A Runner whose model is DMV-JND with its weights.
+
+    Args:
+        cfg (Config): A config of :class:`mmfeatjnd.models.DMVJND`.
+        checkpoint (str): Its checkpoint.
+
+    Returns:
+        tuple[Runner, DMVJND]: The model in evaluation mode.
+
+    Raises:
+        TypeError: The config's model is another one.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.load_from = checkpoint
+    runner = build_runner(cfg)
+    model = runner.model
+    model = model.module if is_model_wrapper(model) else model
+    if not isinstance(model, DMVJND):
+        raise TypeError("DMV-JND is measured on model=dict(type='mmfeatjnd."
+                        f"DMVJND', ...), but got {type(model).__name__}")
+    runner.load_or_resume()
+    return runner, model.eval()
+
+
+@torch.no_grad()
+def measure_dmv_jnd(cfg: Config,
+                    checkpoint: str,
+                    points: Sequence[Point] = (Point(), ),
+                    split: str = 'test',
+                    every: int = 1) -> List[dict]:
+    """The metrics of ``test_evaluator`` for every point.
+
+    The tasks see the clean images once, and the autoencoder runs once, for
+    all points.
+
+    Args:
+        cfg (Config): See :func:`load_dmv_jnd`.
+        checkpoint (str): See :func:`load_dmv_jnd`.
+        points (Sequence[Point]): What to measure. Defaults to the JND itself.
+        split (str): 'test', or 'train': the images of ``train_dataloader``,
+            through the pipeline of the test. Defaults to 'test'.
+        every (int): Only every so many-th image, of the data set's order.
+            Defaults to 1.
+
+    Returns:
+        list[dict]: For every point its fields and ``metrics``.
+    """
+    runner, model = load_dmv_jnd(cfg, checkpoint)
+    loader_cfg = copy.deepcopy(cfg.test_dataloader)
+    if split == 'train':
+        dataset = copy.deepcopy(cfg.train_dataloader.dataset)
+        dataset.pipeline = loader_cfg.dataset.pipeline
+        loader_cfg.dataset = dataset
+    if every > 1:
+        size = len(DATASETS.build(loader_cfg.dataset))
+        loader_cfg.dataset.indices = list(range(0, size, every))
+    loader = runner.build_dataloader(loader_cfg)
+    evaluators = []
+    for _ in points:
+        evaluator = runner.build_evaluator(copy.deepcopy(cfg.test_evaluator))
+        evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
+        evaluators.append(evaluator)
+    bar = ProgressBar(len(loader) * len(points))
+    for batch in loader:
+        data = model.data_preprocessor(batch, False)
+        samples = data['data_samples']
+        found = model.find(data['inputs'], samples)
+        for point, evaluator in zip(points, evaluators):
+            changed = model.change(found, samples, *point)
+            evaluator.process(model.describe(changed, samples), batch)
+            bar.update()
+    size = len(loader.dataset)
+    return [
+        dict(point._asdict(), metrics=evaluator.evaluate(size))
+        for point, evaluator in zip(points, evaluators)
+    ]

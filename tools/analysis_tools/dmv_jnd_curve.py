@@ -1,0 +1,88 @@
+"""Measure DMV-JND: how well the tasks tolerate it, parts of it, and white
+Gaussian noise of its power; RCA against PSNR.
+
+Several checkpoints, e.g. of several `objective.target_scale`, make one curve.
+"""
+import argparse
+import json
+from pathlib import Path
+
+from mmfeatjnd.apis import HOMOGENEITY, Point, cli, console, measure_dmv_jnd
+from mmfeatjnd.visualization import draw_curve
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='DMV-JND config file path')
+    parser.add_argument('checkpoints', nargs='+', help='DMV-JND checkpoints')
+    parser.add_argument(
+        '--strengths',
+        nargs='+',
+        type=float,
+        default=[1.0, *HOMOGENEITY],
+        help='times the JND; by default 1, 8/9, ..., 1/9: the homogeneity '
+        'test')
+    parser.add_argument(
+        '--seeds', type=cli.count, default=1, help='of the Gaussian noise')
+    parser.add_argument(
+        '--split',
+        choices=['test', 'train'],
+        default='test',
+        help='whose images; those of training go through the pipeline of the '
+        'test')
+    parser.add_argument(
+        '--every',
+        type=cli.count,
+        default=1,
+        help='only every N-th image of the data set')
+    parser.add_argument(
+        '--out', required=True, type=Path, help='folder for the results')
+    parser.add_argument(
+        '--work-dir', help='the dir to save logs; OUT by default')
+    cli.add_cfg_options(parser)
+    return parser.parse_args()
+
+
+def table(rows):
+    lines = ['| checkpoint | distortion | strength | RCA (%) | PSNR (dB) |',
+             '|---|---|---|---|---|']
+    for row in rows:
+        metrics = row['metrics']
+        lines.append(f'| {row["checkpoint"]} | {row["distortion"]} | '
+                     f'{row["strength"]:.3g} | {metrics["rca/mean"]:.2f} | '
+                     f'{metrics["psnr"]:.2f} |')
+    return '\n'.join(lines) + '\n'
+
+
+def main():
+    args = parse_args()
+    with console.plain_errors():
+        cfg = cli.open_config(args)
+        missing = [c for c in args.checkpoints if not Path(c).is_file()]
+        if missing:
+            raise console.UsageError(f'no checkpoint at {", ".join(missing)}')
+    cfg.work_dir = args.work_dir or str(args.out)
+    points = [Point(strength=s) for s in args.strengths] + [
+        Point('gaussian', s, seed) for s in args.strengths
+        for seed in range(args.seeds)
+    ]
+    rows = []
+    for checkpoint in args.checkpoints:
+        for row in measure_dmv_jnd(cfg, checkpoint, points, args.split,
+                                   args.every):
+            series = row['distortion']
+            if len(args.checkpoints) > 1:
+                series += f' of {Path(checkpoint).parent.name}'
+            rows.append(dict(checkpoint=checkpoint, series=series, **row))
+    with console.atomic_path(args.out / 'dmv_jnd.json') as path:
+        Path(path).write_text(json.dumps(rows, indent=1))
+    with console.atomic_path(args.out / 'dmv_jnd.md') as path:
+        Path(path).write_text(table(rows))
+    with console.atomic_path(args.out / 'dmv_jnd.png') as path:
+        draw_curve(rows, path)
+    print(f'\n{table(rows)}\nSaved to {args.out}/dmv_jnd.json, dmv_jnd.md, '
+          'dmv_jnd.png')
+
+
+if __name__ == '__main__':
+    main()

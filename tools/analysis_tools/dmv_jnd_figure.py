@@ -1,0 +1,54 @@
+"""Draw attention, JND, original and distorted images over the training, as
+Fig. 8 of the DMV-JND paper: one column a checkpoint."""
+import argparse
+from pathlib import Path
+
+import torch
+
+from mmfeatjnd.apis import cli, console, load_dmv_jnd
+from mmfeatjnd.visualization import draw_training
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='DMV-JND config file path')
+    parser.add_argument(
+        'checkpoints', nargs='+', help='checkpoints, in the order of epochs')
+    parser.add_argument(
+        '--images',
+        nargs='+',
+        type=int,
+        default=[0],
+        help='indices in the test set; the first is 0')
+    parser.add_argument(
+        '--out', required=True, type=Path, help='the picture to write')
+    parser.add_argument(
+        '--work-dir', help='the dir to save logs; that of OUT by default')
+    cli.add_cfg_options(parser)
+    return parser.parse_args()
+
+
+@torch.no_grad()
+def main():
+    args = parse_args()
+    with console.plain_errors():
+        cfg = cli.open_config(args)
+        cli.check_suffix(
+            str(args.out), ('.png', '.pdf', '.svg'), 'pictures')
+    cfg.work_dir = args.work_dir or str(args.out.parent)
+    cfg.test_dataloader.dataset.indices = args.images
+    cfg.test_dataloader.batch_size = len(args.images)
+    stages = {}
+    for checkpoint in args.checkpoints:
+        runner, model = load_dmv_jnd(cfg, checkpoint)
+        batch = next(iter(runner.build_dataloader(cfg.test_dataloader)))
+        data = model.data_preprocessor(batch, False)
+        stages[Path(checkpoint).stem] = model.find(data['inputs'],
+                                                   data['data_samples'])
+    with console.atomic_path(args.out) as path:
+        draw_training(stages, path, range(len(args.images)))
+    print(f'Saved to {args.out}')
+
+
+if __name__ == '__main__':
+    main()
