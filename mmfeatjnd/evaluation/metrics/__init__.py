@@ -1,3 +1,8 @@
-from .dmv_jnd_metrics import JNDMagnitude, PeakSNR, RelativeAccuracy
+from .base_dmv_jnd_metric import BaseDMVJNDMetric
+from .jnd_magnitude import JNDMagnitude
+from .peak_snr import PeakSNR
+from .relative_accuracy import RelativeAccuracy
 
-__all__ = ['JNDMagnitude', 'PeakSNR', 'RelativeAccuracy']
+__all__ = [
+    'BaseDMVJNDMetric', 'JNDMagnitude', 'PeakSNR', 'RelativeAccuracy'
+]
