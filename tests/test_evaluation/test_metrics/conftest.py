@@ -2,6 +2,19 @@ import pytest
 import torch
 from mmengine.evaluator import Evaluator
 
+NAMES = dict(mmpretrain='DataSample', mmdet='DetDataSample')
+
+
+def data_sample(host):
+    return getattr(
+        pytest.importorskip(f'{host}.structures'), NAMES[host])
+
+
+@pytest.fixture(params=NAMES)
+def sample(request):
+    """The class of data samples of each host."""
+    return data_sample(request.param)
+
 
 @pytest.fixture
 def evaluate():
@@ -9,10 +22,10 @@ def evaluate():
     them: in batches of two, with annotated labels if there are any."""
 
     def evaluate(metrics, predictions, truth=None, sample=None):
-        from mmpretrain.structures import DataSample
+        sample = sample or data_sample('mmpretrain')
         samples = []
         for i, measured in enumerate(predictions):
-            one = (sample or DataSample)()
+            one = sample()
             if truth is not None:
                 one.set_gt_label(truth[i])
             one.set_field(measured, 'dmv_jnd')

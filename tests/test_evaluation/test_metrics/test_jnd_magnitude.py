@@ -1,9 +1,3 @@
-import pytest
-from mmdet.structures import DetDataSample
-from mmpretrain.structures import DataSample
-
-
-@pytest.mark.parametrize('sample', [DataSample, DetDataSample])
 def test_by_hand(evaluate, measure, sample):
     rows = [
         measure(magnitude=0.25, target=0.75),

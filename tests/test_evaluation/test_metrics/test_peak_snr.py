@@ -1,7 +1,6 @@
 import math
 
 import pytest
-from mmdet.structures import DetDataSample
 
 METRIC = dict(type='mmfeatjnd.PeakSNR')
 
@@ -15,10 +14,10 @@ def test_by_hand(evaluate, measure):
             psnr_of_mean=10 * math.log10(2 / (0.1**2 + 0.01**2))))
 
 
-def test_the_range_is_a_choice(evaluate, measure):
+def test_the_range_is_a_choice(evaluate, measure, sample):
     metrics = evaluate(
         dict(METRIC, data_range=1.), [measure(mse=0.01)] * 3,
-        sample=DetDataSample)
+        sample=sample)
     assert metrics == pytest.approx(dict(psnr=20., psnr_of_mean=20.))
 
 

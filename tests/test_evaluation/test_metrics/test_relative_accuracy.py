@@ -1,8 +1,6 @@
 import pytest
 import torch
-from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
-from mmpretrain.structures import DataSample
 
 METRIC = dict(type='mmfeatjnd.RelativeAccuracy')
 
@@ -43,13 +41,13 @@ def test_several_labels_an_image_are_no_truth(evaluate, measure):
     assert metrics == {'rca/a': 100., 'rca/mean': 100.}
 
 
-def test_a_task_without_labels(evaluate):
+def test_a_task_without_labels(evaluate, sample):
     """A detector's agreement is a share."""
     rows = [
         dict(tasks=dict(boxes=dict(agreement=torch.tensor(value))))
         for value in (0.25, 1.)
     ]
-    metrics = evaluate(METRIC, rows, sample=DetDataSample)
+    metrics = evaluate(METRIC, rows, sample=sample)
     assert metrics == {'rca/boxes': 62.5, 'rca/mean': 62.5}
     mixed = [
         dict(tasks=dict(
@@ -68,13 +66,13 @@ def test_a_task_without_labels(evaluate):
     }
 
 
-def test_one_entry_an_image_and_the_prefix(evaluate, measure):
+def test_one_entry_an_image_and_the_prefix(measure, sample):
     """The Runner cuts the entries to the size of the data set."""
     evaluator = Evaluator(dict(METRIC, prefix='test'))
     for measured in predictions(measure):
-        sample = DataSample()
-        sample.set_field(measured, 'dmv_jnd')
-        evaluator.process([sample])
+        one = sample()
+        one.set_field(measured, 'dmv_jnd')
+        evaluator.process([one])
     metric, = evaluator.metrics
     assert len(metric.results) == 3
     assert all(
@@ -86,7 +84,6 @@ def test_one_entry_an_image_and_the_prefix(evaluate, measure):
     }
 
 
-@pytest.mark.parametrize('sample', [DataSample, DetDataSample])
 def test_another_model(sample):
     evaluator = Evaluator(METRIC)
     with pytest.raises(KeyError, match='RelativeAccuracy.*mmfeatjnd.DMVJND'):
