@@ -74,11 +74,56 @@ def test_distribution_loss_by_hand():
     assert float(loss(colour, attention)) == pytest.approx(0.25)
 
 
-def test_tolerance_loss_is_the_mean_over_classifiers():
-    logits = [torch.zeros(2, 4), torch.tensor([[0., math.log(3.)]] * 2)]
-    labels = [torch.tensor([0, 3]), torch.tensor([1, 1])]
-    loss = dmv_jnd.tolerance_loss(logits, labels)
-    assert float(loss) == pytest.approx((math.log(4) + math.log(4 / 3)) / 2)
+# ------------------------------------------------------------------- padding
+def padded(x, value=9.):
+    """Two columns on the right and a row below, and where the image is."""
+    pad = (0, 2, 0, 1)
+    content = torch.ones_like(x[:, :1], dtype=torch.bool)
+    return (torch.nn.functional.pad(x, pad, value=value),
+            torch.nn.functional.pad(content, pad))
+
+
+def test_padding_by_hand():
+    jnd = image([0.6, -0.2, 9.], [9., 9., 9.])
+    attention = image([0.5, 0., 9.], [9., 9., 9.])
+    content = image([1, 1, 0], [0, 0, 0]).bool()
+    assert dmv_jnd.target_magnitude(
+        attention, content=content).tolist() == [0.75]
+    torch.testing.assert_close(
+        dmv_jnd.mean_magnitude(jnd, content), torch.tensor([0.4]))
+    torch.testing.assert_close(
+        dmv_jnd.mean_squared_error(jnd, content), torch.tensor([0.2]))
+    v = 1 / (1 + math.exp(-0.5))
+    loss = dmv_jnd.distribution_loss(jnd, attention, content=content)
+    assert float(loss) == pytest.approx(0.6 * v + 0.2 * (1 - v))
+
+
+def test_padding_changes_nothing():
+    torch.manual_seed(0)
+    jnd, attention = torch.rand(2, 3, 4, 5) - 0.5, torch.rand(2, 1, 4, 5)
+    wide, content = padded(jnd)
+    seen, _ = padded(attention)
+    for measure in (dmv_jnd.mean_magnitude, dmv_jnd.mean_squared_error):
+        torch.testing.assert_close(measure(wide, content), measure(jnd))
+    torch.testing.assert_close(
+        dmv_jnd.target_magnitude(seen, 0.5, content),
+        dmv_jnd.target_magnitude(attention, 0.5))
+    for signed in (False, True):
+        torch.testing.assert_close(
+            dmv_jnd.distribution_loss(wide, seen, signed, content),
+            dmv_jnd.distribution_loss(jnd, attention, signed))
+
+
+def test_padding_has_no_gradient():
+    jnd = torch.rand(1, 3, 4, 5)
+    wide, content = padded(jnd)
+    wide.requires_grad_()
+    seen = torch.rand(1, 1, 5, 7)
+    (dmv_jnd.distribution_loss(wide, seen, content=content) +
+     dmv_jnd.mean_magnitude(wide, content).sum()).backward()
+    outside = (~content).expand_as(wide)
+    assert wide.grad.isfinite().all()
+    assert (wide.grad[outside] == 0).all() and (wide.grad[~outside] > 0).all()
 
 
 # ------------------------------------------------------------------ metrics
@@ -87,19 +132,23 @@ def test_relative_accuracy():
     assert float(dmv_jnd.relative_accuracy(a, b)) == 0.75
 
 
+def test_mean_squared_error_by_hand():
+    jnd = torch.cat([image([1., -0.5], [0., 0.5]), image([0.] * 2, [0.] * 2)])
+    assert dmv_jnd.mean_squared_error(jnd).tolist() == [0.375, 0.]
+    colour = torch.cat([jnd, 0 * jnd], 1)
+    assert dmv_jnd.mean_squared_error(colour).tolist() == [0.1875, 0.]
+
+
 def test_psnr_by_hand():
-    x = torch.zeros(2, 3, 4, 4)
-    y = torch.stack([torch.full((3, 4, 4), 0.2), torch.ones(3, 4, 4)])
+    mse = torch.tensor([0.04, 1., 0.])
     # R^2 / MSE: 4 / 0.04 and 4
     torch.testing.assert_close(
-        dmv_jnd.psnr(x, y), torch.tensor([20., 10 * math.log10(4)]))
+        dmv_jnd.psnr(mse), torch.tensor([20., 10 * math.log10(4), math.inf]))
     torch.testing.assert_close(
-        dmv_jnd.psnr(x, 127.5 * y, 255.), dmv_jnd.psnr(x, y))
-    assert dmv_jnd.psnr(x, x).isinf().all()
+        dmv_jnd.psnr(127.5**2 * mse, 255.), dmv_jnd.psnr(mse))
 
 
 def test_the_papers_psnr_in_normalized_units():
     # 9.56 dB is an RMSE of 0.665 in [-1, 1]
-    x = torch.zeros(1, 3, 8, 8)
-    value = float(dmv_jnd.psnr(x, x + 0.6653))
-    assert value == pytest.approx(9.56, abs=0.01)
+    mse = dmv_jnd.mean_squared_error(torch.full((1, 3, 8, 8), -0.6653))
+    assert float(dmv_jnd.psnr(mse)) == pytest.approx(9.56, abs=0.01)

@@ -41,6 +41,19 @@ def test_what_the_paper_names():
     assert strides == [4, 2]
 
 
+def test_check():
+    net = build()
+    for shape in ((2, 3, 8, 8), (3, 8, 9)):  # a batch, an image
+        net.check(torch.rand(shape))
+    for shape in ((2, 1, 8, 8), (4, 8, 8)):
+        with pytest.raises(ValueError, match='expects 3 channels.*color_type'):
+            net.check(torch.rand(shape))
+    for shape in ((2, 3, 8, 7), (3, 7, 8)):
+        with pytest.raises(ValueError, match='divides images by 8'):
+            net.check(torch.rand(shape))
+    build(in_channels=1).check(torch.rand(2, 1, 8, 8))
+
+
 def test_errors():
     net = build()
     with pytest.raises(ValueError, match='expects 3 channels.*with 1'):
