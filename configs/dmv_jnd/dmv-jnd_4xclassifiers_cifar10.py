@@ -29,7 +29,12 @@ model = dict(
             input_size=128),
     ],
     net=dict(type='mmfeatjnd.DMVJNDNet'),
-    objective=dict(type='mmfeatjnd.DMVJNDLoss', alpha=1.0, beta=1.0),
+    # with |e| or e as it is, Loss3 would keep N0 from its target
+    objective=dict(
+        type='mmfeatjnd.DMVJNDLoss',
+        alpha=1.0,
+        beta=1.0,
+        distribution='centred'),
     mean=127.5,
     std=127.5)
 # each task normalizes for itself

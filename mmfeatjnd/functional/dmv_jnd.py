@@ -112,20 +112,30 @@ def magnitude_loss(magnitude: Tensor, target: Tensor) -> Tensor:
             (2 * n * n0 + Q).log()).mean()
 
 
+#: How eq. (15) is read; see :func:`distribution_loss`.
+READINGS = ('absolute', 'signed', 'centred')
+
+
 def distribution_loss(jnd: Tensor,
                       attention: Tensor,
-                      signed: bool = False,
+                      reading: str = 'absolute',
                       content: Optional[Tensor] = None) -> Tensor:
     r"""Eq. (14) and (15), Loss3: :math:`\langle \mathrm{softmax}(c), e
     \rangle`.
 
-    The paper prints e; with a signed e the loss has no lower bound, so |e| is
-    the default here. Over several channels the mean is taken (ours).
+    - 'signed': as printed. It has no lower bound, and darkens images.
+    - 'absolute': with \|e\|. It pulls at the magnitude as hard as eq. (13)
+      does: with alpha = beta = 1 and N = 0.6 they meet at N0 = 0.4.
+    - 'centred': :math:`\langle \mathrm{softmax}(c) - 1 / HW, |e| \rangle`,
+      which only moves \|e\| from where the tasks look to where they do not,
+      and leaves its mean to eq. (13). Ours.
+
+    Over several channels the mean is taken (ours).
 
     Args:
         jnd (Tensor): e, (B, C, H, W).
         attention (Tensor): c, (B, 1, H, W).
-        signed (bool): As printed. Defaults to False.
+        reading (str): One of the above. Defaults to 'absolute'.
         content (Tensor, optional): Where the image is. Defaults to None:
             everywhere.
 
@@ -135,8 +145,11 @@ def distribution_loss(jnd: Tensor,
     if content is not None:
         attention = attention.masked_fill(~content, -torch.inf)
     v = attention.flatten(1).softmax(1)
-    e = jnd if signed else jnd.abs()
-    return (v * e.mean(1).flatten(1)).sum(1).mean()
+    e = jnd if reading == 'signed' else jnd.abs()
+    loss = (v * e.mean(1).flatten(1)).sum(1)
+    if reading == 'centred':
+        loss = loss - _mean(e, content)
+    return loss.mean()
 
 
 # ------------------------------------------------------------------- metrics

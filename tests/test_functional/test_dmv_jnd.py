@@ -66,7 +66,9 @@ def test_distribution_loss_by_hand():
     jnd = image([0.8, -0.4])
     loss = dmv_jnd.distribution_loss
     assert float(loss(jnd, attention)) == pytest.approx(0.5)
-    assert float(loss(jnd, attention, signed=True)) == pytest.approx(-0.1)
+    # 0.8 / 4 - 0.4 * 3 / 4, and 0.5 less the mean of |e|, 0.6
+    assert float(loss(jnd, attention, 'signed')) == pytest.approx(-0.1)
+    assert float(loss(jnd, attention, 'centred')) == pytest.approx(-0.1)
     # the same JND costs less where nothing attends
     assert loss(jnd.flip(3), attention) > loss(jnd, attention)
     # channels: the mean
@@ -108,10 +110,10 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(
         dmv_jnd.target_magnitude(seen, 0.5, content),
         dmv_jnd.target_magnitude(attention, 0.5))
-    for signed in (False, True):
+    for reading in dmv_jnd.READINGS:
         torch.testing.assert_close(
-            dmv_jnd.distribution_loss(wide, seen, signed, content),
-            dmv_jnd.distribution_loss(jnd, attention, signed))
+            dmv_jnd.distribution_loss(wide, seen, reading, content),
+            dmv_jnd.distribution_loss(jnd, attention, reading))
 
 
 def test_padding_has_no_gradient():

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfeatjnd.functional.dmv_jnd import (
+    READINGS,
     distribution_loss,
     magnitude_loss,
     mean_magnitude,
@@ -25,15 +26,17 @@ class DMVJNDLoss(nn.Module):
         beta (float): Weight of the distribution loss. Defaults to 1.
         target_scale (float): Times the target N; draws the tolerance curve.
             Ours. Defaults to 1: the paper's.
-        signed (bool): Loss3 with e as printed instead of \|e\|. Defaults to
-            False.
+        distribution (str): How Loss3 is read, 'absolute', 'signed' or
+            'centred'; see
+            :func:`mmfeatjnd.functional.dmv_jnd.distribution_loss`. Defaults
+            to 'absolute'.
     """
 
     def __init__(self,
                  alpha: float = 1.0,
                  beta: float = 1.0,
                  target_scale: float = 1.0,
-                 signed: bool = False) -> None:
+                 distribution: str = 'absolute') -> None:
         super().__init__()
         if min(alpha, beta) < 0 or target_scale <= 0:
             raise ValueError(
@@ -42,7 +45,10 @@ class DMVJNDLoss(nn.Module):
         self.alpha = alpha
         self.beta = beta
         self.target_scale = target_scale
-        self.signed = signed
+        if distribution not in READINGS:
+            raise ValueError(f'DMVJNDLoss: distribution must be one of '
+                             f'{READINGS}, but got {distribution!r}')
+        self.distribution = distribution
 
     def forward(self,
                 tolerances: Sequence[Tensor],
@@ -71,6 +77,6 @@ class DMVJNDLoss(nn.Module):
             loss_tolerance=torch.stack(list(tolerances)).mean(),
             loss_magnitude=self.alpha * magnitude_loss(magnitude, target),
             loss_distribution=self.beta * distribution_loss(
-                jnd, attention, self.signed, content),
+                jnd, attention, self.distribution, content),
             jnd_magnitude=magnitude.detach().mean(),
             jnd_target=target.detach().mean())

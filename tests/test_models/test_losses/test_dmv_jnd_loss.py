@@ -40,15 +40,43 @@ def test_weights_and_scale():
         2 * math.log(1.25))
 
 
-def test_signed():
+@pytest.mark.parametrize('reading, sign, mean', [('absolute', 1, 0),
+                                                 ('signed', -1, 0),
+                                                 ('centred', 1, 0.375)])
+def test_readings_of_loss3(reading, sign, mean):
     jnd = torch.tensor([[[[-0.75, 0.]]]])
     attention = torch.tensor([[[[0., 0.5]]]])
     v = 1 / (1 + math.exp(0.5))
-    for signed, sign in ((False, 1), (True, -1)):
-        loss = build(signed=signed)([torch.tensor(0.)], jnd, attention)
-        assert float(loss['loss_distribution']) == pytest.approx(
-            sign * 0.75 * v)
-        assert float(loss['jnd_magnitude']) == 0.375
+    loss = build(distribution=reading)([torch.tensor(0.)], jnd, attention)
+    assert float(loss['loss_distribution']) == pytest.approx(
+        sign * 0.75 * v - mean)
+    assert float(loss['jnd_magnitude']) == 0.375
+
+
+def test_only_the_centred_reading_leaves_the_magnitude_alone():
+    """As the class's documentation says: where a constant |e| comes to rest
+    between Loss2 and Loss3 at N = 0.6."""
+    attention = torch.full((1, 1, 2, 2), 0.4)
+
+    def rest(reading):
+        magnitude = torch.tensor(0.3, requires_grad=True)
+        objective = build(distribution=reading)
+        optimizer = torch.optim.SGD([magnitude], 0.05)
+        for _ in range(200):
+            terms = objective([torch.tensor(0.)],
+                              magnitude.expand(1, 3, 2, 2), attention)
+            optimizer.zero_grad()
+            sum(v for k, v in terms.items() if 'loss' in k).backward()
+            optimizer.step()
+        return float(magnitude.detach())
+
+    assert rest('absolute') == pytest.approx(0.4, abs=0.01)
+    assert rest('centred') == pytest.approx(0.6, abs=0.01)
+
+
+def test_unknown_reading():
+    with pytest.raises(ValueError, match="'absolute', 'signed', 'centred'"):
+        build(distribution='both')
 
 
 def test_padding_changes_nothing():
