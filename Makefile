@@ -6,7 +6,8 @@ PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench-featjnd-cifar10 \
 	bench-featjnd-dsb2018 bench-quantization-cifar10 \
-	bench-quantization-dsb2018 bench-cost bench-report
+	bench-quantization-dsb2018 bench-dmv-jnd bench-dmv-jnd-reduced \
+	bench-cost bench-report
 
 help:  ## list the commands
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | \
@@ -39,6 +40,12 @@ bench-quantization-cifar10: setup  ## quantization on CIFAR-10 (data/cifar10; ho
 
 bench-quantization-dsb2018: setup  ## quantization on DSB2018 (data/dsb2018; hours on a CPU)
 	$(PY) benchmarks/quantization.py dsb2018
+
+bench-dmv-jnd: setup  ## DMV-JND on CIFAR-10 (data/cifar10; needs a GPU)
+	$(PY) benchmarks/dmv_jnd.py full
+
+bench-dmv-jnd-reduced: setup  ## the same with narrow classifiers (hours on a CPU)
+	$(PY) benchmarks/dmv_jnd.py reduced
 
 bench-cost: setup  ## time FeatJND against its hosts
 	$(PY) benchmarks/cost.py
