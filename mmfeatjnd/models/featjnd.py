@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmfeatjnd.compat import host_library
 from mmfeatjnd.functional import image_keys, scale_to_nrmse, uniform_noise
 from mmfeatjnd.registry import MODELS
-from .discrepancies import PseudoGroundTruth, host_loss
+from .discrepancies import PseudoGroundTruth, host_loss, host_pass
 from .operations import check_finite, image_ids
 from .splits import Prefix, attached, find_neck
 
@@ -103,14 +103,10 @@ class FeatJNDMixin:
 
     @contextmanager
     def _pass(self, training: bool) -> Iterator[None]:
-        """One pass of the host. Some hosts, such as DINO, return from their
-        forward functions what the loss needs only ``if self.training``."""
-        former, self.training = self.training, training
-        try:
-            with self._prefix.one_pass() if self._prefix else nullcontext():
-                yield
-        finally:
-            self.training = former
+        """One pass of the host."""
+        prefix = self._prefix.one_pass() if self._prefix else nullcontext()
+        with host_pass(self, training), prefix:
+            yield
 
     def forward(self, *args, **kwargs):
         """The host's forward, with the split in reach."""

@@ -1,6 +1,7 @@
 """What a task discrepancy must offer."""
 from abc import ABCMeta, abstractmethod
-from typing import Any, List, Optional
+from contextlib import contextmanager
+from typing import Any, Iterator, List, Optional
 
 from torch import Tensor, nn
 
@@ -24,6 +25,34 @@ class BaseDiscrepancy(nn.Module, metaclass=ABCMeta):
     def forward(self, host: nn.Module, inputs: Tensor,
                 data_samples: Optional[list], reference: Any) -> Tensor:
         """The discrepancy, a scalar; 0 where nothing has changed."""
+
+
+@contextmanager
+def host_pass(host: nn.Module, training: bool) -> Iterator[None]:
+    """One pass of a host whose parts are in eval mode. Some hosts, such as
+    DINO, return from their forward functions what the loss needs only ``if
+    self.training``."""
+    former, host.training = host.training, training
+    try:
+        yield
+    finally:
+        host.training = former
+
+
+def run_host(host: nn.Module, mode: str, inputs: Tensor, data_samples: list):
+    """The host's own ``predict`` or ``loss``.
+
+    Args:
+        host (nn.Module): A host with FeatJND, whose ``loss`` is another one,
+            or a plain model of a host library.
+        mode (str): 'predict' or 'loss'.
+        inputs (Tensor): (B, 3, H, W), as the host takes them.
+        data_samples (list): The host's data samples.
+    """
+    if hasattr(host, f'host_{mode}'):
+        return getattr(host, f'host_{mode}')(inputs, data_samples)
+    with host_pass(host, training=mode == 'loss'):
+        return getattr(host, mode)(inputs, data_samples)
 
 
 def host_logits(host: nn.Module, inputs: Tensor) -> Tensor:

@@ -8,7 +8,12 @@ from torch.nn import functional as F
 
 from mmfeatjnd.compat import host_library
 from mmfeatjnd.registry import MODELS
-from .base_discrepancy import BaseDiscrepancy, host_logits, total_loss
+from .base_discrepancy import (
+    BaseDiscrepancy,
+    host_logits,
+    run_host,
+    total_loss,
+)
 
 
 class Reference(NamedTuple):
@@ -22,7 +27,7 @@ def host_loss(host: nn.Module,
               inputs: Tensor,
               targets: list,
               seed: int = 0) -> Tensor:
-    """The host's own loss, a scalar.
+    """The own loss of a host, with FeatJND or plain; a scalar.
 
     Heads that sample proposals or queries draw from PyTorch's global
     generator. With the same seed they draw alike, so that two passes differ
@@ -31,7 +36,7 @@ def host_loss(host: nn.Module,
     devices = [inputs.device] if inputs.is_cuda else []
     with torch.random.fork_rng(devices):
         torch.random.manual_seed(seed)
-        return total_loss(host.host_loss(inputs, targets))
+        return total_loss(run_host(host, 'loss', inputs, targets))
 
 
 @MODELS.register_module()
@@ -104,7 +109,7 @@ class PseudoGroundTruth(Annotation):
             # predictions in the coordinates of the input, not of the file
             meta.update(ori_shape=meta['img_shape'], scale_factor=(1.0, 1.0))
             views.append(type(sample)(metainfo=meta))
-        results = host.host_predict(inputs, views)
+        results = run_host(host, 'predict', inputs, views)
         size = tuple(inputs.shape[-2:])
         return [self._to_ground_truth(r, host, size) for r in results]
 
@@ -112,9 +117,9 @@ class PseudoGroundTruth(Annotation):
         pred = result.get('pred_instances', None)
         if pred is None:
             raise TypeError(
-                f'PseudoGroundTruth: {type(host).__name__} predicts no '
-                "instances. Use discrepancy=dict(type='mmfeatjnd.Annotation')."
-            )
+                f'{type(host).__name__} predicts no instances that could be '
+                'its ground truth. With FeatJND, use discrepancy=dict(type='
+                "'mmfeatjnd.Annotation').")
         if 'masks' in pred and len(pred) and not pred.bboxes.any():
             # SOLO and its like find masks only and leave the boxes at zero
             from mmdet.structures.mask import mask2bbox
@@ -122,7 +127,8 @@ class PseudoGroundTruth(Annotation):
         boxes = pred.bboxes
         extent = boxes[:, 2:] - boxes[:, :2]
         pred = pred[(pred.scores >= self.score_thr) & (extent > 1).all(1)]
-        truth = InstanceData(bboxes=pred.bboxes, labels=pred.labels)
+        truth = InstanceData(
+            bboxes=pred.bboxes, labels=pred.labels, scores=pred.scores)
         if 'masks' in pred:
             truth.masks = _bitmap_masks(pred.masks, size)
         sample = type(result)(metainfo=result.metainfo)
