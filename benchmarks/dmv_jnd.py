@@ -11,6 +11,7 @@ is for two CPU cores.
 """
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Dict, List
 
@@ -45,10 +46,23 @@ def parse_args():
     parser.add_argument(
         '--seeds', type=int, nargs='+', default=SEEDS, help='of the training')
     parser.add_argument(
+        '--scales',
+        type=float,
+        nargs='+',
+        default=SCALES,
+        help='of the target, for the curve; trained with the first seed')
+    parser.add_argument(
+        '--every',
+        type=int,
+        default=1,
+        help='test on every N-th image; the result is marked reduced')
+    parser.add_argument(
         '--train-every',
         type=int,
         default=1,
         help='measure the training RCA on every N-th image')
+    parser.add_argument(
+        '--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS))
     return parser.parse_args()
 
 
@@ -93,7 +107,8 @@ class Benchmark:
             points += [Point(strength=k) for k in HOMOGENEITY]
         points.append(Point('gaussian', seed=seed))
         rows = []
-        for split, every in (('test', 1), ('train', self.args.train_every)):
+        for split, every in (('test', self.args.every),
+                             ('train', self.args.train_every)):
             for row in measure_dmv_jnd(cfg, checkpoint, points, split, every):
                 row.update(
                     split=split, variant=variant, scale=scale, seed=seed)
@@ -105,27 +120,23 @@ class Benchmark:
 def main():
     args = parse_args()
     benchmark = Benchmark(args)
+    first = args.seeds[0]
     rows = []
-    for variant in VARIANTS:
+    for variant in args.variants:
         for seed in args.seeds:
-            rows += benchmark.rows(variant, 1.0, seed, everything=True)
-        for scale in SCALES:
-            rows += benchmark.rows(variant, scale, args.seeds[0], False)
-    command = ' '.join(['python benchmarks/dmv_jnd.py', args.protocol] + (
-        ['--paper-schedule'] if args.paper_schedule else []))
-    if list(args.seeds) != list(SEEDS):
-        command += ' --seeds ' + ' '.join(map(str, args.seeds))
-    if args.train_every > 1:
-        command += f' --train-every {args.train_every}'
+            rows += benchmark.rows(variant, 1.0, seed, seed == first)
+        for scale in args.scales:
+            rows += benchmark.rows(variant, scale, first, False)
     publish(
         'dmv_jnd_cifar10',
         dict(
             claim='The classifiers keep their labels on images with a PSNR '
             'of 9.56 dB or less, and lose them to white noise of that power.',
-            command=command,
+            command='python benchmarks/dmv_jnd.py ' + ' '.join(sys.argv[1:]),
             config=benchmark.config.stem,
             dataset='CIFAR-10',
-            reduced=args.protocol == 'reduced',
+            reduced=args.protocol == 'reduced' or args.every > 1,
+            every=args.every,
             train_every=args.train_every,
             rows=rows))
 

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import report_dmv_jnd
 from common import RESULTS, ROOT
 
 from mmfeatjnd.evaluation import (
@@ -17,6 +18,7 @@ from mmfeatjnd.evaluation import (
     to_markdown,
     tolerated_strength,
 )
+from mmfeatjnd.visualization import draw_curve
 
 DOC = ROOT / 'docs' / 'benchmarks.md'
 IMAGES = ROOT / 'docs' / 'images'
@@ -271,6 +273,14 @@ def cost_section() -> str:
     return '\n'.join(lines) + '\n'
 
 
+def dmv_jnd_section(name: str, plots: bool) -> str:
+    result = load(name)
+    picture = f'{name}.png'
+    if plots:
+        draw_curve(report_dmv_jnd.curve(result['rows']), IMAGES / picture)
+    return report_dmv_jnd.section(result, provenance(result), picture)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -286,6 +296,9 @@ def main():
     for name in ('quantization_cifar10', 'quantization_dsb2018'):
         if (RESULTS / f'{name}.json').is_file():
             sections.append(quantization_section(name, plots=not args.check))
+    if (RESULTS / 'dmv_jnd_cifar10.json').is_file():
+        sections.append(
+            dmv_jnd_section('dmv_jnd_cifar10', plots=not args.check))
     if (RESULTS / 'cost.json').is_file():
         sections.append(cost_section())
     text = '\n'.join(sections)

@@ -1,5 +1,4 @@
-# The fast schedule with narrower classifiers, a narrower autoencoder and four
-# epochs, for two CPU cores.
+# Narrower classifiers and autoencoder and one epoch, for two CPU cores.
 _base_ = './dmv-jnd_4xclassifiers_cifar10_fast.py'
 model = dict(
     tasks=[
@@ -26,6 +25,7 @@ model = dict(
     ],
     net=dict(widths=(32, 64, 128)))
 
-max_epochs = 4
-param_scheduler = dict(total_steps=max_epochs)
-train_cfg = dict(max_epochs=max_epochs, val_interval=4)
+max_epochs = 1
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
+param_scheduler = dict(eta_max=2e-3, total_steps=max_epochs)
+train_cfg = dict(max_epochs=max_epochs, val_interval=1)
