@@ -15,7 +15,7 @@ model = dict(
     ],
     # narrow, as the schedule is short, for two CPU cores
     net=dict(type='mmfeatjnd.DMVJNDNet', widths=(32, 64, 128)),
-    objective=dict(type='mmfeatjnd.DMVJNDLoss', alpha=1.0, beta=1.0),
+    objective=dict(type='mmfeatjnd.DMVJNDLoss', distribution='centred'),
     mean=127.5,
     std=127.5)
 
