@@ -1,0 +1,182 @@
+"""The section on DMV-JND in docs/benchmarks.md."""
+import statistics
+from typing import Dict, List
+
+Rows = List[Dict]
+PAPER_PSNR = 9.56
+CLAIM = """\
+`clipped`: x + e is an image, and e what remains of it. `unclipped`: x + e as
+the paper prints it. Means and sample standard deviations (in brackets) over
+the seeds of the training. The target N of the magnitude sets the PSNR; it is
+the paper's, 1 - mean(c), and for the curve a multiple of it. WGN has the mean
+squared error of the JND on every image.
+"""
+
+
+def pick(rows: Rows, **wanted) -> Rows:
+    return [r for r in rows if all(r[k] == v for k, v in wanted.items())]
+
+
+def mean(rows: Rows, metric: str, spec: str = '.2f') -> str:
+    """The mean over the seeds, with their spread."""
+    if not rows:
+        return 'not measured'
+    values = [r['metrics'][metric] for r in rows]
+    text = format(statistics.mean(values), spec)
+    if len(values) > 1:
+        text += f' ({statistics.stdev(values):{spec}})'
+    return text
+
+
+def tasks(rows: Rows) -> List[str]:
+    return [
+        k.partition('/')[2] for k in rows[0]['metrics']
+        if k.startswith('rca/') and k != 'rca/mean'
+    ]
+
+
+def table(header: List[str], lines: List[List[str]]) -> str:
+    rows = [header, ['---'] * len(header), *lines]
+    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows) + '\n'
+
+
+def classifiers(rows: Rows) -> str:
+    jnd = pick(rows, distortion='dmv-jnd', strength=1.0, split='test')
+    one = jnd[0]['metrics']
+    return table(
+        ['classifier', 'accuracy on clean test images (%)'],
+        [[f'`{name}`', f'{one[f"accuracy_clean/{name}"]:.2f}']
+         for name in tasks(jnd)])
+
+
+def goals(rows: Rows, variants: List[str]) -> str:
+    """The paper's figures, the goals, and what was measured."""
+
+    def cells(split: str, distortion: str, metric: str) -> List[str]:
+        return [
+            mean(
+                pick(
+                    rows,
+                    variant=variant,
+                    scale=1.0,
+                    split=split,
+                    distortion=distortion,
+                    strength=1.0), metric) for variant in variants
+        ]
+
+    def individual(split: str) -> List[str]:
+        names = tasks(rows)
+        columns = [cells(split, 'dmv-jnd', f'rca/{name}') for name in names]
+        return [
+            ' / '.join(c.split(' ')[0] for c in column)
+            for column in zip(*columns)
+        ]
+
+    lines = [
+        ['training RCA, mean of the tasks (%)', '100', '100'] +
+        cells('train', 'dmv-jnd', 'rca/mean'),
+        ['test RCA, mean of the tasks (%)', '92.18', 'at least 95'] +
+        cells('test', 'dmv-jnd', 'rca/mean'),
+        ['test RCA of each (%)', '91.17 / 93.03 / 93.48 / 91.05', ''] +
+        individual('test'),
+        ['PSNR, test (dB)', '9.56', 'at most 9.56'] +
+        cells('test', 'dmv-jnd', 'psnr'),
+        ['N0, test', '', 'N'] + cells('test', 'dmv-jnd', 'jnd_magnitude'),
+        ['N, test', '', ''] + cells('test', 'dmv-jnd', 'jnd_target'),
+        ['training RCA under WGN (%)', '15.5', 'reported'] +
+        cells('train', 'gaussian', 'rca/mean'),
+        ['test RCA under WGN (%)', '', 'reported'] +
+        cells('test', 'gaussian', 'rca/mean'),
+        ['test RCA at 9.56 dB, from the curve (%)', '92.18', 'at least 95'] +
+        [
+            rca_at(
+                pick(curve(rows), variant=variant, distortion='dmv-jnd'),
+                PAPER_PSNR) for variant in variants
+        ],
+    ]
+    return table(['figure', 'paper', 'goal', *variants], lines)
+
+
+def homogeneity(rows: Rows, variants: List[str]) -> str:
+    rows = pick(rows, distortion='dmv-jnd', scale=1.0)
+    strengths = sorted({r['strength'] for r in rows}, reverse=True)
+    header = ['part of the JND'] + [
+        f'{variant}, {split}' for variant in variants
+        for split in ('train', 'test')
+    ]
+    lines = [[f'{round(9 * s)}/9'] + [
+        mean(
+            pick(rows, variant=variant, split=split, strength=s), 'rca/mean')
+        for variant in variants for split in ('train', 'test')
+    ] for s in strengths]
+    return table(header, lines)
+
+
+def curve(rows: Rows) -> Rows:
+    """One seed of every scale: the tolerance curve on the test images."""
+    first = min(r['seed'] for r in rows)
+    rows = pick(rows, split='test', strength=1.0, seed=first)
+    names = {'dmv-jnd': 'JND', 'gaussian': 'WGN'}
+    return [
+        dict(r, series=f'{names[r["distortion"]]}, {r["variant"]}')
+        for r in rows
+    ]
+
+
+def curve_table(rows: Rows) -> str:
+    lines = []
+    for row in sorted(
+            pick(rows, distortion='dmv-jnd'),
+            key=lambda r: (r['variant'], r['scale'])):
+        m = row['metrics']
+        noise, = pick(rows, distortion='gaussian', variant=row['variant'],
+                      scale=row['scale'])
+        lines.append([
+            row['variant'], f'{row["scale"]:g}', f'{m["jnd_target"]:.3f}',
+            f'{m["jnd_magnitude"]:.3f}', f'{m["psnr"]:.2f}',
+            f'{m["rca/mean"]:.2f}', f'{noise["metrics"]["rca/mean"]:.2f}'
+        ])
+    return table(['', 'scale', 'N', 'N0', 'PSNR (dB)', 'RCA (%)',
+                  'RCA under WGN (%)'], lines)
+
+
+def share(every: int, split: str) -> str:
+    if every == 1:
+        return f'all {split} images'
+    return f'one {split} image in {every}'
+
+
+def rca_at(rows: Rows, psnr: float) -> str:
+    """RCA at a PSNR, linear between the points of a curve."""
+    points = sorted((r['metrics']['psnr'], r['metrics']['rca/mean'])
+                    for r in rows)
+    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        if x0 <= psnr <= x1:
+            return f'{y0 + (y1 - y0) * (psnr - x0) / (x1 - x0):.2f}'
+    reached = f'{points[0][0]:.2f} to {points[-1][0]:.2f} dB'
+    return f'not measured ({reached})'
+
+
+def section(result: dict, provenance: str, picture: str) -> str:
+    """The section, from the published result."""
+    rows = result['rows']
+    variants = list(dict.fromkeys(r['variant'] for r in rows))
+    return '\n'.join([
+        f'## DMV-JND on {result["dataset"]}\n',
+        f'Claim: {result["claim"]}\n',
+        f'Config `{result["config"]}`, trained on all training images; '
+        f'measured on {share(result["every"], "test")} and '
+        f'{share(result["train_every"], "training")}.' +
+        (' **Reduced: narrow classifiers, a short schedule.**'
+         if result['reduced'] else '') + f' {provenance}\n',
+        CLAIM,
+        classifiers(rows),
+        goals(rows, variants),
+        '### Homogeneity\n',
+        'RCA in percent, mean of the tasks, with a part of the JND (section '
+        'V-F of the paper; its 100 % is on training images).\n',
+        homogeneity(rows, variants),
+        '### Tolerance curve\n',
+        f'![RCA against PSNR for several targets](images/{picture})\n',
+        curve_table(curve(rows)),
+    ])
