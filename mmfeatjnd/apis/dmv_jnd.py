@@ -28,7 +28,7 @@ class Point(NamedTuple):
     seed: int = 0
 
 
-def load_dmv_jnd(cfg: Config, checkpoint: str):
+def dmv_jnd_runner(cfg: Config, checkpoint: str):
     """A Runner whose model is DMV-JND with its weights.
 
     Args:
@@ -65,8 +65,8 @@ def measure_dmv_jnd(cfg: Config,
     all points.
 
     Args:
-        cfg (Config): See :func:`load_dmv_jnd`.
-        checkpoint (str): See :func:`load_dmv_jnd`.
+        cfg (Config): See :func:`dmv_jnd_runner`.
+        checkpoint (str): See :func:`dmv_jnd_runner`.
         points (Sequence[Point]): What to measure. Defaults to the JND itself.
         split (str): 'test', or 'train': the images of ``train_dataloader``,
             through the pipeline of the test. Defaults to 'test'.
@@ -76,7 +76,7 @@ def measure_dmv_jnd(cfg: Config,
     Returns:
         list[dict]: For every point its fields and ``metrics``.
     """
-    runner, model = load_dmv_jnd(cfg, checkpoint)
+    runner, model = dmv_jnd_runner(cfg, checkpoint)
     loader_cfg = copy.deepcopy(cfg.test_dataloader)
     if split == 'train':
         dataset = copy.deepcopy(cfg.train_dataloader.dataset)

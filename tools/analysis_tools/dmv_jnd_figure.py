@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mmfeatjnd.apis import cli, console, load_dmv_jnd
+from mmfeatjnd.apis import cli, console, dmv_jnd_runner
 from mmfeatjnd.visualization import draw_training
 
 
@@ -40,7 +40,7 @@ def main():
     cfg.test_dataloader.batch_size = len(args.images)
     stages = {}
     for checkpoint in args.checkpoints:
-        runner, model = load_dmv_jnd(cfg, checkpoint)
+        runner, model = dmv_jnd_runner(cfg, checkpoint)
         batch = next(iter(runner.build_dataloader(cfg.test_dataloader)))
         data = model.data_preprocessor(batch, False)
         stages[Path(checkpoint).stem] = model.find(data['inputs'],
