@@ -7,8 +7,9 @@ from .bitstream import (
     encode_image,
 )
 from .entropy_coder import BitstreamError
+from .image_codec import decode_images, encode_images
 
 __all__ = [
-    'BitstreamError', 'QuantizedLevel', 'decode_image', 'describe',
-    'encode_batch', 'encode_image'
+    'BitstreamError', 'QuantizedLevel', 'decode_image', 'decode_images',
+    'describe', 'encode_batch', 'encode_image', 'encode_images'
 ]

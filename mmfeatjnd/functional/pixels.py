@@ -1,0 +1,327 @@
+r"""Quantization of images, guided by the JND of their pixels.
+
+A transform quantizer like JPEG's: an orthonormal DCT of blocks, then
+:func:`mmfeatjnd.functional.quantize`. In the layout of features a block is a
+*token* and a frequency is a channel, so a step for each block is a step for
+each token, and all that quantizes, models and codes features serves images.
+
+As the transform is orthonormal, errors of at most half a step in every
+coefficient are an RMS error of at most half a step in the pixels of a block:
+with steps of twice the JND (Jin et al., arXiv 2102.08168, section III-C) the
+JND. What the transform and the blocks are is ours. Images are pixels in [0,
+255], (B, C, H, W).
+"""
+import math
+from functools import lru_cache
+from typing import List, Optional, Sequence, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .budget import bisect_scale
+from .quantize import MAX_LEVEL, Steps, dequantize, make_steps, quantize
+
+MAX_BLOCK = 64
+#: What is subtracted before and added after the transform, as in JPEG.
+CENTER = 128
+# Values that lie in the middle between two grey levels are common (a constant
+# block); all of them must go up, whatever the last bits of the arithmetic.
+_NUDGE = 2.0**-20
+
+
+# ----------------------------------------------------------------- transform
+@lru_cache(maxsize=None)
+def _basis(n: int) -> Tensor:
+    """The orthonormal DCT-II, (frequency, position), float64."""
+    k = torch.arange(n, dtype=torch.float64)
+    basis = torch.cos(math.pi / n * (k + 0.5) * k[:, None])
+    basis *= math.sqrt(2 / n)
+    basis[0] /= math.sqrt(2)
+    return basis
+
+
+@lru_cache(maxsize=None)
+def _zigzag(block: int) -> List[int]:
+    """Flat indices of the frequencies (u, v) as JPEG orders them."""
+
+    def key(i: int):
+        u, v = divmod(i, block)
+        return u + v, u if (u + v) % 2 else v
+
+    return sorted(range(block * block), key=key)
+
+
+def check_block(block: int) -> None:
+    """Raise a ValueError unless this is the edge of a block."""
+    if not isinstance(block, int) or not 1 <= block <= MAX_BLOCK:
+        raise ValueError(f'block must be an integer from 1 to {MAX_BLOCK}, '
+                         f'but got {block!r}')
+
+
+def _check_images(images: Tensor, name: str = 'images') -> None:
+    if not isinstance(images, Tensor) or images.dim() != 4:
+        got = (f'shape {tuple(images.shape)}'
+               if isinstance(images, Tensor) else type(images).__name__)
+        raise ValueError(f'{name} must be a tensor (B, C, H, W), but got '
+                         f'{got}. Images of several sizes go one by one')
+    if not images.numel():
+        raise ValueError(f'{name} must not be empty, but got shape '
+                         f'{tuple(images.shape)}')
+
+
+def check_pixels(images: Tensor) -> None:
+    """Raise a ValueError unless these are images, (B, C, H, W), of pixels in
+    [0, 255]."""
+    _check_images(images)
+    low, high = images.min().item(), images.max().item()
+    if not 0 <= low <= high <= 255:  # also where they are NaN
+        raise ValueError(f'images must be pixels in [0, 255], but are within '
+                         f'[{low:g}, {high:g}]: undo the normalization, and '
+                         'clip')
+
+
+def block_dct(images: Tensor, block: int = 8, colour: bool = True) -> Tensor:
+    """Orthonormal DCT of square blocks, and over the colours.
+
+    The DCT of three colours is a luminance (R + G + B) / sqrt(3) and two
+    differences, R - B and R - 2 G + B.
+
+    Args:
+        images (Tensor): (B, C, H, W), floating. They are repeated beyond the
+            bottom and the right edge to whole blocks.
+        block (int): b, the edge of a block, 1 to 64. Defaults to 8; 1 leaves
+            the pixels as they are.
+        colour (bool): Transform the colours, too. Defaults to True.
+
+    Returns:
+        Tensor: (B, C * b * b, ceil(H / b), ceil(W / b)), the dtype of the
+        images. Channels: the colours, and of each the frequencies in JPEG's
+        zigzag.
+    """
+    _check_images(images)
+    check_block(block)
+    missing = [-n % block for n in images.shape[-2:]]
+    if any(missing):
+        images = F.pad(
+            images, (0, missing[1], 0, missing[0]), mode='replicate')
+    batch, channels, height, width = images.shape
+    x = images.view(batch, channels, height // block, block,
+                    width // block, block)
+    basis = _basis(block).to(x)
+    x = torch.einsum('ui,vj,bchiwj->bcuvhw', basis, basis, x)
+    if colour:
+        x = torch.einsum('dc,bcuvhw->bduvhw', _basis(channels).to(x), x)
+    x = x.reshape(batch, channels, block * block, *x.shape[-2:])
+    return x[:, :, _zigzag(block)].flatten(1, 2)
+
+
+def inverse_block_dct(coefficients: Tensor,
+                      size: Optional[Sequence[int]] = None,
+                      block: int = 8,
+                      colour: bool = True) -> Tensor:
+    """Undo :func:`block_dct`.
+
+    Args:
+        coefficients (Tensor): (B, C * b * b, h, w).
+        size (Sequence[int], optional): H, W of the images. Defaults to None:
+            whole blocks.
+        block (int): b. Defaults to 8.
+        colour (bool): See :func:`block_dct`. Defaults to True.
+
+    Returns:
+        Tensor: (B, C, H, W).
+    """
+    _check_images(coefficients, 'coefficients')
+    check_block(block)
+    area = block * block
+    batch, n, h, w = coefficients.shape
+    if n % area:
+        raise ValueError(f'coefficients have {n} channels, which is no '
+                         f'multiple of the {area} frequencies of blocks of '
+                         f'{block}')
+    x = coefficients.new_empty(batch, n // area, area, h, w)
+    x[:, :, _zigzag(block)] = coefficients.view(x.shape)
+    x = x.view(batch, -1, block, block, h, w)
+    if colour:
+        x = torch.einsum('dc,bduvhw->bcuvhw', _basis(x.size(1)).to(x), x)
+    basis = _basis(block).to(x)
+    x = torch.einsum('ui,vj,bcuvhw->bchiwj', basis, basis, x)
+    x = x.reshape(batch, -1, h * block, w * block)
+    return x if size is None else x[:, :, :size[0], :size[1]]
+
+
+# --------------------------------------------------------------------- steps
+def block_steps(jnd: Tensor, block: int = 8, finest: float = 1.0) -> Steps:
+    r"""One step for each block: twice its mean JND (section III-C).
+
+    Args:
+        jnd (Tensor): e, (B, C, H, W), in pixels: of an image normalized by a
+            standard deviation, times that. Its sign does not matter.
+        block (int): Edge of a block. Defaults to 8.
+        finest (float): No step is finer than this many grey levels (up to
+            the grid of half octaves). Defaults to 1: images have 8 bits.
+
+    Returns:
+        Steps: One base an image, and half octaves for its blocks, ``token``,
+        (B, 1, ceil(H / b), ceil(W / b)).
+    """
+    _check_images(jnd, 'jnd')
+    check_block(block)
+    if not 0 < finest < math.inf:
+        raise ValueError(f'finest must be positive, but got {finest}')
+    if not torch.isfinite(jnd).all():
+        raise ValueError('jnd must be finite')
+    # of blocks that reach over the edge, the part that is image
+    mean = F.avg_pool2d(jnd.abs().float().mean(1, keepdim=True), block,
+                        ceil_mode=True, count_include_pad=False)
+    return make_steps((2 * mean).clamp_min(finest).log(), 'token')
+
+
+def check_steps(steps: Steps, shape: Sequence[int]) -> None:
+    """Raise a ValueError unless these are steps of images whose blocks have
+    the shape (B, ..., h, w)."""
+    batch, *_, h, w = shape
+    others = [n for n in ('channel', 'element', 'offset')
+              if getattr(steps, n) is not None]
+    if others:
+        raise ValueError('steps of images have a base and tokens, but also '
+                         f'got {others}')
+    wanted = dict(base=(batch, ), token=(batch, 1, h, w))
+    for name, expected in wanted.items():
+        x = getattr(steps, name)
+        if x is not None and tuple(x.shape) != expected:
+            raise ValueError(
+                f'steps.{name} must have shape {expected}, but has '
+                f'{tuple(x.shape)}: make them for these images and blocks')
+    if not (torch.isfinite(steps.base) & (steps.base > 0)).all():
+        raise ValueError('steps must be positive and finite, but a base is '
+                         'not')
+
+
+# ----------------------------------------------------------------- quantizer
+@torch.no_grad()
+def quantize_pixels(images: Tensor,
+                    steps: Steps,
+                    block: int = 8,
+                    colour: bool = True,
+                    rounding: float = 0.5) -> Tensor:
+    """The levels of images' coefficients; see :func:`restore_pixels`.
+
+    Args:
+        images (Tensor): (B, C, H, W), pixels in [0, 255], of any dtype.
+        steps (Steps): For instance of :func:`block_steps`, with the same
+            ``block``; without ``token``, one step an image.
+        block (int): Edge of a block; 1: a plain quantizer of pixels.
+            Defaults to 8.
+        colour (bool): Transform the colours. Defaults to True.
+        rounding (float): See :func:`quantize`; less than 0.5 zeroes more
+            coefficients, with errors of more than half a step. Defaults to
+            0.5.
+
+    Returns:
+        Tensor: (B, C * b * b, ceil(H / b), ceil(W / b)), float32 with integer
+        values.
+
+    Raises:
+        ValueError: No images in [0, 255], steps that do not fit or are not
+            positive, or so fine that a level exceeds 16 bits.
+    """
+    check_pixels(images)
+    # float64, then rounded: levels do not depend on batch and device
+    x = block_dct(images.double() - CENTER, block, colour).float()
+    check_steps(steps, x.shape)
+    level = quantize(x, steps.size(x), rounding)
+    if level.abs().max() >= MAX_LEVEL:
+        raise ValueError(f'steps are too fine: a level exceeds {MAX_LEVEL}')
+    return level
+
+
+@torch.no_grad()
+def restore_pixels(level: Tensor,
+                   steps: Steps,
+                   size: Optional[Sequence[int]] = None,
+                   block: int = 8,
+                   colour: bool = True) -> Tensor:
+    """The images that levels stand for.
+
+    Rounded and clipped to 8 bits, as every receiver of an image gets it.
+
+    Args:
+        level (Tensor): What :func:`quantize_pixels` returned.
+        steps (Steps): Its steps.
+        size (Sequence[int], optional): H, W of the images. Defaults to None:
+            whole blocks.
+        block (int): Edge of a block. Defaults to 8.
+        colour (bool): See :func:`quantize_pixels`. Defaults to True.
+
+    Returns:
+        Tensor: (B, C, H, W), uint8.
+    """
+    check_steps(steps, level.shape)
+    x = dequantize(level, steps.size(level)).double()
+    x = inverse_block_dct(x, size, block, colour) + CENTER
+    return (x + (0.5 + _NUDGE)).floor().clamp(0, 255).byte()
+
+
+# --------------------------------------------------------------- equal error
+def finest_scale(steps: Steps, channels: int, block: int) -> Tensor:
+    """The scale of each image, (B,), that makes its finest step about the
+    finest whose levels fit 16 bits."""
+    peak = CENTER * block * math.sqrt(channels)  # of a coefficient
+    smallest = steps.size(steps.base.view(-1, 1, 1, 1)).amin((1, 2, 3))
+    # a margin, for steps that move on the grid of half octaves
+    return 1.25 * peak / MAX_LEVEL / smallest
+
+
+#: Times :func:`finest_scale`, all levels are 0.
+COARSEST = 2.0 * MAX_LEVEL
+
+
+def scale_to_error(images: Tensor,
+                   steps: Steps,
+                   error: Union[float, Tensor],
+                   block: int = 8,
+                   colour: bool = True,
+                   rounding: float = 0.5) -> Steps:
+    """Scale steps until the images have a mean squared error.
+
+    Args:
+        images (Tensor): (B, C, H, W), pixels in [0, 255].
+        steps (Steps): Their ratios count.
+        error (float | Tensor): Of each image in 8 bits, in pixels squared, a
+            number or (B,).
+        block (int): See :func:`quantize_pixels`. Defaults to 8.
+        colour (bool): See :func:`quantize_pixels`. Defaults to True.
+        rounding (float): See :func:`quantize_pixels`. Defaults to 0.5.
+
+    Returns:
+        Steps: Scaled, image by image. Where the error is out of reach, the
+        nearest of what 16-bit levels allow.
+    """
+    check_pixels(images)
+    start = steps.scaled(finest_scale(steps, images.size(1), block))
+
+    def measure(scale: Tensor) -> Tensor:
+        scaled = start.scaled(scale)
+        level = quantize_pixels(images, scaled, block, colour, rounding)
+        restored = restore_pixels(level, scaled, images.shape[-2:], block,
+                                  colour)
+        return (restored.float() - images).square().mean((1, 2, 3))
+
+    target = torch.as_tensor(error, dtype=torch.float32,
+                             device=images.device).expand(len(images))
+    return start.scaled(
+        bisect_scale(measure, target, finest=1.0, coarsest=COARSEST))
+
+
+def uniform_steps(images: Tensor,
+                  error: Union[float, Tensor],
+                  block: int = 8,
+                  colour: bool = True,
+                  rounding: float = 0.5) -> Steps:
+    """The baseline: one step for all blocks of an image, with a mean squared
+    error; see :func:`scale_to_error`."""
+    check_pixels(images)
+    one = Steps(torch.ones(len(images), device=images.device))
+    return scale_to_error(images, one, error, block, colour, rounding)
