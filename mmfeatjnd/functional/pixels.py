@@ -152,6 +152,7 @@ def inverse_block_dct(coefficients: Tensor,
 
 
 # --------------------------------------------------------------------- steps
+@torch.no_grad()  # with a gradient, steps would not be on their grid
 def block_steps(jnd: Tensor, block: int = 8, finest: float = 1.0) -> Steps:
     r"""One step for each block: twice its mean JND (section III-C).
 

@@ -83,7 +83,10 @@ def test_steps_by_hand():
     # twice the means: 4, 16, and nothing, i.e. the finest; all are half
     # octaves from their geometric mean, 4
     assert steps.base.item() == pytest.approx(4)
+    assert not steps.token.is_floating_point()
     assert steps.token.tolist() == [[[[0, 4, -4]]]]
+    # a network's output has a gradient; its steps are on the grid all the same
+    assert torch.equal(block_steps(e.requires_grad_(), 2).token, steps.token)
     torch.testing.assert_close(
         steps.size(torch.zeros(1, 1, 1, 3)).flatten(),
         torch.tensor([4., 16., 1.]))
