@@ -4,9 +4,12 @@ from typing import List, NamedTuple, Sequence
 
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS
+from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
+from torch.utils.data import DataLoader
 
 from mmfeatjnd.models import DMVJND
 from .launch import build_runner
@@ -53,6 +56,37 @@ def dmv_jnd_runner(cfg: Config, checkpoint: str):
     return runner, model.eval()
 
 
+def split_dataloader(runner: Runner, split: str, every: int) -> DataLoader:
+    """Images through the pipeline of the test.
+
+    Args:
+        runner (Runner): Of :func:`dmv_jnd_runner`.
+        split (str): 'test', or 'train': the images of ``train_dataloader``.
+        every (int): Only every so many-th image, of the data set's order.
+    """
+    cfg = copy.deepcopy(runner.cfg.test_dataloader)
+    if split == 'train':
+        dataset = copy.deepcopy(runner.cfg.train_dataloader.dataset)
+        dataset.pipeline = cfg.dataset.pipeline
+        cfg.dataset = dataset
+    if every > 1:
+        size = len(DATASETS.build(cfg.dataset))
+        cfg.dataset.indices = list(range(0, size, every))
+    return runner.build_dataloader(cfg)
+
+
+def evaluators(runner: Runner, loader: DataLoader,
+               number: int) -> List[Evaluator]:
+    """As many of ``test_evaluator``."""
+    made = [
+        runner.build_evaluator(copy.deepcopy(runner.cfg.test_evaluator))
+        for _ in range(number)
+    ]
+    for evaluator in made:
+        evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
+    return made
+
+
 @torch.no_grad()
 def measure_dmv_jnd(cfg: Config,
                     checkpoint: str,
@@ -77,31 +111,19 @@ def measure_dmv_jnd(cfg: Config,
         list[dict]: For every point its fields and ``metrics``.
     """
     runner, model = dmv_jnd_runner(cfg, checkpoint)
-    loader_cfg = copy.deepcopy(cfg.test_dataloader)
-    if split == 'train':
-        dataset = copy.deepcopy(cfg.train_dataloader.dataset)
-        dataset.pipeline = loader_cfg.dataset.pipeline
-        loader_cfg.dataset = dataset
-    if every > 1:
-        size = len(DATASETS.build(loader_cfg.dataset))
-        loader_cfg.dataset.indices = list(range(0, size, every))
-    loader = runner.build_dataloader(loader_cfg)
-    evaluators = []
-    for _ in points:
-        evaluator = runner.build_evaluator(copy.deepcopy(cfg.test_evaluator))
-        evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
-        evaluators.append(evaluator)
-    bar = ProgressBar(len(loader) * len(points))
+    loader = split_dataloader(runner, split, every)
+    rows = list(zip(points, evaluators(runner, loader, len(points))))
+    bar = ProgressBar(len(loader) * len(rows))
     for batch in loader:
         data = model.data_preprocessor(batch, False)
         samples = data['data_samples']
         found = model.find(data['inputs'], samples)
-        for point, evaluator in zip(points, evaluators):
+        for point, evaluator in rows:
             changed = model.change(found, samples, *point)
             evaluator.process(model.describe(changed, samples), batch)
             bar.update()
     size = len(loader.dataset)
     return [
         dict(point._asdict(), metrics=evaluator.evaluate(size))
-        for point, evaluator in zip(points, evaluators)
+        for point, evaluator in rows
     ]

@@ -223,6 +223,16 @@ class DMVJND(BaseModel):
             lambda scale: mean_squared_error(scaled(scale), content), power)
         return scaled(scale * (power > 0))  # the search never tries 0
 
+    def replace(self, found: Distorted, images: Tensor) -> Distorted:
+        """Other pixels in the place of x + e, e.g. decoded ones.
+
+        Args:
+            found (Distorted): Of :meth:`find`, of images of one size.
+            images (Tensor): (B, C, H, W), pixels in [0, 255].
+        """
+        e = (images.float() - self.mean) / self.std - found.clean
+        return self._add(found, e)
+
     def distort(self,
                 images: Images,
                 data_samples: Optional[list] = None,
