@@ -1,4 +1,4 @@
-# Narrower classifiers and autoencoder and one epoch, for two CPU cores.
+# Narrower classifiers and autoencoder and 600 iterations, for two CPU cores.
 _base_ = './dmv-jnd_4xclassifiers_cifar10_fast.py'
 model = dict(
     tasks=[
@@ -25,7 +25,20 @@ model = dict(
     ],
     net=dict(widths=(32, 64, 128)))
 
-max_epochs = 1
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
-param_scheduler = dict(eta_max=2e-3, total_steps=max_epochs)
-train_cfg = dict(max_epochs=max_epochs, val_interval=1)
+param_scheduler = dict(
+    _delete_=True,
+    type='OneCycleLR',
+    eta_max=2e-3,
+    by_epoch=False,
+    begin=0,
+    total_steps=600)
+train_cfg = dict(
+    _delete_=True,
+    type='IterBasedTrainLoop',
+    max_iters=600,
+    val_interval=600)
+default_hooks = dict(
+    logger=dict(log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=100, max_keep_ckpts=-1))
+log_processor = dict(by_epoch=False)
