@@ -12,7 +12,7 @@ from mmengine.utils import get_installed_path
 import mmfeatjnd  # noqa: F401  lets `_base_` reach every host
 from mmfeatjnd.compat import require
 from mmfeatjnd.engine.hooks import QuantizationHook
-from mmfeatjnd.models import FeatJNDMixin, find_neck
+from mmfeatjnd.models import DMVJND, FeatJNDMixin, find_neck
 
 ROOT = osp.abspath(osp.join(osp.dirname(__file__), '../configs'))
 CONFIGS = sorted(
@@ -79,6 +79,8 @@ def test_builds(path, stock_config):
     cfg = Config.fromfile(osp.join(ROOT, path))
     assert cfg.train_dataloader and cfg.optim_wrapper and cfg.train_cfg
     model = build(cfg)
+    if osp.basename(path).startswith('dmv-jnd'):
+        check_dmv_jnd(cfg, model)
     if not path.startswith(('featjnd', 'quantization')):
         return
     assert isinstance(model, FeatJNDMixin)
@@ -102,6 +104,56 @@ def check_keys(model, host):
         f'neck.estimators.{key}'
         for key in estimators
     }
+
+
+def check_dmv_jnd(cfg, model):
+    """Only the autoencoder is trained; the tasks are configs of ours."""
+    assert isinstance(model, DMVJND)
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert trained and all(n.startswith('net.') for n in trained)
+    for task, built in zip(cfg.model.tasks, model.tasks, strict=True):
+        # the checkpoint that the task's own config leaves behind
+        name = osp.basename(task.config)[:-3]
+        assert built.name == name
+        folder, epoch = osp.split(task.checkpoint)
+        assert folder == f'work_dirs/{name}'
+        own = Config.fromfile(task.config)
+        assert epoch == f'epoch_{own.train_cfg.max_epochs}.pth'
+        if hasattr(built, 'input_size'):
+            assert built.input_size == image_size(own)
+
+
+def image_size(cfg):
+    """What the test pipeline of a classifier on CIFAR-10 gives it."""
+    sizes = [32] + [
+        step.scale for step in cfg.test_dataloader.dataset.pipeline
+        if step.type == 'Resize'
+    ]
+    return (sizes[-1], sizes[-1])
+
+
+def test_dmv_jnd_has_the_settings_of_the_paper():
+    cfg = our_config('dmv-jnd_4xclassifiers_cifar10', 'dmv_jnd')
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='Adam', lr=1e-5, weight_decay=1e-3)
+    assert cfg.train_cfg.by_epoch and cfg.train_cfg.max_epochs == 200
+    assert not cfg.get('param_scheduler')
+    loader = cfg.train_dataloader
+    assert loader.batch_size == 50
+    flip, = (t for t in loader.dataset.pipeline if t.type == 'RandomFlip')
+    assert flip.prob == 0.5 and flip.direction == 'horizontal'
+    assert len(loader.dataset.pipeline) == 3  # and loading and packing
+    # the only normalization: the tasks get pixels
+    assert cfg.data_preprocessor == dict(type='BaseDataPreprocessor')
+    assert cfg.model.mean == cfg.model.std == 0.5 * 255
+    objective = cfg.model.objective
+    assert objective.alpha == objective.beta == 1
+    assert 'target_scale' not in objective and 'test_cfg' not in cfg.model
+    kinds = [
+        Config.fromfile(task.config).model.backbone.type
+        for task in cfg.model.tasks
+    ]
+    assert kinds == ['AlexNet', 'VGG', 'ResNet_CIFAR', 'DenseNet']
 
 
 def is_subset(part, whole):
@@ -218,6 +270,25 @@ def test_metafile_lists_every_config(folder):
         assert model['Metadata']['Split'] == split
     readme = open(osp.join(ROOT, folder, 'README.md')).read()
     assert all(f'({name}.py)' in readme for name in STOCK)
+
+
+def test_metafile_lists_every_dmv_jnd():
+    folder = osp.join(ROOT, 'dmv_jnd')
+    shipped = {
+        osp.basename(path)[:-3]
+        for path in glob(osp.join(folder, 'dmv-jnd_*.py'))
+    }
+    models = load(osp.join(folder, 'metafile.yml'))['Models']
+    assert {model['Name'] for model in models} == shipped
+    readme = open(osp.join(folder, 'README.md')).read()
+    for model in models:
+        assert model['Config'] == f'configs/dmv_jnd/{model["Name"]}.py'
+        assert f'`{model["Name"]}.py`' in readme
+        cfg, data = our_config(model['Name'], 'dmv_jnd'), model['Metadata']
+        assert data.get('Epochs', cfg.train_cfg.max_epochs) == \
+            cfg.train_cfg.max_epochs
+        assert data.get('Batch Size', cfg.train_dataloader.batch_size) == \
+            cfg.train_dataloader.batch_size
 
 
 def test_the_model_index_finds_every_metafile():
