@@ -16,7 +16,8 @@ def found(size=(4, 6)):
     jnd[:, 0] = -1.
     attention = torch.zeros(1, 1, *size)
     attention[0, 0, 1, 2] = 1.
-    return Distorted(127.5 * (image + jnd + 1), image, jnd, attention, None, [])
+    pixels = 127.5 * (image + jnd + 1)
+    return Distorted(pixels, image, jnd, attention, None, [])
 
 
 def test_panels_by_hand():

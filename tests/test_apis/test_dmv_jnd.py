@@ -1,0 +1,139 @@
+"""On tiny random classifiers and made-up images."""
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from mmfeatjnd.apis import (
+    HOMOGENEITY,
+    Point,
+    build_model,
+    measure_dmv_jnd,
+    measure_dmv_jnd_codec,
+)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A config and a checkpoint of two random classifiers and a random net."""
+    root = tmp_path_factory.mktemp('dmv_jnd')
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 2), ('test', 4)):
+        for name in 'ab':
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (4, 4, 3), np.uint8)
+                Image.fromarray(pixels).resize((32, 32)).save(
+                    folder / f'{i}.png')
+    classifier = dict(
+        default_scope='mmpretrain',
+        model=dict(
+            type='ImageClassifier',
+            data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
+            backbone=dict(
+                type='ResNet_CIFAR',
+                depth=18,
+                stem_channels=8,
+                base_channels=8,
+                num_stages=1,
+                strides=(2, ),
+                dilations=(1, ),
+                out_indices=(0, )),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=2, in_channels=8)))
+
+    def loader(split):
+        return dict(
+            batch_size=3,
+            num_workers=0,
+            dataset=dict(
+                type='CustomDataset',
+                data_root=str(root / split),
+                pipeline=[dict(type='LoadImageFromFile'),
+                          dict(type='PackInputs')]),
+            sampler=dict(type='DefaultSampler', shuffle=False))
+
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            work_dir=str(root / 'work'),
+            model=dict(
+                type='mmfeatjnd.DMVJND',
+                tasks=[
+                    dict(
+                        type='mmfeatjnd.ClassificationTask',
+                        name=name,
+                        config=classifier) for name in 'ab'
+                ],
+                net=dict(type='mmfeatjnd.DMVJNDNet', widths=(8, 8, 8))),
+            train_dataloader=loader('train'),
+            test_dataloader=loader('test'),
+            train_cfg=dict(by_epoch=True, max_epochs=1),
+            optim_wrapper=dict(optimizer=dict(type='Adam')),
+            test_cfg=dict(),
+            test_evaluator=[
+                dict(type='mmfeatjnd.RelativeAccuracy'),
+                dict(type='mmfeatjnd.PeakSNR'),
+                dict(type='mmfeatjnd.JNDMagnitude'),
+            ]))
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    file = root / 'model.pth'
+    torch.save(dict(state_dict=model.state_dict()), file)
+    return cfg, str(file)
+
+
+def test_points(trained):
+    points = [
+        Point(),
+        Point(strength=0.5),
+        Point('gaussian'),
+        Point('gaussian', seed=1)
+    ]
+    rows = measure_dmv_jnd(*trained, points)
+    full, half, noise, other = (row['metrics'] for row in rows)
+    assert [r['strength'] for r in rows] == [1, 0.5, 1, 1]
+    # half the amplitude is 6.02 dB
+    assert half['psnr'] - full['psnr'] == pytest.approx(20 * np.log10(2), 1e-3)
+    assert half['jnd_magnitude'] == pytest.approx(full['jnd_magnitude'] / 2)
+    assert noise['psnr'] == pytest.approx(full['psnr'], abs=0.01)
+    assert other['jnd_magnitude'] != noise['jnd_magnitude']
+    assert 'accuracy_clean/a' in full
+
+
+def test_splits(trained, capsys):
+    cfg, checkpoint = trained
+    one = measure_dmv_jnd(cfg, checkpoint, split='train')
+    again = measure_dmv_jnd(cfg, checkpoint, split='train')
+    assert one == again
+    few = measure_dmv_jnd(cfg, checkpoint, split='test', every=8)
+    # one image of eight: all or nothing
+    assert few[0]['metrics']['rca/a'] in (0, 100)
+
+
+def test_homogeneity_is_the_papers():
+    assert HOMOGENEITY == pytest.approx([i / 9 for i in range(8, 0, -1)])
+
+
+def test_codec(trained):
+    rows = measure_dmv_jnd_codec(
+        *trained, scales=(0.5, 2.0), steps=(4, 64), qualities=(10, 90))
+    found = {(r['codec'], r['setting']): r for r in rows}
+    for name, coarse, fine in (('dmv-jnd', 2.0, 0.5), ('uniform', 64, 4),
+                               ('jpeg', 10, 90)):
+        coarse, fine = found[name, coarse], found[name, fine]
+        assert 0 < coarse['bytes'] < fine['bytes']
+        assert coarse['metrics']['psnr'] < fine['metrics']['psnr']
+    assert found['uniform', 4]['metrics']['psnr'] > 40
+    # the right order of colours: otherwise far less
+    assert found['jpeg', 90]['metrics']['psnr'] > 25
+
+
+def test_another_model(trained):
+    cfg, checkpoint = trained
+    cfg = Config(cfg.to_dict())
+    cfg.model = cfg.model.tasks[0].config.model
+    with pytest.raises(TypeError, match='mmfeatjnd.DMVJND'):
+        measure_dmv_jnd(cfg, checkpoint)
