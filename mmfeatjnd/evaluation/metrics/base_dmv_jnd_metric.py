@@ -15,6 +15,8 @@ class BaseDMVJNDMetric(BaseMetric):
         **kwargs: Of MMEngine's ``BaseMetric``.
     """
 
+    default_prefix = ''  # the names say whose they are
+
     @abstractmethod
     def row(self, measured: dict, sample: dict) -> Dict[str, Tensor]:
         """The numbers of one image.
