@@ -131,6 +131,20 @@ def test_train_and_test(folder, run_tool):
         jnd['psnr'] + 20 * math.log10(2), abs=1e-3)
 
 
+    run_tool('analysis_tools/dmv_jnd_curve.py', 'dmv.py', checkpoint,
+             '--strengths', 1, 0.5, '--out', 'curve')
+    rows = json.loads((folder / 'curve/dmv_jnd.json').read_text())
+    assert [(r['distortion'], r['strength']) for r in rows] == [
+        ('dmv-jnd', 1), ('dmv-jnd', 0.5), ('gaussian', 1), ('gaussian', 0.5)]
+    for row, tested in zip(rows, (jnd, half)):
+        for name in ('rca/mean', 'psnr', 'jnd_magnitude'):
+            assert row['metrics'][name] == pytest.approx(tested[name])
+    assert (folder / 'curve/dmv_jnd.png').is_file()
+    run_tool('analysis_tools/dmv_jnd_figure.py', 'dmv.py', checkpoint,
+             '--images', 0, 3, '--out', 'figure.png')
+    assert Image.open(folder / 'figure.png').width > 300
+
+
 def test_a_missing_checkpoint_of_a_task(folder, run_tool):
     (folder / 'second.pth').unlink()
     with pytest.raises(FileNotFoundError, match="'second'.*second.pth"):
