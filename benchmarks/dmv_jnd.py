@@ -1,4 +1,4 @@
-"""DMV-JND on CIFAR-10: tolerance, white noise, homogeneity and the curve.
+"""DMV-JND on CIFAR-10: tolerance, noise, homogeneity, the curve, and bytes.
 
     python benchmarks/dmv_jnd.py full
     python benchmarks/dmv_jnd.py reduced
@@ -13,12 +13,17 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 from common import ROOT, publish, train_config
 from mmengine.config import Config
 
-from mmfeatjnd.apis import HOMOGENEITY, Point, measure_dmv_jnd
+from mmfeatjnd.apis import (
+    HOMOGENEITY,
+    Point,
+    measure_dmv_jnd,
+    measure_dmv_jnd_codec,
+)
 
 CONFIGS = ROOT / 'configs' / 'dmv_jnd'
 PROTOCOLS = dict(
@@ -81,15 +86,12 @@ class Benchmark:
             self.classifiers[f'model.tasks.{i}.checkpoint'] = train_config(
                 config, args.work_dir / config.stem, amp=True)
 
-    def rows(self, variant: str, scale: float, seed: int,
-             everything: bool) -> List[Dict]:
-        """Train and measure one DMV-JND."""
+    def train(self, variant: str, scale: float,
+              seed: int) -> Tuple[Config, str]:
+        """Train one DMV-JND; its config for tests, and its checkpoint."""
         work_dir = (
             self.args.work_dir / self.config.stem /
             f'{variant}_scale{scale:g}_seed{seed}')
-        file = work_dir / 'rows.json'
-        if file.is_file():
-            return json.loads(file.read_text())
         options = {
             **self.classifiers,
             **VARIANTS[variant],
@@ -102,6 +104,25 @@ class Benchmark:
         cfg = Config.fromfile(self.config)
         cfg.merge_from_dict(options)
         cfg.work_dir = str(work_dir / 'test')
+        return cfg, checkpoint
+
+    def codec(self, variant: str, seed: int) -> List[Dict]:
+        """RCA against bytes, of one DMV-JND."""
+        cfg, checkpoint = self.train(variant, 1.0, seed)
+        file = Path(cfg.work_dir).parent / 'codec.json'
+        if not file.is_file():
+            rows = measure_dmv_jnd_codec(
+                cfg, checkpoint, every=self.args.every)
+            file.write_text(json.dumps(rows))
+        return json.loads(file.read_text())
+
+    def rows(self, variant: str, scale: float, seed: int,
+             everything: bool) -> List[Dict]:
+        """Train and measure one DMV-JND."""
+        cfg, checkpoint = self.train(variant, scale, seed)
+        file = Path(cfg.work_dir).parent / 'rows.json'
+        if file.is_file():
+            return json.loads(file.read_text())
         points = [Point()]
         if everything:
             points += [Point(strength=k) for k in HOMOGENEITY]
@@ -138,6 +159,9 @@ def main():
             reduced=args.protocol == 'reduced' or args.every > 1,
             every=args.every,
             train_every=args.train_every,
+            batch_size=Config.fromfile(
+                benchmark.config).test_dataloader.batch_size,
+            codec=benchmark.codec(args.variants[0], first),
             rows=rows))
 
 

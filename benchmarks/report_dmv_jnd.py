@@ -140,6 +140,24 @@ def curve_table(rows: Rows) -> str:
                   'RCA under WGN (%)'], lines)
 
 
+CODEC = """\
+Blocks of 8x8 pixels with steps of twice their mean JND times a scale
+(`dmv-jnd`), with one step for all (`uniform`), and JPEG (4:4:4, without
+headers). `dmv-jnd` and `uniform` share streams of {batch} images, all side
+information counted. `{variant}`, one seed.
+"""
+
+
+def codec_table(rows: Rows) -> str:
+    lines = [[
+        f'`{r["codec"]}`', f'{r["setting"]:g}', f'{r["bytes"]:.0f}',
+        f'{r["metrics"]["psnr"]:.2f}', f'{r["metrics"]["rca/mean"]:.2f}'
+    ] for r in rows]
+    return table(
+        ['codec', 'scale, step or quality', 'bytes an image', 'PSNR (dB)',
+         'RCA (%)'], lines)
+
+
 def share(every: int, split: str) -> str:
     if every == 1:
         return f'all {split} images'
@@ -179,4 +197,7 @@ def section(result: dict, provenance: str, picture: str) -> str:
         '### Tolerance curve\n',
         f'![RCA against PSNR for several targets](images/{picture})\n',
         curve_table(curve(rows)),
+        '### Quantized pixels\n',
+        CODEC.format(variant=variants[0], batch=result['batch_size']),
+        codec_table(result['codec']),
     ])
