@@ -1,4 +1,4 @@
-# Narrower classifiers and autoencoder and 600 iterations, for two CPU cores.
+# Narrower classifiers and autoencoder and 1500 iterations, for two CPU cores.
 _base_ = './dmv-jnd_4xclassifiers_cifar10_fast.py'
 model = dict(
     tasks=[
@@ -32,13 +32,13 @@ param_scheduler = dict(
     eta_max=2e-3,
     by_epoch=False,
     begin=0,
-    total_steps=600)
+    total_steps=1500)
 train_cfg = dict(
     _delete_=True,
     type='IterBasedTrainLoop',
-    max_iters=600,
-    val_interval=600)
+    max_iters=1500,
+    val_interval=1500)
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=100, max_keep_ckpts=-1))
+    checkpoint=dict(by_epoch=False, interval=250, max_keep_ckpts=-1))
 log_processor = dict(by_epoch=False)
