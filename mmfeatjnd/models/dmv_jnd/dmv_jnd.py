@@ -186,8 +186,9 @@ class DMVJND(BaseModel):
             data_samples (list, optional): The data pipeline's; they name the
                 images, whose noise depends on nothing else. Defaults to None.
             distortion (str): 'dmv-jnd', or 'gaussian': white noise with the
-                mean squared error of the JND on every image, after clipping.
-                Defaults to 'dmv-jnd'.
+                mean squared error of the JND on every image, after clipping,
+                or as near to it as clipped noise comes. Defaults to
+                'dmv-jnd'.
             strength (float | Tensor): Times the JND, (B,) or one for all.
                 Defaults to 1.
             seed (int): Of the noise. Defaults to 0.
