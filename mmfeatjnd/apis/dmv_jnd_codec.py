@@ -1,5 +1,5 @@
 """RCA against bytes: images quantized by their JND, evenly, and by JPEG."""
-from typing import List, Sequence
+from typing import List, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
@@ -13,35 +13,23 @@ from mmfeatjnd.coding.image_codec import (
 )
 from mmfeatjnd.functional import Steps
 from mmfeatjnd.functional.pixels import block_steps
-from mmfeatjnd.models import DMVJND, Distorted
 from .dmv_jnd import dmv_jnd_runner, evaluators, split_dataloader
 
 
-class _Codec:
-    """One row: images to bytes and back."""
-
-    def __init__(self, name: str, setting: float, evaluator) -> None:
-        self.name = name
-        self.setting = setting
-        self.evaluator = evaluator
-        self.bytes = 0
-
-    def __call__(self, model: DMVJND, pixels: Tensor,
-                 found: Distorted) -> Tensor:
-        """The decoded images, (B, C, H, W), uint8."""
-        if self.name == 'jpeg':
-            # the images come as BGR, and JPEG's colours are of RGB
-            jpeg = jpeg_images(pixels.flip(1), int(self.setting))
-            # the headers of equal images are equal: a receiver has them
-            self.bytes += int((jpeg.bytes - jpeg.header).sum())
-            return jpeg.images.flip(1)
-        if self.name == 'dmv-jnd':
-            steps = block_steps(found.jnd.cpu() * model.std * self.setting)
-        else:
-            steps = Steps(torch.full((len(pixels), ), self.setting))
-        data, = encode_images(pixels, steps, together=True)
-        self.bytes += len(data)
-        return decode_images(data)
+def _recode(pixels: Tensor, jnd: Tensor, codec: str,
+            setting: float) -> Tuple[Tensor, int]:
+    """The decoded images, (B, C, H, W), uint8, and the bytes of all."""
+    if codec == 'jpeg':
+        # the images come as BGR, and JPEG's colours are of RGB
+        jpeg = jpeg_images(pixels.flip(1), int(setting))
+        # headers are equal, Huffman tables included: a receiver has them
+        return jpeg.images.flip(1), (jpeg.bytes - jpeg.header).sum().item()
+    if codec == 'dmv-jnd':
+        steps = block_steps(jnd * setting)
+    else:
+        steps = Steps(torch.full((len(pixels), ), float(setting)))
+    data, = encode_images(pixels, steps, together=True)
+    return decode_images(data), len(data)
 
 
 @torch.no_grad()
@@ -55,9 +43,10 @@ def measure_dmv_jnd_codec(cfg: Config,
     """The metrics of ``test_evaluator`` on decoded images, and their bytes.
 
     Blocks of 8x8 pixels are coded with steps of twice their mean JND times a
-    scale ('dmv-jnd'), with one step ('uniform'), and by JPEG ('jpeg'). The
-    images of a batch share a stream, and JPEG's headers are not counted,
-    which would outweigh images of CIFAR's size.
+    scale ('dmv-jnd'), with one step ('uniform'), and by JPEG with fixed
+    Huffman tables ('jpeg'). The images of a batch share a stream, and JPEG's
+    headers, all equal, are not counted: they would outweigh images of CIFAR's
+    size.
 
     Args:
         cfg (Config): Of :class:`mmfeatjnd.models.DMVJND`; its images have one
@@ -80,27 +69,26 @@ def measure_dmv_jnd_codec(cfg: Config,
         *(('dmv-jnd', s) for s in scales), *(('uniform', s) for s in steps),
         *(('jpeg', q) for q in qualities)
     ]
-    codecs = [
-        _Codec(*setting, evaluator) for setting, evaluator in zip(
-            settings, evaluators(runner, loader, len(settings)))
-    ]
-    bar = ProgressBar(len(loader) * len(codecs))
+    rows = [dict(codec=codec, setting=setting, bytes=0)
+            for codec, setting in settings]
+    tests = evaluators(runner, loader, len(rows))
+    bar = ProgressBar(len(loader) * len(rows))
     for batch in loader:
         data = model.data_preprocessor(batch, False)
         samples = data['data_samples']
         found = model.find(data['inputs'], samples)
         pixels = (found.clean * model.std + model.mean).round().cpu()
         pixels = pixels.clamp(0, 255)
-        for codec in codecs:
-            images = codec(model, pixels, found).to(found.clean.device)
-            decoded = model.replace(found, images)
-            codec.evaluator.process(model.describe(decoded, samples), batch)
+        jnd = (found.jnd * model.std).cpu()
+        for row, evaluator in zip(rows, tests):
+            images, size = _recode(pixels, jnd, row['codec'], row['setting'])
+            row['bytes'] += size
+            decoded = model.replace(found, images.to(found.clean.device))
+            evaluator.process(model.describe(decoded, samples), batch)
             bar.update()
-    size = len(loader.dataset)
+    number = len(loader.dataset)
     return [
-        dict(
-            codec=codec.name,
-            setting=codec.setting,
-            bytes=codec.bytes / size,
-            metrics=codec.evaluator.evaluate(size)) for codec in codecs
+        dict(row, bytes=row['bytes'] / number,
+             metrics=evaluator.evaluate(number))
+        for row, evaluator in zip(rows, tests)
     ]

@@ -25,14 +25,12 @@ from typing import List, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
-from mmfeatjnd.functional import Steps, bisect_scale
+from mmfeatjnd.functional import Steps
 from mmfeatjnd.functional.pixels import (
-    COARSEST,
     MAX_BLOCK,
     check_block,
     check_pixels,
     check_steps,
-    finest_scale,
     quantize_pixels,
     restore_pixels,
 )
@@ -174,44 +172,6 @@ def decode_images(data: bytes,
         raise BitstreamError(f'corrupted: {error}') from error
 
 
-def scale_to_bytes(images: Tensor,
-                   steps: Steps,
-                   target: Tensor,
-                   iterations: int = 12,
-                   **options) -> Steps:
-    """Scale steps until streams have a length.
-
-    Every trial writes the streams. Lengths are multiples of four bytes plus
-    a constant, so the target is met to about that.
-
-    Args:
-        images (Tensor): (B, C, H, W), pixels in [0, 255].
-        steps (Steps): Their ratios count.
-        target (Tensor): Bytes of each stream: (B,), or (1,) if the images go
-            together.
-        iterations (int): Halvings of the interval of 16 octaves. Defaults to
-            12.
-        options: Of :func:`encode_images`.
-
-    Returns:
-        Steps: Scaled. Where the target is out of reach, the nearest of
-        what 16-bit levels allow.
-    """
-    finest = finest_scale(steps, images.size(1), options.get('block', 8))
-    # images that go together keep the ratios of their steps, too
-    start = steps.scaled(finest.amax() if options.get('together') else finest)
-
-    def measure(scale: Tensor) -> Tensor:
-        data = encode_images(
-            images, start.scaled(scale.to(start.base)), **options)
-        return target.new_tensor([len(x) for x in data])
-
-    scale = bisect_scale(
-        measure, target.float(), increasing=False, finest=1.0,
-        coarsest=COARSEST, iterations=iterations)
-    return start.scaled(scale.to(start.base))
-
-
 # ---------------------------------------------------------------------- JPEG
 class JPEG(NamedTuple):
     """Images by way of JPEG.
@@ -220,8 +180,8 @@ class JPEG(NamedTuple):
         images (Tensor): (B, C, H, W), uint8: what a decoder gets.
         bytes (Tensor): (B,), int64: of the files.
         header (Tensor): (B,), int64: of these, all before the coefficients.
-            Without ``optimize`` the same for all images of a size and
-            quality, so a receiver may have them already.
+            The same for all images of a size and quality, so a receiver
+            may have them already.
     """
     images: Tensor
     bytes: Tensor
@@ -230,16 +190,17 @@ class JPEG(NamedTuple):
 
 def jpeg_images(images: Tensor,
                 quality: int,
-                optimize: bool = True,
                 subsampling: bool = False) -> JPEG:
     """The other baseline: JPEG itself, by OpenCV.
+
+    Its Huffman tables are the fixed ones of the standard. Tables of each
+    image's own would save bytes, but are in the header, and a receiver would
+    not have them.
 
     Args:
         images (Tensor): (B, C, H, W) with 1 or 3 (RGB) channels, pixels in
             [0, 255]; rounded to 8 bits.
         quality (int): 1 to 100.
-        optimize (bool): Huffman tables of each image's own. Defaults to
-            True.
         subsampling (bool): Halve the resolution of the colours (4:2:0).
             Defaults to False: 4:4:4.
 
@@ -257,8 +218,8 @@ def jpeg_images(images: Tensor,
     decoded, sizes, headers = [], [], []
     factor = '420' if subsampling else '444'
     options = [
-        cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE,
-        int(optimize), cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 0,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
         getattr(cv2, f'IMWRITE_JPEG_SAMPLING_FACTOR_{factor}')
     ]
     # OpenCV's order of the colours is BGR

@@ -13,13 +13,12 @@ JND. What the transform and the blocks are is ours. Images are pixels in [0,
 """
 import math
 from functools import lru_cache
-from typing import List, Optional, Sequence, Union
+from typing import List, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .budget import bisect_scale
 from .quantize import MAX_LEVEL, Steps, dequantize, make_steps, quantize
 
 MAX_BLOCK = 64
@@ -263,66 +262,3 @@ def restore_pixels(level: Tensor,
     x = dequantize(level, steps.size(level)).double()
     x = inverse_block_dct(x, size, block, colour) + CENTER
     return (x + (0.5 + _NUDGE)).floor().clamp(0, 255).byte()
-
-
-# --------------------------------------------------------------- equal error
-def finest_scale(steps: Steps, channels: int, block: int) -> Tensor:
-    """The scale of each image, (B,), that makes its finest step about the
-    finest whose levels fit 16 bits."""
-    peak = CENTER * block * math.sqrt(channels)  # of a coefficient
-    smallest = steps.size(steps.base.view(-1, 1, 1, 1)).amin((1, 2, 3))
-    # a margin, for steps that move on the grid of half octaves
-    return 1.25 * peak / MAX_LEVEL / smallest
-
-
-#: Times :func:`finest_scale`, all levels are 0.
-COARSEST = 2.0 * MAX_LEVEL
-
-
-def scale_to_error(images: Tensor,
-                   steps: Steps,
-                   error: Union[float, Tensor],
-                   block: int = 8,
-                   colour: bool = True,
-                   rounding: float = 0.5) -> Steps:
-    """Scale steps until the images have a mean squared error.
-
-    Args:
-        images (Tensor): (B, C, H, W), pixels in [0, 255].
-        steps (Steps): Their ratios count.
-        error (float | Tensor): Of each image in 8 bits, in pixels squared, a
-            number or (B,).
-        block (int): See :func:`quantize_pixels`. Defaults to 8.
-        colour (bool): See :func:`quantize_pixels`. Defaults to True.
-        rounding (float): See :func:`quantize_pixels`. Defaults to 0.5.
-
-    Returns:
-        Steps: Scaled, image by image. Where the error is out of reach, the
-        nearest of what 16-bit levels allow.
-    """
-    check_pixels(images)
-    start = steps.scaled(finest_scale(steps, images.size(1), block))
-
-    def measure(scale: Tensor) -> Tensor:
-        scaled = start.scaled(scale)
-        level = quantize_pixels(images, scaled, block, colour, rounding)
-        restored = restore_pixels(level, scaled, images.shape[-2:], block,
-                                  colour)
-        return (restored.float() - images).square().mean((1, 2, 3))
-
-    target = torch.as_tensor(error, dtype=torch.float32,
-                             device=images.device).expand(len(images))
-    return start.scaled(
-        bisect_scale(measure, target, finest=1.0, coarsest=COARSEST))
-
-
-def uniform_steps(images: Tensor,
-                  error: Union[float, Tensor],
-                  block: int = 8,
-                  colour: bool = True,
-                  rounding: float = 0.5) -> Steps:
-    """The baseline: one step for all blocks of an image, with a mean squared
-    error; see :func:`scale_to_error`."""
-    check_pixels(images)
-    one = Steps(torch.ones(len(images), device=images.device))
-    return scale_to_error(images, one, error, block, colour, rounding)

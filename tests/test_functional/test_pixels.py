@@ -12,20 +12,12 @@ from mmfeatjnd.functional.pixels import (
     inverse_block_dct,
     quantize_pixels,
     restore_pixels,
-    scale_to_error,
-    uniform_steps,
 )
 
 
 def pixels(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, shape, generator=generator).float()
-
-
-def smooth(*shape):
-    """A slope and a little noise: what a transform is for."""
-    slope = torch.linspace(20, 220, shape[-1]) + pixels(*shape) / 16
-    return slope.round()
 
 
 # ---------------------------------------------------------------- transform
@@ -163,37 +155,6 @@ def test_images_do_not_depend_on_their_batch():
         level = quantize_pixels(x[i:i + 1].byte(), one)
         assert torch.equal(
             restore_pixels(level, one, (20, 24)), whole[i:i + 1])
-
-
-# -------------------------------------------------------------- equal error
-@pytest.mark.parametrize('block', [1, 8])
-def test_equal_error(block):
-    x = smooth(2, 3, 32, 32)
-    e = pixels(2, 1, 4, 4).add(16).div(24).repeat_interleave(
-        8, 2).repeat_interleave(8, 3).expand_as(x)
-    steps = block_steps(e, block)
-
-    def error(steps):
-        level = quantize_pixels(x, steps, block)
-        y = restore_pixels(level, steps, (32, 32), block)
-        return (y.float() - x).square().mean((1, 2, 3))
-
-    target = error(steps)
-    uniform = uniform_steps(x, target, block)
-    assert uniform.token is None
-    torch.testing.assert_close(error(uniform), target, rtol=0.02, atol=0)
-    scaled = scale_to_error(x, steps, 20.0, block)
-    assert torch.equal(scaled.token, steps.token)
-    torch.testing.assert_close(
-        error(scaled), torch.full((2, ), 20.), rtol=0.02, atol=0)
-
-
-def test_out_of_reach_is_the_nearest():
-    x = smooth(1, 3, 16, 16)
-    for target, expected in ((1e9, 128), (0.0, x)):
-        steps = uniform_steps(x, target)
-        got = restore_pixels(quantize_pixels(x, steps), steps)
-        assert (got == expected).all()
 
 
 # ------------------------------------------------------------------- errors
