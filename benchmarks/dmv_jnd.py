@@ -4,7 +4,7 @@
     python benchmarks/dmv_jnd.py reduced
 
 Trains the four classifiers and DMV-JND (what is done is skipped), measures
-on the training and the test images, and writes
+on training and test images, and writes
 benchmarks/results/dmv_jnd_cifar10.json. `full` has the paper's settings but
 the fast schedule (`--paper-schedule` for its own) and needs a GPU; `reduced`
 is for two CPU cores.
@@ -26,18 +26,30 @@ from mmfeatjnd.apis import (
 )
 
 CONFIGS = ROOT / 'configs' / 'dmv_jnd'
-PROTOCOLS = dict(
-    full='dmv-jnd_4xclassifiers_cifar10_fast.py',
-    reduced='dmv-jnd_4xnarrow_cifar10.py')
 PAPER_SCHEDULE = 'dmv-jnd_4xclassifiers_cifar10.py'
-SEEDS = (0, 1, 2)
-#: Of the target N: the tolerance curve. 1 is the paper's.
-SCALES = (0.5, 0.75, 1.25)
+# Scales of the target N draw the tolerance curve; 1 is the paper's, and the
+# others are trained with the first seed. `every` thins out the images.
+PROTOCOLS = dict(
+    full=dict(
+        config='dmv-jnd_4xclassifiers_cifar10_fast.py',
+        seeds=(0, 1, 2),
+        scales=(0.5, 0.75, 1.25, 1.5),
+        every=1,
+        train_every=1),
+    reduced=dict(
+        config='dmv-jnd_4xnarrow_cifar10.py',
+        seeds=(0, 1),
+        scales=(1.5, ),
+        every=5,
+        train_every=25))
+#: How x + e and Loss3 are read; docs/dmv_jnd.md says why.
 VARIANTS = {
     'clipped': {},
-    # x + e as the paper prints it
     'unclipped': {'model.clip': False},
+    'absolute': {'model.objective.distribution': 'absolute'},
 }
+CURVES = ('clipped', 'unclipped')
+CONTROLS = ('gaussian', 'random-sign', 'sign-flipped')
 
 
 def parse_args():
@@ -49,25 +61,10 @@ def parse_args():
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/benchmarks/dmv_jnd'))
     parser.add_argument(
-        '--seeds', type=int, nargs='+', default=SEEDS, help='of the training')
-    parser.add_argument(
-        '--scales',
-        type=float,
-        nargs='+',
-        default=SCALES,
-        help='of the target, for the curve; trained with the first seed')
-    parser.add_argument(
-        '--every',
-        type=int,
-        default=1,
-        help='test on every N-th image; the result is marked reduced')
-    parser.add_argument(
-        '--train-every',
-        type=int,
-        default=1,
-        help='measure the training RCA on every N-th image')
-    parser.add_argument(
-        '--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS))
+        '--train-only',
+        nargs=3,
+        metavar=('VARIANT', 'SCALE', 'SEED'),
+        help='train one DMV-JND and stop, e.g. to train several at once')
     return parser.parse_args()
 
 
@@ -75,11 +72,11 @@ class Benchmark:
     """The trainings and measurements of one protocol."""
 
     def __init__(self, args) -> None:
-        self.args = args
-        name = PROTOCOLS[args.protocol]
-        if args.paper_schedule:
-            name = PAPER_SCHEDULE
+        self.protocol = PROTOCOLS[args.protocol]
+        name = PAPER_SCHEDULE if args.paper_schedule else \
+            self.protocol['config']
         self.config = CONFIGS / name
+        self.work_dir = args.work_dir
         self.classifiers = {}
         for i, task in enumerate(Config.fromfile(self.config).model.tasks):
             config = Path(task.config)
@@ -90,7 +87,7 @@ class Benchmark:
               seed: int) -> Tuple[Config, str]:
         """Train one DMV-JND; its config for tests, and its checkpoint."""
         work_dir = (
-            self.args.work_dir / self.config.stem /
+            self.work_dir / self.config.stem /
             f'{variant}_scale{scale:g}_seed{seed}')
         options = {
             **self.classifiers,
@@ -106,62 +103,69 @@ class Benchmark:
         cfg.work_dir = str(work_dir / 'test')
         return cfg, checkpoint
 
-    def codec(self, variant: str, seed: int) -> List[Dict]:
-        """RCA against bytes, of one DMV-JND."""
-        cfg, checkpoint = self.train(variant, 1.0, seed)
-        file = Path(cfg.work_dir).parent / 'codec.json'
-        if not file.is_file():
-            rows = measure_dmv_jnd_codec(
-                cfg, checkpoint, every=self.args.every)
-            file.write_text(json.dumps(rows))
-        return json.loads(file.read_text())
-
     def rows(self, variant: str, scale: float, seed: int,
-             everything: bool) -> List[Dict]:
+             points: List[Point]) -> List[Dict]:
         """Train and measure one DMV-JND."""
         cfg, checkpoint = self.train(variant, scale, seed)
-        file = Path(cfg.work_dir).parent / 'rows.json'
-        if file.is_file():
-            return json.loads(file.read_text())
-        points = [Point()]
-        if everything:
-            points += [Point(strength=k) for k in HOMOGENEITY]
-        points.append(Point('gaussian', seed=seed))
         rows = []
-        for split, every in (('test', self.args.every),
-                             ('train', self.args.train_every)):
-            for row in measure_dmv_jnd(cfg, checkpoint, points, split, every):
+        for split, every in (('test', self.protocol['every']),
+                             ('train', self.protocol['train_every'])):
+            name = f'{split}_every{every}_{len(points)}points.json'
+            file = Path(cfg.work_dir).parent / name
+            if not file.is_file():
+                measured = measure_dmv_jnd(cfg, checkpoint, points, split,
+                                           every)
+                file.write_text(json.dumps(measured))
+            for row in json.loads(file.read_text()):
                 row.update(
                     split=split, variant=variant, scale=scale, seed=seed)
                 rows.append(row)
-        file.write_text(json.dumps(rows))
         return rows
+
+    def codec(self, variant: str, seed: int) -> List[Dict]:
+        """RCA against bytes, of one DMV-JND, on test images."""
+        cfg, checkpoint = self.train(variant, 1.0, seed)
+        every = self.protocol['every']
+        file = Path(cfg.work_dir).parent / f'codec_every{every}.json'
+        if not file.is_file():
+            rows = measure_dmv_jnd_codec(cfg, checkpoint, every=every)
+            file.write_text(json.dumps(rows))
+        return json.loads(file.read_text())
 
 
 def main():
     args = parse_args()
     benchmark = Benchmark(args)
-    first = args.seeds[0]
+    if args.train_only:
+        variant, scale, seed = args.train_only
+        benchmark.train(variant, float(scale), int(seed))
+        return
+    protocol = benchmark.protocol
+    first = protocol['seeds'][0]
     rows = []
-    for variant in args.variants:
-        for seed in args.seeds:
-            rows += benchmark.rows(variant, 1.0, seed, seed == first)
-        for scale in args.scales:
-            rows += benchmark.rows(variant, scale, first, False)
+    for variant in VARIANTS:
+        seeds = protocol['seeds'] if variant in CURVES else (first, )
+        for seed in seeds:
+            points = [Point()] + [Point(name, seed=seed) for name in CONTROLS]
+            if seed == first:
+                points += [Point(strength=k) for k in HOMOGENEITY]
+            rows += benchmark.rows(variant, 1.0, seed, points)
+        for scale in protocol['scales'] if variant in CURVES else ():
+            rows += benchmark.rows(variant, scale, first,
+                                   [Point(), Point('gaussian', seed=first)])
     publish(
         'dmv_jnd_cifar10',
         dict(
-            claim='The classifiers keep their labels on images with a PSNR '
-            'of 9.56 dB or less, and lose them to white noise of that power.',
             command='python benchmarks/dmv_jnd.py ' + ' '.join(sys.argv[1:]),
             config=benchmark.config.stem,
             dataset='CIFAR-10',
-            reduced=args.protocol == 'reduced' or args.every > 1,
-            every=args.every,
-            train_every=args.train_every,
+            reduced=args.protocol == 'reduced',
+            every=protocol['every'],
+            train_every=protocol['train_every'],
+            first_seed=first,
             batch_size=Config.fromfile(
                 benchmark.config).test_dataloader.batch_size,
-            codec=benchmark.codec(args.variants[0], first),
+            codec=benchmark.codec(CURVES[0], first),
             rows=rows))
 
 

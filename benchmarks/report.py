@@ -277,7 +277,8 @@ def dmv_jnd_section(name: str, plots: bool) -> str:
     result = load(name)
     picture = f'{name}.png'
     if plots:
-        draw_curve(report_dmv_jnd.curve(result['rows']), IMAGES / picture)
+        rows = report_dmv_jnd.curve(result['rows'], result['first_seed'])
+        draw_curve(rows, IMAGES / picture)
     return report_dmv_jnd.section(result, provenance(result), picture)
 
 

@@ -148,6 +148,7 @@ def test_dmv_jnd_has_the_settings_of_the_paper():
     assert cfg.model.mean == cfg.model.std == 0.5 * 255
     objective = cfg.model.objective
     assert objective.alpha == objective.beta == 1
+    assert objective.distribution == 'centred'  # ours, as its head says
     assert 'target_scale' not in objective and 'test_cfg' not in cfg.model
     kinds = [
         Config.fromfile(task.config).model.backbone.type

@@ -1,5 +1,5 @@
-# DMV-JND with the settings of the paper. Train the four classifiers first:
-# see README.md.
+# DMV-JND with the settings of the paper, but with our reading of Loss3 and
+# with clipping (docs/dmv_jnd.md). Train the four classifiers first: README.md.
 _base_ = [
     '../_base_/datasets/cifar10_folder.py',
     'mmpretrain::_base_/default_runtime.py',

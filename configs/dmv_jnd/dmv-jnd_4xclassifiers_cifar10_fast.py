@@ -10,3 +10,5 @@ param_scheduler = dict(
     total_steps=max_epochs,
     convert_to_iter_based=True)
 train_cfg = dict(max_epochs=max_epochs)
+# for the figure over the training
+default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=-1))

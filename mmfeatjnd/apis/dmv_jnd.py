@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, load_checkpoint
 from mmengine.utils import ProgressBar
 from torch.utils.data import DataLoader
 
@@ -19,10 +19,11 @@ HOMOGENEITY = tuple(k / 9 for k in range(8, 0, -1))
 
 
 class Point(NamedTuple):
-    """One row: a part of the JND, or noise of its power.
+    """One row: a part of the JND, or noise or a control of its power.
 
     Attributes:
-        distortion (str): 'dmv-jnd' or 'gaussian'. Defaults to 'dmv-jnd'.
+        distortion (str): See :meth:`mmfeatjnd.models.DMVJND.change`. Defaults
+            to 'dmv-jnd'.
         strength (float): Times the JND. Defaults to 1.
         seed (int): Of the noise. Defaults to 0.
     """
@@ -43,16 +44,15 @@ def dmv_jnd_runner(cfg: Config, checkpoint: str):
 
     Raises:
         TypeError: The config's model is another one.
+        RuntimeError: The checkpoint is of another model.
     """
-    cfg = copy.deepcopy(cfg)
-    cfg.load_from = checkpoint
-    runner = build_runner(cfg)
+    runner = build_runner(copy.deepcopy(cfg))
     model = runner.model
     model = model.module if is_model_wrapper(model) else model
     if not isinstance(model, DMVJND):
         raise TypeError("DMV-JND is measured on model=dict(type='mmfeatjnd."
                         f"DMVJND', ...), but got {type(model).__name__}")
-    runner.load_or_resume()
+    load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
     return runner, model.eval()
 
 

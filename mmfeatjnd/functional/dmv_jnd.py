@@ -27,7 +27,9 @@ def class_activation_map(feature: Tensor, weight: Tensor,
     Returns:
         Tensor: (B, 1, h, w), of any range.
     """
-    return torch.einsum('bkhw,bk->bhw', feature, weight[label])[:, None]
+    # not einsum, which autocast would round to half precision
+    weight = weight[label][:, :, None, None]
+    return (weight * feature).sum(1, keepdim=True)
 
 
 def normalize_attention(attention: Tensor) -> Tensor:
@@ -123,7 +125,8 @@ def distribution_loss(jnd: Tensor,
     r"""Eq. (14) and (15), Loss3: :math:`\langle \mathrm{softmax}(c), e
     \rangle`.
 
-    - 'signed': as printed. It has no lower bound, and darkens images.
+    - 'signed': as printed. It has no lower bound but that of e, and darkens
+      images.
     - 'absolute': with \|e\|. It pulls at the magnitude as hard as eq. (13)
       does: with alpha = beta = 1 and N = 0.6 they meet at N0 = 0.4.
     - 'centred': :math:`\langle \mathrm{softmax}(c) - 1 / HW, |e| \rangle`,
@@ -153,18 +156,18 @@ def distribution_loss(jnd: Tensor,
 
 
 # ------------------------------------------------------------------- metrics
-def relative_accuracy(labels: Tensor, reference: Tensor) -> Tensor:
-    """Eq. (16), RCA of one classifier: the share of images whose label on
-    x + e is that on x.
+def agreement(labels: Tensor, reference: Tensor) -> Tensor:
+    """``pre`` of eq. (16), whose mean over the images is the RCA: 1 where the
+    label on x + e is that on x.
 
     Args:
         labels (Tensor): (P,), on x + e.
         reference (Tensor): (P,), on x.
 
     Returns:
-        Tensor: Scalar in [0, 1].
+        Tensor: (P,), 0 or 1, float32.
     """
-    return (labels == reference).float().mean()
+    return (labels == reference).float()
 
 
 def mean_squared_error(jnd: Tensor,

@@ -90,27 +90,54 @@ def test_points(trained):
         Point(),
         Point(strength=0.5),
         Point('gaussian'),
-        Point('gaussian', seed=1)
+        Point('gaussian', seed=1),
+        Point('random-sign')
     ]
     rows = measure_dmv_jnd(*trained, points)
-    full, half, noise, other = (row['metrics'] for row in rows)
-    assert [r['strength'] for r in rows] == [1, 0.5, 1, 1]
+    full, half, noise, other, signs = (row['metrics'] for row in rows)
+    assert [r['strength'] for r in rows] == [1, 0.5, 1, 1, 1]
     # half the amplitude is 6.02 dB
     assert half['psnr'] - full['psnr'] == pytest.approx(20 * np.log10(2), 1e-3)
     assert half['jnd_magnitude'] == pytest.approx(full['jnd_magnitude'] / 2)
     assert noise['psnr'] == pytest.approx(full['psnr'], abs=0.01)
     assert other['jnd_magnitude'] != noise['jnd_magnitude']
+    assert signs['psnr'] == pytest.approx(full['psnr'], abs=0.01)
     assert 'accuracy_clean/a' in full
 
 
 def test_splits(trained, capsys):
     cfg, checkpoint = trained
-    one = measure_dmv_jnd(cfg, checkpoint, split='train')
-    again = measure_dmv_jnd(cfg, checkpoint, split='train')
-    assert one == again
-    few = measure_dmv_jnd(cfg, checkpoint, split='test', every=8)
-    # one image of eight: all or nothing
-    assert few[0]['metrics']['rca/a'] in (0, 100)
+    train, = measure_dmv_jnd(cfg, checkpoint, split='train')
+    again, = measure_dmv_jnd(cfg, checkpoint, split='train')
+    test, = measure_dmv_jnd(cfg, checkpoint)
+    assert train == again
+    assert train['metrics']['psnr'] != test['metrics']['psnr']
+    # the same images by way of the test's data set
+    cfg = Config(cfg.to_dict())
+    cfg.test_dataloader.dataset.data_root = \
+        cfg.train_dataloader.dataset.data_root
+    assert measure_dmv_jnd(cfg, checkpoint) == [train]
+    # the first and the third of four
+    one, other = (measure_dmv_jnd(_only(cfg, i), checkpoint) for i in (0, 2))
+    both, = measure_dmv_jnd(cfg, checkpoint, every=2)
+    for name in ('psnr', 'jnd_target', 'rca/a'):
+        assert both['metrics'][name] == pytest.approx(
+            (one[0]['metrics'][name] + other[0]['metrics'][name]) / 2)
+
+
+def _only(cfg, index):
+    cfg = Config(cfg.to_dict())
+    cfg.test_dataloader.dataset.indices = [index]
+    return cfg
+
+
+def test_a_checkpoint_of_another_model(trained, tmp_path):
+    cfg, checkpoint = trained
+    state = torch.load(checkpoint)['state_dict']
+    state = {k: v for k, v in state.items() if not k.startswith('net.')}
+    torch.save(dict(state_dict=state), tmp_path / 'tasks.pth')
+    with pytest.raises(RuntimeError, match='net.encoder'):
+        measure_dmv_jnd(cfg, str(tmp_path / 'tasks.pth'))
 
 
 def test_homogeneity_is_the_papers():

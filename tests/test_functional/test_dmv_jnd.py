@@ -129,9 +129,10 @@ def test_padding_has_no_gradient():
 
 
 # ------------------------------------------------------------------ metrics
-def test_relative_accuracy():
+def test_agreement():
     a, b = torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 0, 4])
-    assert float(dmv_jnd.relative_accuracy(a, b)) == 0.75
+    # three of four: an RCA of 75 %
+    assert dmv_jnd.agreement(a, b).mean() == 0.75
 
 
 def test_mean_squared_error_by_hand():

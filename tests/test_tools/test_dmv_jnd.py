@@ -140,9 +140,19 @@ def test_train_and_test(folder, run_tool):
         for name in ('rca/mean', 'psnr', 'jnd_magnitude'):
             assert row['metrics'][name] == pytest.approx(tested[name])
     assert (folder / 'curve/dmv_jnd.png').is_file()
-    run_tool('analysis_tools/dmv_jnd_figure.py', 'dmv.py', checkpoint,
-             '--images', 0, 3, '--out', 'figure.png')
-    assert Image.open(folder / 'figure.png').width > 300
+    # checkpoints of one name, and one curve of their single points
+    (folder / 'other').mkdir()
+    (folder / 'other/epoch_1.pth').write_bytes(checkpoint.read_bytes())
+    both = (checkpoint, folder / 'other/epoch_1.pth')
+    run_tool('analysis_tools/dmv_jnd_curve.py', 'dmv.py', *both,
+             '--strengths', 1, '--out', 'both')
+    rows = json.loads((folder / 'both/dmv_jnd.json').read_text())
+    assert [r['series'] for r in rows] == ['dmv-jnd', 'gaussian'] * 2
+    for name, checkpoints in (('one', both[:1]), ('two', both)):
+        run_tool('analysis_tools/dmv_jnd_figure.py', 'dmv.py', *checkpoints,
+                 '--images', 0, 3, '--out', f'{name}.png')
+    one, two = (Image.open(folder / f'{n}.png') for n in ('one', 'two'))
+    assert two.width > 1.5 * one.width
 
 
 def test_a_missing_checkpoint_of_a_task(folder, run_tool):

@@ -1,13 +1,15 @@
 """Measure DMV-JND: how well the tasks tolerate it, parts of it, and white
-Gaussian noise of its power; RCA against PSNR.
+Gaussian noise or controls of its power; RCA against PSNR.
 
-Several checkpoints, e.g. of several `objective.target_scale`, make one curve.
+With `--strengths 1`, several checkpoints, e.g. of several
+`objective.target_scale`, make one curve.
 """
 import argparse
 import json
 from pathlib import Path
 
 from mmfeatjnd.apis import HOMOGENEITY, Point, cli, console, measure_dmv_jnd
+from mmfeatjnd.models.dmv_jnd.dmv_jnd import DISTORTIONS, RANDOM_DISTORTIONS
 from mmfeatjnd.visualization import draw_curve
 
 
@@ -23,7 +25,12 @@ def parse_args():
         help='times the JND; by default 1, 8/9, ..., 1/9: the homogeneity '
         'test')
     parser.add_argument(
-        '--seeds', type=cli.count, default=1, help='of the Gaussian noise')
+        '--distortions',
+        nargs='+',
+        choices=DISTORTIONS,
+        default=['dmv-jnd', 'gaussian'])
+    parser.add_argument(
+        '--seeds', type=cli.count, default=1, help='of the noise')
     parser.add_argument(
         '--split',
         choices=['test', 'train'],
@@ -62,16 +69,18 @@ def main():
         if missing:
             raise console.UsageError(f'no checkpoint at {", ".join(missing)}')
     cfg.work_dir = args.work_dir or str(args.out)
-    points = [Point(strength=s) for s in args.strengths] + [
-        Point('gaussian', s, seed) for s in args.strengths
-        for seed in range(args.seeds)
+    points = [
+        Point(distortion, strength, seed) for distortion in args.distortions
+        for strength in args.strengths for seed in range(
+            args.seeds if distortion in RANDOM_DISTORTIONS else 1)
     ]
+    one_curve = len(args.checkpoints) == 1 or len(args.strengths) == 1
     rows = []
     for checkpoint in args.checkpoints:
         for row in measure_dmv_jnd(cfg, checkpoint, points, args.split,
                                    args.every):
             series = row['distortion']
-            if len(args.checkpoints) > 1:
+            if not one_curve:
                 series += f' of {Path(checkpoint).parent.name}'
             rows.append(dict(checkpoint=checkpoint, series=series, **row))
     with console.atomic_path(args.out / 'dmv_jnd.json') as path:

@@ -28,6 +28,12 @@ def parse_args():
     return parser.parse_args()
 
 
+def _title(checkpoint, checkpoints):
+    path = Path(checkpoint)
+    alike = sum(Path(c).stem == path.stem for c in checkpoints) > 1
+    return f'{path.parent.name}/{path.stem}' if alike else path.stem
+
+
 @torch.no_grad()
 def main():
     args = parse_args()
@@ -43,8 +49,8 @@ def main():
         runner, model = dmv_jnd_runner(cfg, checkpoint)
         batch = next(iter(runner.build_dataloader(cfg.test_dataloader)))
         data = model.data_preprocessor(batch, False)
-        stages[Path(checkpoint).stem] = model.find(data['inputs'],
-                                                   data['data_samples'])
+        title = _title(checkpoint, args.checkpoints)
+        stages[title] = model.find(data['inputs'], data['data_samples'])
     with console.atomic_path(args.out) as path:
         draw_training(stages, path, range(len(args.images)))
     print(f'Saved to {args.out}')

@@ -25,7 +25,7 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-# without batch normalization SGD at 0.2 diverges
+# as the full one
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='Adam', lr=5e-4))
 param_scheduler = dict(eta_max=5e-4)

@@ -6,5 +6,7 @@ _base_ = [
     'mmpretrain::_base_/schedules/cifar10_bs128.py',
     'mmpretrain::_base_/default_runtime.py',
 ]
+train_dataloader = dict(num_workers=4)
+train_cfg = dict(val_interval=10)
 default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=1))
 randomness = dict(seed=0)

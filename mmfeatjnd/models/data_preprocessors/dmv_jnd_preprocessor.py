@@ -93,8 +93,9 @@ def DMVJNDPreprocessor(host: str,
             'mmdet.DetDataPreprocessor'.
         jnd (dict): ``config`` and ``checkpoint`` of a trained DMV-JND, see
             :func:`load_dmv_jnd`.
-        distortion (str): 'dmv-jnd', or 'gaussian': white noise of the same
-            mean squared error in every image. Defaults to 'dmv-jnd'.
+        distortion (str): 'dmv-jnd', or 'gaussian', white noise of the same
+            mean squared error in every image, or a control; see
+            :meth:`mmfeatjnd.models.DMVJND.change`. Defaults to 'dmv-jnd'.
         strength (float | Sequence[float]): Times the JND; (low, high) is
             drawn for each image. Defaults to 1.
         seed (int): Of all that is drawn. An image gets the same in every

@@ -47,6 +47,9 @@ class BaseTask(BaseModule):
         super().__init__()
         from_file = isinstance(config, (str, Path))
         cfg = Config.fromfile(config) if from_file else Config(dict(config))
+        if 'model' not in cfg:
+            raise ValueError(f'{type(self).__name__}: the config {config!r} '
+                             'has no `model`. Give that of the host.')
         scope = cfg.get('default_scope', 'mmengine')
         model = cfg.model.copy()
         if 'data_preprocessor' in cfg:

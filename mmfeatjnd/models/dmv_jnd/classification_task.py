@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmfeatjnd.functional.dmv_jnd import (
+    agreement,
     class_activation_map,
     normalize_attention,
 )
@@ -28,8 +29,8 @@ class ClassificationTask(BaseTask):
         checkpoint (str, optional): Its weights. Defaults to None: what the
             config initializes it with.
         input_size (int | tuple[int, int], optional): Height and width that
-            images are resized to, as in the classifier's own pipeline.
-            Defaults to None: as they are.
+            images are resized to: what the classifier was trained on, if its
+            own pipeline resizes. Defaults to None: as they are.
         name (str, optional): Of the task in metrics. Defaults to None: that
             of the config file.
 
@@ -100,6 +101,6 @@ class ClassificationTask(BaseTask):
         """``agreement``, ``label`` and ``reference_label``, (B,) each."""
         label = self._forward(images)[0].argmax(1)
         return dict(
-            agreement=(label == reference.labels).float(),
+            agreement=agreement(label, reference.labels),
             label=label,
             reference_label=reference.labels)

@@ -25,7 +25,8 @@ from mmfeatjnd.models.operations import image_ids
 from mmfeatjnd.registry import MODELS
 from .base_task import Reference
 
-DISTORTIONS = ('dmv-jnd', 'gaussian')
+RANDOM_DISTORTIONS = ('gaussian', 'random-sign')
+DISTORTIONS = ('dmv-jnd', 'sign-flipped', *RANDOM_DISTORTIONS)
 
 
 class Distorted(NamedTuple):
@@ -147,6 +148,9 @@ class DMVJND(BaseModel):
              data_samples: Optional[list] = None) -> Distorted:
         """The JND of images, eq. (2) to (4).
 
+        In a batch of several sizes the net sees black beside the smaller
+        ones, which changes their JND a little.
+
         Args:
             images (Tensor | Sequence[Tensor]): (B, C, H, W), or (C, h, w)
                 each: pixels in [0, 255], of any dtype.
@@ -185,10 +189,11 @@ class DMVJND(BaseModel):
             found (Distorted): Of :meth:`find`.
             data_samples (list, optional): The data pipeline's; they name the
                 images, whose noise depends on nothing else. Defaults to None.
-            distortion (str): 'dmv-jnd', or 'gaussian': white noise with the
-                mean squared error of the JND on every image, after clipping,
-                or as near to it as clipped noise comes. Defaults to
-                'dmv-jnd'.
+            distortion (str): 'dmv-jnd'; or 'gaussian', white noise; or, as
+                controls of ours, 'sign-flipped', -e, and 'random-sign', e
+                with a random sign for every value. All have the mean squared
+                error of the JND on every image, after clipping, or as near to
+                it as clipped noise comes. Defaults to 'dmv-jnd'.
             strength (float | Tensor): Times the JND, (B,) or one for all.
                 Defaults to 1.
             seed (int): Of the noise. Defaults to 0.
@@ -200,29 +205,37 @@ class DMVJND(BaseModel):
         if isinstance(strength, Tensor):
             strength = per_image(strength, e)
         e = self._within_range(x, e * strength)
-        if distortion == 'gaussian':
+        if distortion != 'dmv-jnd':
             keys = image_keys(
                 image_ids(data_samples, len(x)), seed, device=x.device)
-            e = self._gaussian(found, e, keys)
+            e = self._like(e, found, self._noise(e, found, distortion, keys))
         return self._add(found, e)
 
-    def _gaussian(self, found: Distorted, e: Tensor, keys: Tensor) -> Tensor:
-        x, content = found.clean, found.content
-        if content is None:
-            noise = gaussian_noise(keys, x.shape[1:])
+    def _noise(self, e: Tensor, found: Distorted, distortion: str,
+               keys: Tensor) -> Tensor:
+        """Of any power."""
+        if distortion == 'sign-flipped':
+            return -e
+        if found.content is None:
+            noise = gaussian_noise(keys, e.shape[1:])
         else:  # an image's noise must not depend on the padding
             noise, _ = pad_images([
                 gaussian_noise(key, image.shape)[0]
                 for key, image in zip(keys.split(1), found.images)
             ])
+        return noise if distortion == 'gaussian' else e * noise.sign()
+
+    def _like(self, e: Tensor, found: Distorted, noise: Tensor) -> Tensor:
+        """Noise with the mean squared error of e, image by image."""
+        x, content = found.clean, found.content
 
         def scaled(scale: Tensor) -> Tensor:
             return self._within_range(x, noise * per_image(scale, x))
 
-        power = mean_squared_error(e, content)
+        target = mean_squared_error(e, content)
         scale = bisect_scale(
-            lambda scale: mean_squared_error(scaled(scale), content), power)
-        return scaled(scale * (power > 0))  # the search never tries 0
+            lambda scale: mean_squared_error(scaled(scale), content), target)
+        return scaled(scale * (target > 0))  # the search never tries 0
 
     def replace(self, found: Distorted, images: Tensor) -> Distorted:
         """Other pixels in the place of x + e, e.g. decoded ones.

@@ -387,6 +387,23 @@ def test_several_sizes_need_an_input_size(build_dmv_jnd):
         build_dmv_jnd().find([torch.zeros(3, 32, 32), torch.zeros(3, 32, 24)])
 
 
+def test_controls_keep_the_size_of_the_jnd(build_dmv_jnd, images):
+    """Where nothing is clipped they differ from e by signs only."""
+    model = build_dmv_jnd(clip=False)
+    found = model.find(images(2))
+
+    def change(distortion, **kwargs):
+        return model.change(found, None, distortion, **kwargs).jnd
+
+    torch.testing.assert_close(change('sign-flipped'), -found.jnd)
+    random = change('random-sign')
+    torch.testing.assert_close(random.abs(), found.jnd.abs())
+    same = (random.sign() == found.jnd.sign()).float().mean()
+    assert 0.4 < same < 0.6
+    assert torch.equal(random, change('random-sign'))
+    assert not torch.equal(random, change('random-sign', seed=1))
+
+
 def test_an_unknown_distortion(build_dmv_jnd, images):
-    with pytest.raises(ValueError, match="'dmv-jnd', 'gaussian'.*'blur'"):
+    with pytest.raises(ValueError, match="'dmv-jnd', .*'gaussian'.*'blur'"):
         build_dmv_jnd().distort(images(1), distortion='blur')
