@@ -103,9 +103,11 @@ def goals(rows: Rows, variants: List[str], first: int) -> str:
     return table(['figure', 'paper', 'goal', *variants], lines)
 
 
-def homogeneity(rows: Rows, variants: List[str]) -> str:
+def homogeneity(rows: Rows) -> str:
     rows = pick(rows, distortion='dmv-jnd', scale=1.0)
     strengths = sorted({r['strength'] for r in rows}, reverse=True)
+    variants = list(dict.fromkeys(
+        r['variant'] for r in rows if r['strength'] < 1))
     header = ['part of the JND'] + [
         f'{variant}, {split}' for variant in variants
         for split in ('train', 'test')
@@ -203,7 +205,7 @@ def section(result: dict, provenance: str, picture: str) -> str:
         'RCA in percent, mean of the tasks, with a part of the JND, of the '
         'first seed (section V-F of the paper; its 100 % is on training '
         'images).\n',
-        homogeneity(pick(rows, seed=first), variants),
+        homogeneity(pick(rows, seed=first)),
         '### Tolerance curve\n',
         f'![RCA against PSNR for several targets](images/{picture})\n',
         curve_table(curve(rows, first)),
