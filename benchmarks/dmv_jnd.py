@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Dict, List, Tuple
 
-from common import ROOT, publish, train_config
+from common import ROOT, keep_every, publish, train_config
 from mmengine.config import Config
 
 from mmfeatjnd.apis import (
@@ -24,8 +24,10 @@ from mmfeatjnd.apis import (
     measure_dmv_jnd,
     measure_dmv_jnd_codec,
 )
+from mmfeatjnd.apis.launch import build_runner
 
 CONFIGS = ROOT / 'configs' / 'dmv_jnd'
+UNSEEN = ROOT / 'configs' / 'hosts' / 'resnet18-w32_cifar10.py'
 PAPER_SCHEDULE = 'dmv-jnd_4xclassifiers_cifar10.py'
 # Scales of the target N draw the tolerance curve; 1 is the paper's, and only
 # there and only clipped there are several seeds. `every` thins out the images.
@@ -132,6 +134,37 @@ class Benchmark:
             file.write_text(json.dumps(rows))
         return json.loads(file.read_text())
 
+    def unseen(self, variant: str, seed: int) -> List[Dict]:
+        """Accuracy of a classifier that DMV-JND never saw, by way of its data
+        preprocessor, on test images."""
+        _, jnd = self.train(variant, 1.0, seed)
+        host = train_config(
+            UNSEEN, self.work_dir.parent / 'cifar10' / 'host', amp=True)
+        every = self.protocol['every']
+        file = Path(jnd).parent / f'unseen_every{every}.json'
+        if file.is_file():
+            return json.loads(file.read_text())
+        rows = []
+        for distortion in ('clean', 'dmv-jnd', *CONTROLS):
+            cfg = Config.fromfile(UNSEEN)
+            cfg.load_from = host
+            cfg.work_dir = str(file.parent / 'unseen')
+            cfg.data_preprocessor.update(
+                type='mmfeatjnd.DMVJNDPreprocessor',
+                host='mmpretrain.ClsDataPreprocessor',
+                jnd=dict(config=str(self.config), checkpoint=jnd),
+                seed=seed)
+            if distortion == 'clean':
+                cfg.data_preprocessor.test = False
+            else:
+                cfg.data_preprocessor.distortion = distortion
+            if every > 1:
+                keep_every(cfg, every, file.parent)
+            metrics = build_runner(cfg).test()
+            rows.append(dict(distortion=distortion, metrics=metrics))
+        file.write_text(json.dumps(rows))
+        return rows
+
 
 def main():
     args = parse_args()
@@ -166,6 +199,8 @@ def main():
             batch_size=Config.fromfile(
                 benchmark.config).test_dataloader.batch_size,
             codec=benchmark.codec(CURVES[0], first),
+            unseen=benchmark.unseen(CURVES[0], first),
+            unseen_host=UNSEEN.stem,
             rows=rows))
 
 

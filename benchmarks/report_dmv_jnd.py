@@ -169,6 +169,18 @@ def codec_table(rows: Rows) -> str:
          'RCA (%)'], lines)
 
 
+UNSEEN = """\
+Test accuracy of `{host}`, which the JND was not trained for, on the same images
+in its `DMVJNDPreprocessor`. `{variant}`, one seed.
+"""
+
+
+def unseen_table(rows: Rows) -> str:
+    return table(['images', 'accuracy (%)'],
+                 [[r['distortion'], f'{r["metrics"]["accuracy/top1"]:.2f}']
+                  for r in rows])
+
+
 def share(every: int, split: str) -> str:
     if every == 1:
         return f'all {split} images'
@@ -209,6 +221,9 @@ def section(result: dict, provenance: str, picture: str) -> str:
         '### Tolerance curve\n',
         f'![RCA against PSNR for several targets](images/{picture})\n',
         curve_table(curve(rows, first)),
+        '### A classifier that was not asked\n',
+        UNSEEN.format(host=result['unseen_host'], variant=variants[0]),
+        unseen_table(result['unseen']),
         '### Quantized pixels\n',
         CODEC.format(variant=variants[0], batch=result['batch_size']),
         codec_table(result['codec']),

@@ -60,6 +60,10 @@ def test_section(rows):
             reduced=True,
             first_seed=2,
             batch_size=7,
+            unseen_host='other',
+            unseen=[
+                dict(distortion='clean', metrics={'accuracy/top1': 80.4})
+            ],
             codec=[
                 dict(
                     codec='jpeg',
@@ -80,6 +84,7 @@ def test_section(rows):
     assert line(text, '| 8/9')[1:] == ['98.00', '93.00']
     assert line(text, '| clipped | 1.5')[-3:] == ['9.00', '80.00', '10.00']
     assert line(text, '| `jpeg`') == ['`jpeg`', '5', '70', '10.00', '90.00']
+    assert line(text, '| clean') == ['clean', '80.40']
     assert 'one test image in 5' in text and 'all training images' in text
 
 
