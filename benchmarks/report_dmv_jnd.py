@@ -170,8 +170,8 @@ def codec_table(rows: Rows) -> str:
 
 
 UNSEEN = """\
-Test accuracy of `{host}`, which the JND was not trained for, on the same images
-in its `DMVJNDPreprocessor`. `{variant}`, one seed.
+Test accuracy of `{host}`, which the JND was not trained for, on these images,
+by way of `DMVJNDPreprocessor`. `{variant}`, one seed.
 """
 
 
