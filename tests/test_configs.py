@@ -286,10 +286,9 @@ def test_metafile_lists_every_dmv_jnd():
         assert model['Config'] == f'configs/dmv_jnd/{model["Name"]}.py'
         assert f'`{model["Name"]}.py`' in readme
         cfg, data = our_config(model['Name'], 'dmv_jnd'), model['Metadata']
-        assert data.get('Epochs', cfg.train_cfg.max_epochs) == \
-            cfg.train_cfg.max_epochs
-        assert data.get('Batch Size', cfg.train_dataloader.batch_size) == \
-            cfg.train_dataloader.batch_size
+        assert data['Batch Size'] == cfg.train_dataloader.batch_size
+        assert data.get('Epochs') == cfg.train_cfg.get('max_epochs')
+        assert data.get('Iterations') == cfg.train_cfg.get('max_iters')
 
 
 def test_the_model_index_finds_every_metafile():
