@@ -35,22 +35,19 @@ PROTOCOLS = dict(
     full=dict(
         config='dmv-jnd_4xclassifiers_cifar10_fast.py',
         seeds=(0, 1, 2),
-        scales=(0.5, 0.75, 1.25, 1.5),
+        scales=dict(
+            clipped=(0.5, 1.5, 2.0, 2.5), unclipped=(0.5, 1.25, 1.5, 2.0)),
         every=1,
         train_every=1),
     reduced=dict(
         config='dmv-jnd_4xnarrow_cifar10.py',
         seeds=(0, 1),
-        scales=(1.5, ),
+        scales=dict(clipped=(1.5, 2.0), unclipped=(1.5, )),
         every=5,
         train_every=50))
-#: How x + e and Loss3 are read; docs/dmv_jnd.md says why.
-VARIANTS = {
-    'clipped': {},
-    'unclipped': {'model.clip': False},
-    'absolute': {'model.objective.distribution': 'absolute'},
-}
-CURVES = ('clipped', 'unclipped')
+#: How x + e is read; docs/dmv_jnd.md says why.
+VARIANTS = {'clipped': {}, 'unclipped': {'model.clip': False}}
+MAIN = 'clipped'
 CONTROLS = ('gaussian', 'random-sign', 'sign-flipped')
 
 
@@ -124,6 +121,20 @@ class Benchmark:
                 rows.append(row)
         return rows
 
+    def variant(self, variant: str) -> List[Dict]:
+        """All rows of a variant."""
+        first, *others = self.protocol['seeds']
+        rows = []
+        for seed in (first, *others) if variant == MAIN else (first, ):
+            points = [Point()] + [Point(name, seed=seed) for name in CONTROLS]
+            if seed == first:
+                points += [Point(strength=k) for k in HOMOGENEITY]
+            rows += self.rows(variant, 1.0, seed, points)
+        for scale in self.protocol['scales'][variant]:
+            rows += self.rows(variant, scale, first,
+                              [Point(), Point('gaussian', seed=first)])
+        return rows
+
     def codec(self, variant: str, seed: int) -> List[Dict]:
         """RCA against bytes, of one DMV-JND, on test images."""
         cfg, checkpoint = self.train(variant, 1.0, seed)
@@ -175,17 +186,6 @@ def main():
         return
     protocol = benchmark.protocol
     first = protocol['seeds'][0]
-    rows = []
-    for variant in VARIANTS:
-        seeds = protocol['seeds'] if variant == CURVES[0] else (first, )
-        for seed in seeds:
-            points = [Point()] + [Point(name, seed=seed) for name in CONTROLS]
-            if seed == first and variant in CURVES:
-                points += [Point(strength=k) for k in HOMOGENEITY]
-            rows += benchmark.rows(variant, 1.0, seed, points)
-        for scale in protocol['scales'] if variant in CURVES else ():
-            rows += benchmark.rows(variant, scale, first,
-                                   [Point(), Point('gaussian', seed=first)])
     publish(
         'dmv_jnd_cifar10',
         dict(
@@ -198,10 +198,10 @@ def main():
             first_seed=first,
             batch_size=Config.fromfile(
                 benchmark.config).test_dataloader.batch_size,
-            codec=benchmark.codec(CURVES[0], first),
-            unseen=benchmark.unseen(CURVES[0], first),
+            codec=benchmark.codec(MAIN, first),
+            unseen=benchmark.unseen(MAIN, first),
             unseen_host=UNSEEN.stem,
-            rows=rows))
+            rows=[r for v in VARIANTS for r in benchmark.variant(v)]))
 
 
 if __name__ == '__main__':

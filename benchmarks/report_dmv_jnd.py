@@ -9,12 +9,11 @@ Goal: the classifiers keep their labels on at least 95 % of the test images
 with a PSNR of 9.56 dB or less, and lose them to white noise of that power.
 
 `clipped`: x + e is an image, and e what remains of it. `unclipped`: x + e as
-the paper prints it. Both with the centred reading of Loss3; `absolute`:
-clipped, with |e| in Loss3. Means and sample standard deviations (in brackets)
-over the seeds of the training. The target N of the magnitude sets the PSNR; it
-is the paper's, 1 - mean(c), and for the curve a multiple of it. It depends on
-the maps: a coarse one, stretched to [0, 1], has a mean of about a half.
-Noise and controls have the mean squared error of the JND on every image:
+the paper prints it. Both with the centred reading of Loss3. Means and sample
+standard deviations (in brackets) over the seeds of the training. The target N
+of the magnitude sets the PSNR; it is the paper's, 1 - mean(c), and for the
+curve a multiple of it. It depends on the maps: a coarse one, stretched to
+[0, 1], has a mean of about a half. Noise and controls have the mean squared error of the JND on every image:
 `gaussian` is the paper's WGN, `random-sign` gives every value of e a random
 sign, `sign-flipped` is -e. All trainings are in mixed precision; x + e is not
 rounded to 8 bits.
