@@ -13,10 +13,10 @@ the paper prints it. Both with the centred reading of Loss3. Means and sample
 standard deviations (in brackets) over the seeds of the training. The target N
 of the magnitude sets the PSNR; it is the paper's, 1 - mean(c), and for the
 curve a multiple of it. It depends on the maps: a coarse one, stretched to
-[0, 1], has a mean of about a half. Noise and controls have the mean squared error of the JND on every image:
-`gaussian` is the paper's WGN, `random-sign` gives every value of e a random
-sign, `sign-flipped` is -e. All trainings are in mixed precision; x + e is not
-rounded to 8 bits.
+[0, 1], has a mean of about a half. Noise and controls have the mean squared
+error of the JND on every image: `gaussian` is the paper's WGN, `random-sign`
+gives every value of e a random sign, `sign-flipped` is -e. All trainings are
+in mixed precision; x + e is not rounded to 8 bits.
 """
 
 
