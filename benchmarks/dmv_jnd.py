@@ -42,7 +42,7 @@ PROTOCOLS = dict(
     reduced=dict(
         config='dmv-jnd_4xnarrow_cifar10.py',
         seeds=(0, 1),
-        scales=dict(clipped=(1.5, 2.0), unclipped=(1.5, )),
+        scales=dict(clipped=(1.5, 2.0, 2.5), unclipped=(1.5, )),
         every=5,
         train_every=50))
 #: How x + e is read; docs/dmv_jnd.md says why.

@@ -43,8 +43,9 @@ def tasks(rows: Rows) -> List[str]:
 
 
 def table(header: List[str], lines: List[List[str]]) -> str:
-    rows = [header, ['---'] * len(header), *lines]
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows) + '\n'
+    rows = ['| ' + ' | '.join(row) + ' |' for row in (header, *lines)]
+    rows.insert(1, '|' + '---|' * len(header))
+    return '\n'.join(rows) + '\n'
 
 
 def classifiers(rows: Rows) -> str:
