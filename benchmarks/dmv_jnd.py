@@ -30,7 +30,7 @@ CONFIGS = ROOT / 'configs' / 'dmv_jnd'
 UNSEEN = ROOT / 'configs' / 'hosts' / 'resnet18-w32_cifar10.py'
 PAPER_SCHEDULE = 'dmv-jnd_4xclassifiers_cifar10.py'
 # Scales of the target N draw the tolerance curve; 1 is the paper's, and only
-# there and only clipped there are several seeds. `every` thins out the images.
+# there are several seeds. `every` thins out the images.
 PROTOCOLS = dict(
     full=dict(
         config='dmv-jnd_4xclassifiers_cifar10_fast.py',
@@ -125,7 +125,7 @@ class Benchmark:
         """All rows of a variant."""
         first, *others = self.protocol['seeds']
         rows = []
-        for seed in (first, *others) if variant == MAIN else (first, ):
+        for seed in (first, *others):
             points = [Point()] + [Point(name, seed=seed) for name in CONTROLS]
             if seed == first:
                 points += [Point(strength=k) for k in HOMOGENEITY]
