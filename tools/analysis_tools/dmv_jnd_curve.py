@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from mmfeatjnd.apis import HOMOGENEITY, Point, cli, console, measure_dmv_jnd
-from mmfeatjnd.models.dmv_jnd.dmv_jnd import DISTORTIONS, RANDOM_DISTORTIONS
+from mmfeatjnd.functional.pixel_noise import DISTORTIONS, RANDOM_DISTORTIONS
 from mmfeatjnd.visualization import draw_curve
 
 

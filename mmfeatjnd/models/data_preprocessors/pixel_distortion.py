@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mmfeatjnd.functional import image_keys, uniform_noise
 from mmfeatjnd.functional.images import Images
-from mmfeatjnd.models.dmv_jnd.dmv_jnd import DISTORTIONS, DMVJND
+from mmfeatjnd.functional.pixel_noise import DISTORTIONS
+from mmfeatjnd.models.dmv_jnd import DMVJND
 from mmfeatjnd.models.operations import image_ids
 from mmfeatjnd.registry import MODELS
 

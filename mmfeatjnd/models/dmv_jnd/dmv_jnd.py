@@ -1,5 +1,6 @@
 """DMV-JND-NET: the JND of pixels, for vision models as receivers."""
 from collections import Counter
+from functools import partial
 from typing import Dict, List, NamedTuple, Optional, Sequence, Union
 
 import torch
@@ -7,7 +8,7 @@ from mmengine.model import BaseModel, ModuleList
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from mmfeatjnd.functional import bisect_scale, gaussian_noise, image_keys
+from mmfeatjnd.functional import image_keys
 from mmfeatjnd.functional.dmv_jnd import (
     mean_magnitude,
     mean_squared_error,
@@ -21,12 +22,10 @@ from mmfeatjnd.functional.images import (
     resize_maps,
 )
 from mmfeatjnd.functional.layout import per_image
+from mmfeatjnd.functional.pixel_noise import DISTORTIONS, control, match_power
 from mmfeatjnd.models.operations import image_ids
 from mmfeatjnd.registry import MODELS
 from .base_task import Reference
-
-RANDOM_DISTORTIONS = ('gaussian', 'random-sign')
-DISTORTIONS = ('dmv-jnd', 'sign-flipped', *RANDOM_DISTORTIONS)
 
 
 class Distorted(NamedTuple):
@@ -208,34 +207,10 @@ class DMVJND(BaseModel):
         if distortion != 'dmv-jnd':
             keys = image_keys(
                 image_ids(data_samples, len(x)), seed, device=x.device)
-            e = self._like(e, found, self._noise(e, found, distortion, keys))
+            noise = control(e, distortion, keys, found.images)
+            e = match_power(noise, e, partial(self._within_range, x),
+                            found.content)
         return self._add(found, e)
-
-    def _noise(self, e: Tensor, found: Distorted, distortion: str,
-               keys: Tensor) -> Tensor:
-        """Of any power."""
-        if distortion == 'sign-flipped':
-            return -e
-        if found.content is None:
-            noise = gaussian_noise(keys, e.shape[1:])
-        else:  # an image's noise must not depend on the padding
-            noise, _ = pad_images([
-                gaussian_noise(key, image.shape)[0]
-                for key, image in zip(keys.split(1), found.images)
-            ])
-        return noise if distortion == 'gaussian' else e * noise.sign()
-
-    def _like(self, e: Tensor, found: Distorted, noise: Tensor) -> Tensor:
-        """Noise with the mean squared error of e, image by image."""
-        x, content = found.clean, found.content
-
-        def scaled(scale: Tensor) -> Tensor:
-            return self._within_range(x, noise * per_image(scale, x))
-
-        target = mean_squared_error(e, content)
-        scale = bisect_scale(
-            lambda scale: mean_squared_error(scaled(scale), content), target)
-        return scaled(scale * (target > 0))  # the search never tries 0
 
     def replace(self, found: Distorted, images: Tensor) -> Distorted:
         """Other pixels in the place of x + e, e.g. decoded ones.
