@@ -8,8 +8,11 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
+from torch.utils.data import DataLoader
 
 from mmfeatjnd.functional import DETERMINISTIC, NEEDS_JND
 from mmfeatjnd.models import (
@@ -45,6 +48,14 @@ class _Setting:
             })
         row['metrics'] = {k: float(v) for k, v in metrics.items()}
         return row
+
+
+def new_evaluator(runner: Runner, loader: DataLoader) -> Evaluator:
+    """Another one of ``test_evaluator``, for the data of a loader."""
+    evaluator = runner.build_evaluator(
+        copy.deepcopy(runner.cfg.test_evaluator))
+    evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
+    return evaluator
 
 
 class Bench:
@@ -147,10 +158,7 @@ class Bench:
         loader = self.dataloader()
 
         def new(operation=None):
-            evaluator = self.runner.build_evaluator(
-                copy.deepcopy(self.runner.cfg.test_evaluator))
-            evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
-            return _Setting(evaluator, operation)
+            return _Setting(new_evaluator(self.runner, loader), operation)
 
         settings = [(i, new(operation)) for i, operation in operations]
         reference = new()

@@ -4,7 +4,6 @@ from typing import List, NamedTuple, Sequence
 
 import torch
 from mmengine.config import Config
-from mmengine.evaluator import Evaluator
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner, load_checkpoint
@@ -12,6 +11,7 @@ from mmengine.utils import ProgressBar
 from torch.utils.data import DataLoader
 
 from mmfeatjnd.models import DMVJND
+from .curve import new_evaluator
 from .launch import build_runner
 
 #: The homogeneity test of the paper, section V-F.
@@ -75,18 +75,6 @@ def split_dataloader(runner: Runner, split: str, every: int) -> DataLoader:
     return runner.build_dataloader(cfg)
 
 
-def evaluators(runner: Runner, loader: DataLoader,
-               number: int) -> List[Evaluator]:
-    """As many of ``test_evaluator``."""
-    made = [
-        runner.build_evaluator(copy.deepcopy(runner.cfg.test_evaluator))
-        for _ in range(number)
-    ]
-    for evaluator in made:
-        evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
-    return made
-
-
 @torch.no_grad()
 def measure_dmv_jnd(cfg: Config,
                     checkpoint: str,
@@ -112,7 +100,7 @@ def measure_dmv_jnd(cfg: Config,
     """
     runner, model = dmv_jnd_runner(cfg, checkpoint)
     loader = split_dataloader(runner, split, every)
-    rows = list(zip(points, evaluators(runner, loader, len(points))))
+    rows = [(point, new_evaluator(runner, loader)) for point in points]
     bar = ProgressBar(len(loader) * len(rows))
     for batch in loader:
         data = model.data_preprocessor(batch, False)

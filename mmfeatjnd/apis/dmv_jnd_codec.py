@@ -13,7 +13,8 @@ from mmfeatjnd.coding.image_codec import (
 )
 from mmfeatjnd.functional import Steps
 from mmfeatjnd.functional.pixels import block_steps
-from .dmv_jnd import dmv_jnd_runner, evaluators, split_dataloader
+from .curve import new_evaluator
+from .dmv_jnd import dmv_jnd_runner, split_dataloader
 
 
 def _recode(pixels: Tensor, jnd: Tensor, codec: str,
@@ -71,7 +72,7 @@ def measure_dmv_jnd_codec(cfg: Config,
     ]
     rows = [dict(codec=codec, setting=setting, bytes=0)
             for codec, setting in settings]
-    tests = evaluators(runner, loader, len(rows))
+    tests = [new_evaluator(runner, loader) for _ in rows]
     bar = ProgressBar(len(loader) * len(rows))
     for batch in loader:
         data = model.data_preprocessor(batch, False)

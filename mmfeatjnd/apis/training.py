@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmfeatjnd.registry import MODELS
+from mmfeatjnd.models.hosts import build_host
 from .cli import resolve_resume
 from .launch import build_runner
 
@@ -21,9 +21,7 @@ def build_model(cfg: Config) -> nn.Module:
         nn.Module: The model, on the CPU, its weights not yet loaded.
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    if 'data_preprocessor' in cfg:
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    return MODELS.build(cfg.model)
+    return build_host(cfg)
 
 
 def trained_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:

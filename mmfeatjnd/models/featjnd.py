@@ -1,17 +1,16 @@
 """FeatJND's training objective on any host model."""
-import functools
 import inspect
 from contextlib import contextmanager, nullcontext
 from typing import Dict, Iterator, List, Optional
 
 import torch
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmfeatjnd.compat import host_library
 from mmfeatjnd.functional import image_keys, scale_to_nrmse, uniform_noise
 from mmfeatjnd.registry import MODELS
 from .discrepancies import PseudoGroundTruth, host_loss, host_pass
+from .hosts import extended_class, host_class, host_scope
 from .operations import check_finite, image_ids
 from .splits import Prefix, attached, find_neck
 
@@ -208,15 +207,6 @@ class FeatJNDMixin:
         }
 
 
-@functools.lru_cache(maxsize=None)
-def _featjnd_class(host: type) -> type:
-    # the host's name, since tools and logs show it
-    return type(host.__name__, (FeatJNDMixin, host), {
-        '__module__': host.__module__,
-        '__doc__': host.__doc__
-    })
-
-
 @MODELS.register_module()
 def FeatJND(host: str, objective: Optional[dict] = None, **kwargs):
     """Build a host model with FeatJND's training objective.
@@ -239,8 +229,7 @@ def FeatJND(host: str, objective: Optional[dict] = None, **kwargs):
         KeyError: No such host.
         TypeError: The host has no neck, hence no split point.
     """
-    with MODELS.switch_scope_and_registry(None) as registry:
-        host_cls = registry.get(host)
+    host_cls = host_class(host)
     if host_cls is None:
         raise KeyError(
             f"FeatJND: host='{host}' is not registered. Give its class with "
@@ -254,11 +243,8 @@ def FeatJND(host: str, objective: Optional[dict] = None, **kwargs):
             "classifier host='mmpretrain.ImageClassifier' with backbone=dict("
             "type='mmpretrain.TIMMBackbone', ...), for a Detectron2 model "
             'the MMDetection model of the same name.')
-    scope = None  # as the host's class, where no Runner has set one
-    if DefaultScope.get_current_instance() is None:
-        scope = host.partition('.')[0]
-    with DefaultScope.overwrite_default_scope(scope):
-        model = _featjnd_class(host_cls)(**kwargs)
+    with host_scope(host):
+        model = extended_class(FeatJNDMixin, host_cls)(**kwargs)
     model.setup_featjnd(
         MODELS.build(objective or dict(type='mmfeatjnd.FeatJNDLoss')))
     return model

@@ -1,13 +1,12 @@
 """DMV-JND in the data preprocessor of any host."""
-import functools
 from typing import Mapping, Optional, Union
 
 from mmengine.model import BaseDataPreprocessor
-from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 from mmengine.utils import is_seq_of
 from torch import Tensor
 
+from mmfeatjnd.models.hosts import extended_class, host_class, host_scope
 from mmfeatjnd.registry import MODELS
 from .pixel_distortion import PixelDistortion, Strength, load_dmv_jnd
 
@@ -61,15 +60,6 @@ def _describe(data) -> str:
     return f'`inputs` of {type(images).__name__}'
 
 
-@functools.lru_cache(maxsize=None)
-def _preprocessor_class(host: type) -> type:
-    # the host's name, since tools and logs show it
-    return type(host.__name__, (DMVJNDPreprocessorMixin, host), {
-        '__module__': host.__module__,
-        '__doc__': host.__doc__
-    })
-
-
 @MODELS.register_module()
 def DMVJNDPreprocessor(host: str,
                        jnd: dict,
@@ -119,8 +109,7 @@ def DMVJNDPreprocessor(host: str,
         KeyError: No such host.
         TypeError: The host is no data preprocessor.
     """
-    with MODELS.switch_scope_and_registry(None) as registry:
-        host_cls = registry.get(host)
+    host_cls = host_class(host)
     if host_cls is None:
         raise KeyError(
             f"DMVJNDPreprocessor: host='{host}' is not registered. Give its "
@@ -134,11 +123,9 @@ def DMVJNDPreprocessor(host: str,
     # the settings are checked before a file is read
     dmv_jnd = PixelDistortion(None, distortion, strength, seed, train, test,
                               swap_channels, image_norm)
-    scope = None  # as the host's class, where no Runner has set one
-    if DefaultScope.get_current_instance() is None:
-        scope = host.partition('.')[0]
-    with DefaultScope.overwrite_default_scope(scope):
-        preprocessor = _preprocessor_class(host_cls)(**kwargs)
+    with host_scope(host):
+        preprocessor = extended_class(DMVJNDPreprocessorMixin,
+                                      host_cls)(**kwargs)
     dmv_jnd.model = load_dmv_jnd(**jnd)
     preprocessor.dmv_jnd = dmv_jnd
     return preprocessor

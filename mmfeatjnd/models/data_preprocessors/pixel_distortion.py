@@ -8,7 +8,6 @@ from typing import Dict, List, Optional, Sequence, Tuple, Union
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
-from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 from torch import Tensor
 
@@ -16,8 +15,8 @@ from mmfeatjnd.functional import image_keys, uniform_noise
 from mmfeatjnd.functional.images import Images
 from mmfeatjnd.functional.pixel_noise import DISTORTIONS
 from mmfeatjnd.models.dmv_jnd import DMVJND
+from mmfeatjnd.models.hosts import build_host, check_checkpoint
 from mmfeatjnd.models.operations import image_ids
-from mmfeatjnd.registry import MODELS
 
 _STRENGTH_STREAM = 1 << 22
 # Photometric augmentations of floats do not clip: MMDetection's leaves about
@@ -54,17 +53,11 @@ def load_dmv_jnd(config: Union[str, dict],
                 'DMVJNDPreprocessor: `jnd` has no `checkpoint`, and an '
                 'untrained DMV-JND means nothing. Name that of '
                 f'tools/train.py {config}.')
-    elif '://' not in str(checkpoint) and not Path(checkpoint).is_file():
-        raise FileNotFoundError(
-            f'DMVJNDPreprocessor: there is no checkpoint {checkpoint!r}. '
-            'Name that of a trained DMV-JND in `jnd`.')
-    cfg = Config.fromfile(config) if from_file else Config(dict(config))
-    model = cfg.model.copy()
-    if 'data_preprocessor' in cfg:
-        model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    scope = cfg.get('default_scope', 'mmengine')
-    with DefaultScope.overwrite_default_scope(scope):
-        model = MODELS.build(model)
+    else:
+        check_checkpoint(checkpoint, 'DMVJNDPreprocessor',
+                         'Name that of a trained DMV-JND in `jnd`.')
+    model = build_host(
+        Config.fromfile(config) if from_file else Config(dict(config)))
     if not isinstance(model, DMVJND):
         raise TypeError(
             "DMVJNDPreprocessor: the model of `jnd`'s config must be a "

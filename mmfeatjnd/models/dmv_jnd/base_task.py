@@ -5,12 +5,11 @@ from typing import Any, Dict, NamedTuple, Optional, Union
 
 from mmengine.config import Config
 from mmengine.model import BaseModule
-from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 from torch import Tensor
 
 from mmfeatjnd.functional.images import Images
-from mmfeatjnd.registry import MODELS
+from mmfeatjnd.models.hosts import build_host, check_checkpoint
 
 
 class Reference(NamedTuple):
@@ -50,12 +49,7 @@ class BaseTask(BaseModule):
         if 'model' not in cfg:
             raise ValueError(f'{type(self).__name__}: the config {config!r} '
                              'has no `model`. Give that of the host.')
-        scope = cfg.get('default_scope', 'mmengine')
-        model = cfg.model.copy()
-        if 'data_preprocessor' in cfg:
-            model.setdefault('data_preprocessor', cfg.data_preprocessor)
-        with DefaultScope.overwrite_default_scope(scope):
-            self.host = MODELS.build(model)
+        self.host = build_host(cfg)
         self.host.requires_grad_(False)
         self.checkpoint = checkpoint
         self.name = name or (
@@ -68,12 +62,10 @@ class BaseTask(BaseModule):
         if self.checkpoint is None:
             self.host.init_weights()
             return
-        if '://' not in self.checkpoint and not Path(
-                self.checkpoint).is_file():
-            raise FileNotFoundError(
-                f'{type(self).__name__} {self.name!r}: there is no checkpoint '
-                f'{self.checkpoint!r}. Train the model with its own config, '
-                'or name its checkpoint in `tasks` of the config.')
+        check_checkpoint(
+            self.checkpoint, f'{type(self).__name__} {self.name!r}',
+            'Train the model with its own config, or name its checkpoint in '
+            '`tasks` of the config.')
         load_checkpoint(
             self.host, self.checkpoint, map_location='cpu', strict=True)
 
