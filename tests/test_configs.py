@@ -1,5 +1,6 @@
 """Every shipped config loads, builds, and stays true to its host."""
 import os.path as osp
+import re
 from glob import glob
 from urllib.parse import urlparse
 
@@ -50,8 +51,17 @@ def build(cfg):
         return MODELS.build(model)
 
 
+# what the names in a folder begin with, so that no two folders share one
+PREFIX = dict(featjnd='', quantization='quantization_', dmv_jnd='')
+
+
 def our_config(name, folder='featjnd'):
-    return Config.fromfile(osp.join(ROOT, f'{folder}/{name}.py'))
+    return Config.fromfile(
+        osp.join(ROOT, f'{folder}/{PREFIX[folder]}{name}.py'))
+
+
+def stem(path):
+    return osp.splitext(osp.basename(path))[0]
 
 
 @pytest.fixture
@@ -69,9 +79,35 @@ def stock_config(tmp_path):
 def test_no_config_is_forgotten(folder):
     shipped = {p for p in CONFIGS if p.startswith(folder)}
     assert shipped == {
-        osp.join(folder, f'{name}.py')
+        osp.join(folder, f'{PREFIX[folder]}{name}.py')
         for name in [*STOCK, *SMALL]
     }
+
+
+def test_names_are_unique():
+    # the default work dir is named after the config; some file systems do
+    # not tell upper from lower case
+    names = [stem(path).lower() for path in CONFIGS]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize('path', CONFIGS)
+def test_a_local_checkpoint_is_the_one_that_another_config_leaves(path):
+    cfg = Config.fromfile(osp.join(ROOT, path))
+    sources = [task.checkpoint for task in cfg.model.get('tasks', [])]
+    if cfg.get('load_from'):
+        sources.append(cfg.load_from)
+    for source in sources:
+        if '://' in source:
+            continue
+        top, trained, name = source.split('/')
+        assert top == 'work_dirs' and trained != stem(path)
+        origin, = (p for p in CONFIGS if stem(p) == trained)
+        host = Config.fromfile(osp.join(ROOT, origin))
+        assert name == f'epoch_{host.train_cfg.max_epochs}.pth'
+        # and this config has the model of that one
+        if not cfg.model.get('tasks'):
+            assert cfg.model.backbone == host.model.backbone
 
 
 @pytest.mark.parametrize('path', CONFIGS)
@@ -89,7 +125,7 @@ def test_builds(path, stock_config):
     assert all(n.startswith('neck.estimators.') for n in trained)
     state = find_neck(model).estimators.state_dict()
     assert sum(v.numel() * v.element_size() for v in state.values()) < 5e6
-    name = osp.basename(path)[:-3]
+    name = stem(path)
     if name in STOCK and path.startswith('featjnd'):
         check_keys(model, build(stock_config(name)))
 
@@ -113,12 +149,10 @@ def check_dmv_jnd(cfg, model):
     assert trained and all(n.startswith('net.') for n in trained)
     for task, built in zip(cfg.model.tasks, model.tasks, strict=True):
         # the checkpoint that the task's own config leaves behind
-        name = osp.basename(task.config)[:-3]
+        name = stem(task.config)
         assert built.name == name
-        folder, epoch = osp.split(task.checkpoint)
-        assert folder == f'work_dirs/{name}'
+        assert osp.dirname(task.checkpoint) == f'work_dirs/{name}'
         own = Config.fromfile(task.config)
-        assert epoch == f'epoch_{own.train_cfg.max_epochs}.pth'
         if hasattr(built, 'input_size'):
             assert built.input_size == image_size(own)
 
@@ -260,23 +294,26 @@ def test_checkpoint_is_the_hosts_own(name):
 @pytest.mark.parametrize('folder', ['featjnd', 'quantization'])
 def test_metafile_lists_every_config(folder):
     models = load(osp.join(ROOT, folder, 'metafile.yml'))['Models']
-    listed = {osp.basename(model['Config'])[:-3] for model in models}
-    assert set(STOCK) <= listed
+    listed = {stem(model['Config']) for model in models}
+    assert {PREFIX[folder] + name for name in STOCK} <= listed
     for model in models:
         path = osp.join(osp.dirname(ROOT), model['Config'])
         assert osp.isfile(path), path
         assert osp.basename(osp.dirname(path)) == folder
-        name = osp.basename(path)[:-3]
-        split = our_config(name, folder).model.neck.get('split', 'backbone')
+        split = Config.fromfile(path).model.neck.get('split', 'backbone')
         assert model['Metadata']['Split'] == split
+        host = model['Metadata']['Host']
+        if host.startswith('configs/'):
+            assert osp.isfile(osp.join(osp.dirname(ROOT), host)), host
     readme = open(osp.join(ROOT, folder, 'README.md')).read()
-    assert all(f'({name}.py)' in readme for name in STOCK)
+    assert all(f'({PREFIX[folder]}{name}.py)' in readme
+               for name in [*STOCK, *SMALL])
 
 
 def test_metafile_lists_every_dmv_jnd():
     folder = osp.join(ROOT, 'dmv_jnd')
     shipped = {
-        osp.basename(path)[:-3]
+        stem(path)
         for path in glob(osp.join(folder, 'dmv-jnd_*.py'))
     }
     models = load(osp.join(folder, 'metafile.yml'))['Models']
@@ -289,6 +326,21 @@ def test_metafile_lists_every_dmv_jnd():
         assert data['Batch Size'] == cfg.train_dataloader.batch_size
         assert data.get('Epochs') == cfg.train_cfg.get('max_epochs')
         assert data.get('Iterations') == cfg.train_cfg.get('max_iters')
+
+
+@pytest.mark.parametrize('path', [
+    'README.md', *(f'docs/{name}.md'
+                   for name in ('featjnd', 'quantization', 'dmv_jnd')),
+    *(f'configs/{name}/README.md' for name in PREFIX)
+])
+def test_the_docs_name_configs_that_exist(path):
+    root = osp.dirname(ROOT)
+    text = open(osp.join(root, path)).read()
+    for name in re.findall(r'configs/[\w./-]+\.py', text):
+        if '...' not in name:
+            assert osp.isfile(osp.join(root, name)), name
+    for name in re.findall(r'work_dirs/([\w.-]+)/', text):
+        assert name in {stem(p) for p in CONFIGS}, name
 
 
 def test_the_model_index_finds_every_metafile():

@@ -19,8 +19,8 @@ model = dict(
             input_size=64),
         dict(
             type='mmfeatjnd.ClassificationTask',
-            config='{{ fileDirname }}/classifiers/resnet18_cifar10.py',
-            checkpoint='work_dirs/resnet18_cifar10/epoch_200.pth',
+            config='{{ fileDirname }}/classifiers/resnet18_200e_cifar10.py',
+            checkpoint='work_dirs/resnet18_200e_cifar10/epoch_200.pth',
             input_size=32),
         dict(
             type='mmfeatjnd.ClassificationTask',

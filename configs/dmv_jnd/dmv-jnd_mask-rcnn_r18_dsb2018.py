@@ -1,6 +1,6 @@
 # DMV-JND of an instance segmentation model: its own detections are the labels,
 # their scores the attention. Beyond the paper. Train the detector first:
-# tools/train.py configs/hosts/mask-rcnn_r18_dsb2018.py
+# tools/train.py configs/hosts/mask-rcnn_r18_1xb4-8e_dsb2018.py
 _base_ = [
     '../_base_/datasets/dsb2018_instance.py',
     'mmdet::_base_/default_runtime.py',
@@ -10,8 +10,9 @@ model = dict(
     tasks=[
         dict(
             type='mmfeatjnd.DetectionTask',
-            config='{{ fileDirname }}/../hosts/mask-rcnn_r18_dsb2018.py',
-            checkpoint='work_dirs/mask-rcnn_r18_dsb2018/epoch_8.pth'),
+            config='{{ fileDirname }}/../hosts/'
+            'mask-rcnn_r18_1xb4-8e_dsb2018.py',
+            checkpoint='work_dirs/mask-rcnn_r18_1xb4-8e_dsb2018/epoch_8.pth'),
     ],
     # narrow, as the schedule is short, for two CPU cores
     net=dict(type='mmfeatjnd.DMVJNDNet', widths=(32, 64, 128)),

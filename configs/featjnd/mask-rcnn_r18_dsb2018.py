@@ -1,5 +1,5 @@
 # FeatJND on the Mask R-CNN R-18 of configs/hosts, before its FPN.
-_base_ = '../hosts/mask-rcnn_r18_dsb2018.py'
+_base_ = '../hosts/mask-rcnn_r18_1xb4-8e_dsb2018.py'
 max_iters = 150
 train_dataloader = dict(batch_size=2)
 model = dict(
@@ -32,4 +32,4 @@ default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=max_iters),
     logger=dict(interval=20))
 log_processor = dict(by_epoch=False)
-load_from = 'work_dirs/mask-rcnn_r18_dsb2018/epoch_8.pth'
+load_from = 'work_dirs/mask-rcnn_r18_1xb4-8e_dsb2018/epoch_8.pth'

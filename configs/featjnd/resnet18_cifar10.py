@@ -1,6 +1,6 @@
 # FeatJND on the ResNet-18 of configs/hosts. The split is the output of the
 # second stage group: half of the host follows it.
-_base_ = '../hosts/resnet18_cifar10.py'
+_base_ = '../hosts/resnet18_1xb128-5e_cifar10.py'
 max_iters = 400
 train_dataloader = dict(batch_size=64)
 model = dict(
@@ -33,4 +33,4 @@ default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=max_iters),
     logger=dict(interval=50))
 log_processor = dict(by_epoch=False)
-load_from = 'work_dirs/resnet18_cifar10/epoch_5.pth'
+load_from = 'work_dirs/resnet18_1xb128-5e_cifar10/epoch_5.pth'

@@ -1,6 +1,6 @@
 # VGG-16 with the head of Zhou et al.: without the last pooling, and with one
 # convolution of 1024 channels. At 64x64 pixels its map is 4x4.
-_base_ = './resnet18_cifar10.py'
+_base_ = './resnet18_200e_cifar10.py'
 model = dict(
     backbone=dict(
         _delete_=True,
