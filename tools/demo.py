@@ -149,7 +149,7 @@ def main():
     overlays = draw_overlays(cfg, checkpoint, out)
     print(f'\n{to_markdown(rows, METRIC)}')
     for strength, ratio in cost_ratios(rows, metric=METRIC).items():
-        print(f'NRMSE {strength:g}: FeatJND costs {max(ratio, 0):.2f} of what '
+        print(f'NRMSE {strength:g}: FeatJND costs {ratio:.2f} of what '
               'Gaussian noise costs')
     print(f'Plot:     {out / "curve.png"}\nOverlays: {overlays}')
 

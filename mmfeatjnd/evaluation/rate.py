@@ -8,6 +8,11 @@ included), ``seed`` and ``metrics``; the clean host is the row with policy
 'clean'. A policy without a random part has one row where others have one for
 each seed.
 
+Both bits per element are totals of the data set over totals: all bits of all
+images and levels, divided by all elements. Such rows say ``bits_of='data
+set'``; older ones hold the mean of the images' own ratios, which weighs a
+small image like a large one.
+
 *The rate* is the coded bits per element, or the entropy model's where no
 bytes were written.
 """
@@ -19,7 +24,20 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 import numpy as np
 from scipy import stats
 
-from .curve import Rows, clean_metrics, headline
+from .crossing import Bounded, Estimate, crossing, over_seeds, saving
+from .figure import curve_figure, show_costs
+from .metric_values import advantage
+from .rows import (
+    Rows,
+    clean_metrics,
+    headline,
+    is_clean,
+    markdown_table,
+    mean_and_std,
+    of_seed,
+    show,
+    value_of,
+)
 
 PROTOCOLS = ('rate', 'equal-noise')
 
@@ -32,7 +50,7 @@ class RatePoint(NamedTuple):
         bits (float): Bits per element, by the entropy model.
         coded_bits (float, optional): Bits per element, bytes written.
         nrmse (float): Measured.
-        mean (float): The metric.
+        mean (float): The metric; NaN where a seed's is not defined.
         std (float): Its sample standard deviation, 0 for one row.
         ci95 (float): Half the 95 % confidence interval of the mean over the
             seeds, by Student's t; 0 for one row. It says nothing of the
@@ -54,45 +72,6 @@ class RatePoint(NamedTuple):
         return self.bits if self.coded_bits is None else self.coded_bits
 
 
-class Bounded(NamedTuple):
-    """A number, or what is known of it.
-
-    Attributes:
-        value (float): The number, or the bound.
-        relation (str): '' (equal), '<', '>', or '?' (nothing is known; the
-            value is NaN).
-    """
-    value: float
-    relation: str = ''
-
-    @property
-    def exact(self) -> bool:
-        return not self.relation
-
-    def at_least(self, goal: float) -> Optional[bool]:
-        """Whether it is; None where the bound does not tell."""
-        return self._compare(self.value >= goal, '>', '<')
-
-    def at_most(self, goal: float) -> Optional[bool]:
-        """Whether it is; None where the bound does not tell."""
-        return self._compare(self.value <= goal, '<', '>')
-
-    def _compare(self, holds: bool, helps: str, hurts: str) -> Optional[bool]:
-        if self.relation == '?' or (holds and self.relation == hurts) or (
-                not holds and self.relation == helps):
-            return None
-        return bool(holds)
-
-    def __format__(self, spec: str) -> str:
-        if self.relation == '?':
-            return '?'
-        sign = f'{self.relation} ' if self.relation else ''
-        return sign + format(self.value, spec)
-
-
-UNKNOWN = Bounded(math.nan, '?')
-
-
 def has_coded_bits(rows: Rows) -> bool:
     """Whether bytes were written, so that the rate is of these."""
     return any(
@@ -104,13 +83,12 @@ def _groups(rows: Rows, protocol: str,
     """Rows by policy and setting."""
     by_policy = defaultdict(list)
     for row in rows:
-        if row['policy'] != 'clean' and row['protocol'] == protocol:
+        if not is_clean(row) and row['protocol'] == protocol:
             by_policy[row['policy']].append(row)
     groups = defaultdict(list)
     for policy, members in by_policy.items():
         if seed is not None:
-            # a policy that was measured once is the same for every seed
-            members = [r for r in members if r['seed'] == seed] or members
+            members = of_seed(members, seed)
         rank: Dict[int, int] = defaultdict(int)
         for row in sorted(members, key=lambda r: r['bits_per_element']):
             if protocol == 'equal-noise':
@@ -125,18 +103,17 @@ def _groups(rows: Rows, protocol: str,
 
 
 def _point(target: float, group: Rows, metric: str) -> RatePoint:
-    values = np.array([r['metrics'][metric] for r in group], float)
+    mean, std = mean_and_std([value_of(r['metrics'], metric) for r in group])
     coded = [r.get('coded_bits_per_element') for r in group]
-    std = values.std(ddof=1) if len(group) > 1 and np.ptp(values) else 0.0
     ci95 = 0.0
     if len(group) > 1:
         t = stats.t.ppf(0.975, len(group) - 1)
-        ci95 = t * std / math.sqrt(len(group))
+        ci95 = float(t * std / math.sqrt(len(group)))
     return RatePoint(
         target, float(np.mean([r['bits_per_element'] for r in group])),
         None if None in coded else float(np.mean(coded)),
-        float(np.mean([r['nrmse_measured'] for r in group])),
-        float(values.mean()), float(std), float(ci95), len(group))
+        float(np.mean([r['nrmse_measured'] for r in group])), mean, std, ci95,
+        len(group))
 
 
 def summarize(rows: Rows,
@@ -168,74 +145,54 @@ def summarize(rows: Rows,
     return curves
 
 
-def bits_at_loss(points: Sequence[RatePoint],
-                 clean: float,
-                 loss: float = 0.01) -> Bounded:
-    """The rate at which the metric has lost a relative share.
-
-    Linear in the rate between the two measured points where the curve leaves
-    the tolerated range for the first time when coming from the finest. So a
-    curve that is not monotone gets the smallest rate above which every
-    measured point stays within the loss; a lucky coarse point does not count.
-    A metric that is NaN is a loss.
-
-    Args:
-        points (Sequence[RatePoint]): One policy's curve, by rising rate.
-        clean (float): The clean metric.
-        loss (float): Relative loss. Defaults to 0.01.
-
-    Returns:
-        Bounded: Bits per element. '<' the smallest rate if no point loses so
-        much, '>' the largest if even the finest does. Unknown without points
-        or for a clean metric that is not positive.
-    """
-    if not points or not clean > 0:
-        return UNKNOWN
-    limit = clean * (1 - loss)
-    finer = None
-    for point in reversed(points):
-        if not point.mean >= limit:
-            if finer is None:
-                return Bounded(point.rate, '>')
-            if not point.mean < limit:  # NaN: nothing to interpolate with
-                return Bounded(finer.rate)
-            share = (limit - point.mean) / (finer.mean - point.mean)
-            return Bounded(point.rate + share * (finer.rate - point.rate))
-        finer = point
-    return Bounded(finer.rate, '<')
-
-
-def _seeds(rows: Rows, policies: Sequence[str]) -> List[int]:
+def _seeds(rows: Rows, *policies: str) -> List[int]:
     return sorted({
         r['seed']
         for r in rows if r['policy'] in policies and r['protocol'] == 'rate'
     })
 
 
-def bits_at_loss_by_seed(rows: Rows,
-                         policy: str,
-                         loss: float = 0.01,
-                         metric: Optional[str] = None) -> Dict[int, Bounded]:
-    """:func:`bits_at_loss` of the curve of each seed alone."""
+def _bits_at_loss(rows: Rows, policy: str, metric: str, loss: float,
+                  seed: int) -> Bounded:
+    points = summarize(rows, metric, seed=seed).get(policy, ())
+    return crossing([(p.rate, p.mean) for p in points],
+                    value_of(clean_metrics(rows), metric), metric, loss,
+                    rising=False)
+
+
+def bits_at_loss(rows: Rows,
+                 policy: str = 'featjnd',
+                 loss: float = 0.01,
+                 metric: Optional[str] = None) -> Estimate:
+    """The rate at which the metric has lost a relative share.
+
+    A curve that is not monotone gets the smallest rate above which every
+    measured point stays within the loss; a lucky coarse point does not count.
+
+    Args:
+        rows (Sequence[dict]): The rows.
+        policy (str): Defaults to 'featjnd'.
+        loss (float): Relative loss. Defaults to 0.01.
+        metric (str, optional): Defaults to None: :func:`headline`.
+
+    Returns:
+        Estimate: Bits per element, of the seeds' own :func:`crossing`.
+    """
     metric = metric or headline(rows)
-    clean = clean_metrics(rows)[metric]
-    return {
-        seed: bits_at_loss(
-            summarize(rows, metric, seed=seed)[policy], clean, loss)
-        for seed in _seeds(rows, [policy])
-    }
+    return over_seeds({
+        seed: _bits_at_loss(rows, policy, metric, loss, seed)
+        for seed in _seeds(rows, policy)
+    })
 
 
 def savings(rows: Rows,
             policy: str = 'featjnd',
             reference: str = 'uniform',
             loss: float = 0.01,
-            metric: Optional[str] = None,
-            seed: Optional[int] = None) -> Bounded:
+            metric: Optional[str] = None) -> Estimate:
     """The share of the reference's bits that a policy saves at equal loss.
 
-    ``1 - bits_at_loss(policy) / bits_at_loss(reference)``, from the means over
-    the seeds. Where one of the two is only bounded, so is the saving.
+    Where one of the two rates is only bounded, so is the saving.
 
     Args:
         rows (Sequence[dict]): The rows.
@@ -243,38 +200,17 @@ def savings(rows: Rows,
         reference (str): Defaults to 'uniform'.
         loss (float): Relative loss. Defaults to 0.01.
         metric (str, optional): Defaults to None: :func:`headline`.
-        seed (int, optional): As in :func:`summarize`. Defaults to None.
 
     Returns:
-        Bounded: At most 1; negative where more bits are needed. Unknown where
-        a policy was not measured.
+        Estimate: Of the seeds' own savings, at most 1; negative where more
+        bits are needed. Unknown where a policy was not measured.
     """
     metric = metric or headline(rows)
-    clean = clean_metrics(rows)[metric]
-    curves = summarize(rows, metric, seed=seed)
-    ours, theirs = (
-        bits_at_loss(curves.get(name, ()), clean, loss)
-        for name in (policy, reference))
-    # fewer bits of ours, or more of theirs, are a larger saving
-    signs = {
-        {'<': '>', '>': '<'}.get(ours.relation, ours.relation),
-        theirs.relation
-    } - {''}
-    if '?' in signs or len(signs) > 1 or not theirs.value > 0:
-        return UNKNOWN
-    return Bounded(1 - ours.value / theirs.value, signs.pop() if signs else '')
-
-
-def savings_by_seed(rows: Rows,
-                    policy: str = 'featjnd',
-                    reference: str = 'uniform',
-                    loss: float = 0.01,
-                    metric: Optional[str] = None) -> Dict[int, Bounded]:
-    """:func:`savings` of the curves of each seed alone."""
-    return {
-        seed: savings(rows, policy, reference, loss, metric, seed)
-        for seed in _seeds(rows, [policy, reference])
-    }
+    return over_seeds({
+        seed: saving(*(_bits_at_loss(rows, name, metric, loss, seed)
+                       for name in (policy, reference)))
+        for seed in _seeds(rows, policy, reference)
+    })
 
 
 def reached(point: RatePoint, tolerance: float = 0.05) -> bool:
@@ -293,7 +229,8 @@ class Comparison(NamedTuple):
     """Two policies at the same noise.
 
     Attributes:
-        difference (float): Mean metric of the policy less the reference's.
+        difference (float): How much better the policy's mean metric is than
+            the reference's.
         spread (float): Sum of the two standard deviations over the seeds.
     """
     difference: float
@@ -328,10 +265,10 @@ def beats(rows: Rows,
 
     Returns:
         dict[float, Comparison]: By noise budget, of those that the policies
-        reached.
+        reached. Empty for a clean metric that is not positive.
     """
     metric = metric or headline(rows)
-    clean = clean_metrics(rows)[metric]
+    clean = value_of(clean_metrics(rows), metric)
     curves = {
         name: {p.target: p for p in points if reached(p)}
         for name, points in summarize(rows, metric, 'equal-noise').items()
@@ -340,32 +277,13 @@ def beats(rows: Rows,
         curves.get(name, {}) for name in (policy, reference, where
                                           or reference))
     return {
-        budget: Comparison(point.mean - theirs[budget].mean,
-                           point.std + theirs[budget].std)
+        budget: Comparison(
+            advantage(metric, point.mean, theirs[budget].mean),
+            point.std + theirs[budget].std)
         for budget, point in ours.items()
         if budget in theirs and budget in costs
-        and clean - costs[budget].mean > least * clean
+        and advantage(metric, clean, costs[budget].mean) > least * clean > 0
     }
-
-
-def _value(point: RatePoint) -> str:
-    text = f'{point.mean:.4g}'
-    return text if point.num_seeds == 1 else f'{text} ± {point.std:.2g}'
-
-
-def _at_loss(rows: Rows, policy: str, points: Sequence[RatePoint],
-             clean: float, metric: str) -> str:
-    """Bits at 1 % loss, with the seeds' spread where every seed has it."""
-    text = f'{bits_at_loss(points, clean):.3f}'
-    each = list(bits_at_loss_by_seed(rows, policy, metric=metric).values())
-    if len(each) > 1 and all(b.exact for b in each):
-        text += f' ± {np.std([b.value for b in each], ddof=1):.2g}'
-    return text
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [head, ['---'] * len(head), *lines]
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows) + '\n'
 
 
 def to_markdown(rows: Rows, metric: Optional[str] = None) -> str:
@@ -379,12 +297,12 @@ def to_markdown(rows: Rows, metric: Optional[str] = None) -> str:
         str: Markdown: policies down, settings across.
     """
     metric = metric or headline(rows)
-    clean = clean_metrics(rows)[metric]
+    clean = value_of(clean_metrics(rows), metric)
     kind = 'coded bits' if has_coded_bits(rows) else 'bits (entropy model)'
     parts = [
-        f'`{metric}`, clean {clean:.4g}. Mean ± standard deviation over the '
-        f'seeds, in brackets the {kind} per element. Without ±: measured '
-        'once.\n'
+        f'`{metric}`, clean {show(clean, 0, 1)}. Mean ± standard deviation '
+        f'over the seeds, in brackets the {kind} per element; without ±: '
+        'measured once.\n'
     ]
     for protocol in PROTOCOLS:
         curves = summarize(rows, metric, protocol)
@@ -396,23 +314,25 @@ def to_markdown(rows: Rows, metric: Optional[str] = None) -> str:
         for name, points in curves.items():
             cells = {}
             for p in points:
-                cells[p.target] = f'{_value(p)} ({p.rate:.3f})'
-                if not by_rate and not reached(p):
-                    cells[p.target] = 'not reached'
+                cells[p.target] = 'not reached'
+                if by_rate or reached(p):
+                    cells[p.target] = show(p.mean, p.std, p.num_seeds) + \
+                        f' ({p.rate:.3f})'
             line = [name] + [cells.get(t, '') for t in targets]
             if by_rate:
-                line.append(_at_loss(rows, name, points, clean, metric))
+                line.append(f'{bits_at_loss(rows, name, metric=metric):.3f}')
             lines.append(line)
         if by_rate:
             parts.append('At a rate: by the bits per element aimed at, before '
                          'side information. Last: the rate at a relative loss '
-                         'of 1 %, interpolated.\n')
+                         'of 1 %, interpolated for each seed; < and >: beyond '
+                         'what was measured; ?: not known.\n')
             head = ['policy', *(f'{t:g}' for t in targets), '1 % loss']
         else:
             parts.append('At equal noise: by the NRMSE of every image and '
                          'level.\n')
             head = ['policy', *(f'{t:g}' for t in targets)]
-        parts.append(_table(head, lines))
+        parts.append(markdown_table(head, lines))
     return '\n'.join(parts)
 
 
@@ -432,66 +352,73 @@ _OTHERS = [('#17becf', '<'), ('#e377c2', '>'), ('#bcbd22', 'h'),
 
 def _draw(rows: Rows, path: Path, metric: Optional[str],
           protocol: str) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
     metric = metric or headline(rows)
-    clean = clean_metrics(rows)[metric]
+    clean = value_of(clean_metrics(rows), metric)
     by_rate = protocol == 'rate'
-    figure = Figure(figsize=(7.2, 4.4), layout='constrained')
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.axhline(clean, color='0.3', lw=1, label='clean')
-    axes.axhline(0.99 * clean, color='0.3', lw=1, ls='--', label='1 % loss')
+    kind = 'coded' if has_coded_bits(rows) else 'entropy model'
     others = iter(_OTHERS * 9)
-    lowest = {True: clean, False: clean}  # of FeatJND, and of the others
+    falls = {True: 0.0, False: 0.0}  # of FeatJND, and of the others
     xy = []
-    for name, points in summarize(rows, metric, protocol).items():
-        if not by_rate:
-            points = [p for p in points if reached(p)]
-        points = [p for p in points if not math.isnan(p.mean)]
-        if not points:
-            continue
-        x = np.array([p.rate if by_rate else p.target for p in points])
-        y = np.array([p.mean for p in points])
-        ci95 = np.array([p.ci95 for p in points])
-        xy.extend(zip(x, y))
-        strong = name.startswith('featjnd')
-        lowest[strong] = min(lowest[strong], y.min())
-        color, marker = _STYLES.get(name) or next(others)
-        axes.plot(
-            x,
-            y,
-            color=color,
-            marker=marker,
-            ms=5,
-            lw=2.4 if strong else 1.2,
-            zorder=3 if strong else 2,
-            label=name)
-        axes.fill_between(
-            x, y - ci95, y + ci95, color=color, alpha=0.15, lw=0)
-    # What collapses must not flatten the rest, nor hide the line of 1 % loss.
-    fall = clean - lowest[lowest[True] < clean]
-    fall = min(max(fall, 0.03 * clean), (0.06 if by_rate else 0.12) * clean)
-    axes.set_ylim(clean - 1.25 * fall, clean + 0.25 * fall)
-    if by_rate:
-        axes.set_xscale('log', base=2)
-        seen = [x for x, y in xy if y > clean - 1.25 * fall]
-        if seen:
-            narrow = max(seen) < 4 * min(seen)  # show some power of 2
-            margin = 1.5 if narrow else 1.15
-            axes.set_xlim(min(seen) / margin, max(seen) * margin)
-        number = FuncFormatter(lambda v, _: f'{v:g}')
-        axes.xaxis.set_major_formatter(number)
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        kind = 'coded' if has_coded_bits(rows) else 'entropy model'
-        axes.set_xlabel(f'bits per element ({kind})')
-    else:
-        axes.set_xlabel('NRMSE of the features')
-    axes.set_ylabel(metric)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(path, dpi=150)
+    with curve_figure(
+            path, f'bits per element ({kind})' if by_rate else
+            'NRMSE of the features', metric) as axes:
+        axes.axhline(clean, color='0.3', lw=1, label='clean')
+        if clean > 0:
+            axes.axhline(
+                clean - advantage(metric, 0.01 * clean, 0),
+                color='0.3',
+                lw=1,
+                ls='--',
+                label='1 % loss')
+        for name, points in summarize(rows, metric, protocol).items():
+            points = [
+                p for p in points
+                if math.isfinite(p.mean) and (by_rate or reached(p))
+            ]
+            if not points:
+                continue
+            x = np.array([p.rate if by_rate else p.target for p in points])
+            y = np.array([p.mean for p in points])
+            ci95 = np.array([p.ci95 for p in points])
+            costs = [advantage(metric, clean, v) for v in y]
+            xy.extend(zip(x, costs))
+            strong = name.startswith('featjnd')
+            falls[strong] = max(falls[strong], *costs)
+            color, marker = _STYLES.get(name) or next(others)
+            axes.plot(
+                x,
+                y,
+                color=color,
+                marker=marker,
+                ms=5,
+                lw=2.4 if strong else 1.2,
+                zorder=3 if strong else 2,
+                label=name)
+            axes.fill_between(
+                x, y - ci95, y + ci95, color=color, alpha=0.15, lw=0)
+        seen = [x for x, _ in xy]
+        if clean > 0:
+            # What collapses must not flatten the rest, nor hide the line of
+            # 1 % loss.
+            fall = falls[falls[True] > 0]
+            fall = min(
+                max(fall, 0.03 * clean), (0.06 if by_rate else 0.12) * clean)
+            show_costs(axes, metric, clean, 1.25 * fall, 0.25 * fall)
+            seen = [x for x, cost in xy if cost < 1.25 * fall]
+        if by_rate:
+            _show_rates(axes, seen)
+
+
+def _show_rates(axes, seen: Sequence[float]) -> None:
+    """An axis of rates, as wide as those that are seen."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+    axes.set_xscale('log', base=2)
+    if seen:
+        narrow = max(seen) < 4 * min(seen)  # show some power of 2
+        margin = 1.5 if narrow else 1.15
+        axes.set_xlim(min(seen) / margin, max(seen) * margin)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:g}'))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def plot(rows: Rows, path: Path, metric: Optional[str] = None) -> None:

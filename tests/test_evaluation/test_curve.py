@@ -4,80 +4,174 @@ import numpy as np
 import pytest
 
 from mmfeatjnd.evaluation import (
+    UNKNOWN,
+    Bounded,
     clean_metrics,
     cost_ratios,
     headline,
     plot,
     summarize,
     to_markdown,
+    tolerated_ratio,
     tolerated_strength,
 )
 
 
-def row(distortion, nrmse, value, seed=0, **metrics):
+def row(distortion, nrmse, value, seed=0, metric='acc'):
     return dict(
         distortion=distortion,
         nrmse=nrmse,
         nrmse_measured=nrmse,
         participation_ratio=0.5,
         seed=seed,
-        metrics=dict(acc=value, **metrics))
+        metrics={} if value is None else {metric: value})
 
 
 ROWS = [
     row('clean', 0.0, 80.0),
-    row('gaussian', 0.5, 78.0),
-    row('gaussian', 0.5, 76.0, seed=1),
+    row('gaussian', 0.5, 79.0),
+    row('gaussian', 0.5, 79.6, seed=1),
+    row('gaussian', 0.25, 80.0),
+    row('gaussian', 0.25, 80.0, seed=1),
     row('gaussian', 1.0, 60.0),
-    row('gaussian', 1.0, 60.0, seed=1),
+    row('gaussian', 1.0, 62.0, seed=1),
     row('featjnd', 1.0, 75.0),
-    row('featjnd', 0.5, 79.0),
+    row('featjnd', 0.5, 80.2),
 ]
 
 
 def test_headline_and_clean():
     assert headline(ROWS) == 'acc'
     assert clean_metrics(ROWS) == {'acc': 80.0}
+    with pytest.raises(ValueError, match='clean host'):
+        clean_metrics(ROWS[1:])
+    with pytest.raises(ValueError, match='test_evaluator'):
+        headline([row('clean', 0., None)])
+
+
+def test_headline_skips_what_is_not_defined():
+    clean = row('clean', 0., None)
+    clean['metrics'] = {'a': math.nan, 'b': None, 'c': 0.5, 'd': 0.6}
+    assert headline([clean]) == 'c'
+    clean['metrics'] = {'a': math.nan, 'b': None}
+    assert headline([clean]) == 'a'
 
 
 def test_summary_sorts_and_takes_the_sample_deviation():
     curves = summarize(ROWS)
     assert [p.nrmse for p in curves['featjnd']] == [0.5, 1.0]
-    first = curves['gaussian'][0]
-    assert first.mean == 77.0
-    assert first.std == pytest.approx(math.sqrt(2))  # of 78 and 76
-    assert first.num_seeds == 2
+    point = curves['gaussian'][1]
+    assert point.mean == pytest.approx(79.3)
+    assert point.std == pytest.approx(0.6 / math.sqrt(2))  # of 79 and 79.6
+    assert point.num_seeds == 2
     assert curves['featjnd'][0].std == 0
+    # what was measured once is the same for every seed
+    other = summarize(ROWS, seed=1)
+    assert [p.mean for p in other['gaussian']] == [80, 79.6, 62]
+    assert [p.mean for p in other['featjnd']] == [80.2, 75]
 
 
-def test_tolerated_strength_interpolates_from_the_clean_metric():
-    curves = summarize(ROWS)
-    # 80 -> 77 over 0.5: 79.2 lies 0.8 / 3 of the way
-    assert tolerated_strength(curves['gaussian'],
-                              80.0) == pytest.approx(0.5 * 0.8 / 3)
-    # 79.2 lies before the first point of 79
-    assert tolerated_strength(curves['featjnd'],
-                              80.0) == pytest.approx(0.5 * 0.8)
-    # 5 %: 76 lies between 79 (0.5) and 75 (1.0)
-    assert tolerated_strength(curves['featjnd'], 80.0,
-                              0.05) == pytest.approx(0.5 + 0.5 * 3 / 4)
-    assert tolerated_strength(curves['featjnd'], 80.0, 0.5) == math.inf
+def test_tolerated_strength_is_the_mean_of_the_seeds_own():
+    # 79.2 between 80 (0.25) and 79 (0.5); between 79.6 (0.5) and 62 (1)
+    each = [0.25 + 0.25 * 0.8, 0.5 + 0.5 * 0.4 / 17.6]
+    found = tolerated_strength(ROWS, 'gaussian')
+    assert [found.by_seed[s].value for s in (0, 1)] == pytest.approx(each)
+    assert found.value == Bounded(pytest.approx(np.mean(each)))
+    assert found.std == pytest.approx(np.std(each, ddof=1))
+    # the crossing of the mean curve is another number
+    assert found.value.value != pytest.approx(0.25 + 0.25 * 0.8 / 0.7)
+    # 80.2 at 0.5, 75 at 1: 79.2 lies 1 / 5.2 of the way
+    assert tolerated_strength(ROWS).value.value == pytest.approx(
+        0.5 + 0.5 / 5.2)
+    assert tolerated_strength(ROWS, loss=0.5).value == Bounded(1.0, '>')
+    assert tolerated_strength(ROWS, 'absent').value == UNKNOWN
+
+
+def test_below_the_least_strength_nothing_is_interpolated():
+    rows = [ROWS[0], row('gaussian', 0.25, 76.), row('featjnd', 0.25, 79.5),
+            row('featjnd', 0.5, 78.9)]
+    assert tolerated_strength(rows, 'gaussian').value == Bounded(0.25, '<')
+    # at least twice 0.25, whatever Gaussian noise does below it
+    assert tolerated_ratio(rows).value == Bounded(pytest.approx(1.5), '>')
+    assert '| gaussian | 76 |  | 0.50 | < 0.25 |' in to_markdown(rows)
+
+
+def test_tolerated_ratio_of_each_seed():
+    limit = 0.5 + 0.5 / 5.2
+    each = [limit / 0.45, limit / (0.5 + 0.2 / 17.6)]
+    found = tolerated_ratio(ROWS)
+    assert found.value == Bounded(pytest.approx(np.mean(each)))
+    assert found.std == pytest.approx(np.std(each, ddof=1))
 
 
 def test_cost_ratio_only_where_the_reference_costs_enough():
-    # Gaussian costs 3 of 80 (3.75 %) and 20 of 80; FeatJND 1 and 5
-    assert cost_ratios(ROWS) == pytest.approx({0.5: 1 / 3, 1.0: 0.25})
-    assert cost_ratios(ROWS, least=0.1) == pytest.approx({1.0: 0.25})
+    # Gaussian costs 0.7 of 80 at 0.5, and 19 at 1; FeatJND -0.2 and 5
+    assert cost_ratios(ROWS) == pytest.approx({1.0: 5 / 19})
+    assert cost_ratios(ROWS, least=0.005) == pytest.approx({
+        0.5: -0.2 / 0.7,  # better than the clean host: not 0
+        1.0: 5 / 19
+    })
+
+
+def test_of_a_metric_that_is_better_when_lower():
+    rows = [
+        row('clean', 0., 2.0, metric='rmse'),
+        row('gaussian', 0.5, 2.01, metric='rmse'),
+        row('gaussian', 1.0, 3.0, metric='rmse'),
+        row('featjnd', 0.5, 1.9, metric='rmse'),
+        row('featjnd', 1.0, 2.25, metric='rmse'),
+    ]
+    assert cost_ratios(rows) == pytest.approx({1.0: 0.25})
+    # 2.02
+    assert tolerated_strength(rows, 'gaussian').value.value == pytest.approx(
+        0.5 + 0.5 * 0.01 / 0.99)
+    assert tolerated_strength(rows).value.value == pytest.approx(
+        0.5 + 0.5 * 0.12 / 0.35)
+
+
+def test_metrics_that_are_missing_or_not_defined(tmp_path):
+    rows = [
+        row('clean', 0., 80.),
+        row('gaussian', 0.5, 80.),
+        row('gaussian', 1.0, None),  # no detection: no metric
+        row('featjnd', 0.5, 80.),
+        row('featjnd', 0.5, math.nan, seed=1),
+        row('featjnd', 1.0, 70.),
+        row('featjnd', 1.0, 70., seed=1),
+    ]
+    assert math.isnan(summarize(rows)['gaussian'][1].mean)
+    text = to_markdown(rows)
+    assert '| gaussian | 80 | not defined | 0.50 | > 0.50 |' in text
+    assert '| featjnd | not defined | 70 ± 0 | 0.50 | ? |' in text
+    assert not cost_ratios(rows)
+    plot(rows, tmp_path / 'some.png')
+
+
+@pytest.mark.parametrize('clean', [0., -1., math.nan, None])
+def test_a_clean_metric_that_is_not_positive(clean, tmp_path):
+    rows = [row('clean', 0., 1.), row('gaussian', 1.0, -5.),
+            row('featjnd', 1.0, -3.)]
+    rows[0]['metrics']['acc'] = clean
+    assert not cost_ratios(rows)
+    assert tolerated_ratio(rows).value == UNKNOWN
+    assert '| featjnd | -3 | 0.50 | ? |' in to_markdown(rows)
+    plot(rows, tmp_path / 'none.png')
+    assert (tmp_path / 'none.png').stat().st_size > 1000
 
 
 def test_markdown_has_every_point():
     text = to_markdown(ROWS)
-    assert '| gaussian | 77 ± 1.4 | 60 ± 0 | 0.50 | 0.13 |' in text
-    assert '| featjnd | 79 ± 0 | 75 ± 0 | 0.50 | 0.40 |' in text
+    assert '| distortion | 0.25 | 0.5 | 1 | PR | tolerated |' in text
+    assert '| gaussian | 80 ± 0 | 79.3 ± 0.42 | 61 ± 1.4 | 0.50 | ' \
+        '0.48 ± 0.04 |' in text
+    assert '| featjnd |  | 80.2 | 75 | 0.50 | 0.60 ± 0.00 |' not in text
+    assert '| featjnd |  | 80.2 | 75 | 0.50 | 0.60 |' in text
 
 
-def test_plot_writes_a_picture(tmp_path):
+@pytest.mark.parametrize('metric', ['acc', 'rmse'])
+def test_plot_writes_a_picture(metric, tmp_path):
     import cv2
-    plot(ROWS, tmp_path / 'curve.png')
+    rows = [dict(r, metrics={metric: r['metrics']['acc']}) for r in ROWS]
+    plot(rows, tmp_path / 'curve.png')
     image = cv2.imread(str(tmp_path / 'curve.png'))
     assert image.shape[0] > 300 and np.ptp(image) > 200

@@ -3,8 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from mmfeatjnd.evaluation import rate
-from mmfeatjnd.evaluation.rate import Bounded
+from mmfeatjnd.evaluation import UNKNOWN, Bounded, rate
 
 
 def row(policy, bits, value, seed=0, coded=0.1):
@@ -40,11 +39,6 @@ ROWS = [
     row('uniform', 2.0, 80.0),
     row('uniform', 1.0, 76.0),
 ]
-
-
-def points(*pairs):
-    rows = [CLEAN] + [row('p', bits, value, coded=0) for bits, value in pairs]
-    return rate.summarize(rows)['p']
 
 
 def test_summary_by_rising_rate():
@@ -83,54 +77,39 @@ def test_rate_of_the_model_where_nothing_was_coded():
     assert '(entropy model)' in rate.to_markdown(rows)
 
 
-def test_bits_at_loss_is_linear_in_bits():
-    # 79.2 lies 0.8 / 1.6 of the way from 78.4 to 80
-    assert rate.bits_at_loss(points((0.5, 78.4), (1.0, 80.0)),
-                             80.0) == Bounded(pytest.approx(0.75))
-    # 5 %: 76 is exactly a point
-    assert rate.bits_at_loss(points((0.5, 70.0), (1.0, 76.0)), 80.0,
-                             0.05) == Bounded(1.0)
-
-
-def test_bits_at_loss_bounds():
-    inside, outside = points((0.5, 79.5), (1.0, 80.0)), points((2.0, 79.0))
-    assert rate.bits_at_loss(inside, 80.0) == Bounded(0.5, '<')
-    assert rate.bits_at_loss(outside, 80.0) == Bounded(2.0, '>')
-    assert rate.bits_at_loss([], 80.0).relation == '?'
-    assert rate.bits_at_loss(inside, -1.0).relation == '?'  # COCO: no object
-
-
-def test_bits_at_loss_ignores_a_lucky_coarse_point():
-    curve = points((0.25, 79.9), (0.5, 78.4), (1.0, 80.0), (2.0, 79.5))
-    assert rate.bits_at_loss(curve, 80.0).value == pytest.approx(0.75)
-    # the finest point decides, even where coarser ones are within the loss
-    curve = points((0.5, 80.0), (1.0, 78.0))
-    assert rate.bits_at_loss(curve, 80.0) == Bounded(1.0, '>')
-
-
-def test_bits_at_loss_takes_nan_for_a_loss():
-    curve = points((0.5, math.nan), (1.0, 80.0))
-    assert rate.bits_at_loss(curve, 80.0) == Bounded(1.0)
-    curve = points((0.5, 80.0), (1.0, math.nan))
-    assert rate.bits_at_loss(curve, 80.0) == Bounded(1.0, '>')
-
-
 def test_bits_at_loss_of_each_seed():
-    each = rate.bits_at_loss_by_seed(ROWS, 'featjnd')
-    assert each[0].value == pytest.approx(0.6 + 0.5 * 1.2 / 1.8)
-    assert each[1].value == pytest.approx(0.6 + 0.5 * 0.4 / 1.4)
+    # seed 0: 78 at 0.6, 79.8 at 1.1; seed 1: 78.8 and 80.2
+    each = [0.6 + 0.5 * 1.2 / 1.8, 0.6 + 0.5 * 0.4 / 1.4]
+    found = rate.bits_at_loss(ROWS)
+    assert [found.by_seed[s].value for s in (0, 1)] == pytest.approx(each)
+    # the spread is that of the numbers whose mean stands before it
+    assert found.value == Bounded(pytest.approx(np.mean(each)))
+    assert found.std == pytest.approx(np.std(each, ddof=1))
+    once = rate.bits_at_loss(ROWS, 'uniform')
+    assert (once.value, once.std) == (Bounded(pytest.approx(1.9)), None)
+    assert rate.bits_at_loss(ROWS, 'absent').value == UNKNOWN
+
+
+def test_bits_at_loss_is_bounded_by_what_was_measured():
+    rows = [CLEAN, row('inside', 1.0, 79.5), row('outside', 1.0, 79.0),
+            row('both', 1.0, 79.5), row('both', 1.0, 79.0, seed=1)]
+    found = [rate.bits_at_loss(rows, name).value
+             for name in ('inside', 'outside', 'both')]
+    assert found == [Bounded(1.1, '<'), Bounded(1.1, '>'), UNKNOWN]
 
 
 def test_savings():
-    # FeatJND: 78.4 at 0.6, 80 at 1.1, so 0.85; uniform: 76 at 1.1, 80 at 2.1,
-    # so 1.9
-    assert rate.savings(ROWS) == Bounded(pytest.approx(1 - 0.85 / 1.9))
-    assert rate.savings(ROWS, 'uniform',
-                        'featjnd') == Bounded(pytest.approx(1 - 1.9 / 0.85))
-    each = rate.savings_by_seed(ROWS)
-    assert each[0].value == pytest.approx(1 - (0.6 + 0.6 / 1.8) / 1.9)
-    assert set(each) == {0, 1}
-    assert rate.savings(ROWS, reference='absent').relation == '?'
+    # uniform: 76 at 1.1, 80 at 2.1, so 1.9
+    ours = rate.bits_at_loss(ROWS).by_seed
+    found = rate.savings(ROWS)
+    each = [1 - ours[s].value / 1.9 for s in (0, 1)]
+    assert [found.by_seed[s].value for s in (0, 1)] == pytest.approx(each)
+    assert found.value == Bounded(pytest.approx(np.mean(each)))
+    assert found.std == pytest.approx(np.std(each, ddof=1))
+    # a policy that was measured once counts for every seed
+    back = rate.savings(ROWS, 'uniform', 'featjnd')
+    assert back.by_seed[1].value == pytest.approx(1 - 1.9 / ours[1].value)
+    assert rate.savings(ROWS, reference='absent').value == UNKNOWN
 
 
 @pytest.mark.parametrize('ours, theirs, relation', [
@@ -141,21 +120,7 @@ def test_savings():
 ])
 def test_savings_between_bounds(ours, theirs, relation):
     rows = [CLEAN, row('featjnd', 1.0, ours), row('uniform', 1.0, theirs)]
-    assert rate.savings(rows).relation == relation
-
-
-def test_bounds_compare_only_where_they_tell():
-    assert Bounded(0.5).at_most(0.6) is True
-    assert Bounded(0.7).at_most(0.6) is False
-    assert Bounded(0.5, '<').at_most(0.6) is True
-    assert Bounded(0.5, '>').at_most(0.6) is None
-    assert Bounded(0.7, '>').at_most(0.6) is False
-    assert Bounded(0.3, '>').at_least(0.2) is True
-    assert Bounded(0.3, '<').at_least(0.2) is None
-    assert Bounded(0.1, '<').at_least(0.2) is False
-    assert rate.UNKNOWN.at_least(0.2) is rate.UNKNOWN.at_most(0.2) is None
-    assert f'{Bounded(0.25):.0%} {Bounded(2.0, ">"):.1f}' == '25% > 2.0'
-    assert f'{rate.UNKNOWN:.2f}' == '?'
+    assert rate.savings(rows).value.relation == relation
 
 
 NOISE = [
@@ -196,7 +161,7 @@ def test_markdown_has_every_point_and_the_bits_at_loss():
     text = rate.to_markdown(ROWS + NOISE[1:])
     assert '| policy | 0.5 | 1 | 2 | 1 % loss |' in text
     assert '| featjnd | 78.4 ± 0.57 (0.600) | 80 ± 0.28 (1.100) |  | ' \
-        '0.850 ± 0.13 |' in text
+        '0.838 ± 0.135 |' in text
     assert '| uniform |  | 76 (1.100) | 80 (2.100) | 1.900 |' in text
     assert '| policy | 0.5 | 1 |\n' in text
     assert '| permuted |  | 77.1 ± 0.14 (2.100) |' in text
@@ -205,6 +170,39 @@ def test_markdown_has_every_point_and_the_bits_at_loss():
 def test_markdown_leaves_out_a_protocol_without_rows():
     assert 'equal noise' not in rate.to_markdown(ROWS)
     assert '1 % loss' not in rate.to_markdown(NOISE)
+
+
+def test_of_a_metric_that_is_better_when_lower():
+    rows = [
+        dict(r, metrics=dict(rmse=100 - r['metrics']['acc']))
+        for r in NOISE
+    ]
+    # 20 clean; the same differences, which count where uniform costs > 0.2
+    assert rate.beats(rows)[1.0].difference == pytest.approx(0.5)
+    rows = [dict(CLEAN, metrics=dict(rmse=2.0)),
+            dict(row('p', 1.0, 0.), metrics=dict(rmse=2.0)),
+            dict(row('p', 0.5, 0.), metrics=dict(rmse=2.1))]
+    # 2.02 at a fifth of the way from 1.1 to 0.6 bits
+    assert rate.bits_at_loss(rows, 'p').value.value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize('clean', [0., -1., math.nan, None])
+def test_a_clean_metric_that_is_not_positive(clean, tmp_path):
+    rows = [dict(CLEAN, metrics=dict(acc=clean))] + ROWS[1:] + NOISE[1:]
+    assert rate.savings(rows).value == UNKNOWN
+    assert not rate.beats(rows)
+    assert '| ? |' in rate.to_markdown(rows)
+    for i, draw in enumerate((rate.plot, rate.plot_noise)):
+        draw(rows, tmp_path / f'{i}.png')
+
+
+def test_metrics_that_are_missing_or_not_defined(tmp_path):
+    rows = [CLEAN, row('p', 2.0, 80.0), row('p', 1.0, math.nan),
+            dict(row('p', 0.5, 0.), metrics={})]
+    text = rate.to_markdown(rows)
+    assert '| p | not defined (0.600) | not defined (1.100) | 80 (2.100) | ' \
+        '< 2.100 |' in text
+    rate.plot(rows, tmp_path / 'rate.png')
 
 
 def test_unknown_protocol():
