@@ -10,15 +10,26 @@ Layout, all numbers little-endian::
 The header says what the part of a host after the split needs beside the
 features: the meta information of the image, and the shapes of what the part
 before the split returns. JSON has neither tuples nor arrays; they are objects
-with one key, see :data:`_TAGS`.
+with one key, see :data:`_TAGS`. The meta information is sorted by name: a
+host keeps the names in a set, whose order differs from process to process.
 """
 import json
 import math
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 import torch
@@ -33,6 +44,10 @@ SUFFIX = '.fjnd'
 MAX_HEADER = 1 << 20
 _FIXED = struct.Struct('<4sBII')
 _TAGS = ('$tuple', '$array', '$tensor', '$blank')
+_FLOATS = {
+    str(dtype).removeprefix('torch.'): dtype
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+}
 
 
 class FeatureFile(NamedTuple):
@@ -44,7 +59,7 @@ class FeatureFile(NamedTuple):
         strides (tuple[tuple[int]]): Of the features on the sending side; the
             layout decides the last bit of what the host computes.
         host (str): First 16 digits of :func:`mmfeatjnd.apis.host_hash`.
-        metainfo (dict): Of the host's data sample.
+        metainfo (dict): Of the host's data sample, with ``img_path``.
         inputs (Tensor): Shape and dtype of the host's input, (1, 3, H, W), on
             the meta device.
         outputs (dict[str, list]): What the modules before the split returned,
@@ -74,7 +89,11 @@ def _to_json(value: Any, where: str) -> Any:
             type(k) is str and not k.startswith('$') for k in value):
         return {k: _to_json(v, f'{where}.{k}') for k, v in value.items()}
     if isinstance(value, torch.Tensor) and value.is_meta:
-        return {'$blank': [_dtype_name(value.dtype), *value.shape]}
+        name = str(value.dtype).removeprefix('torch.')
+        if name not in _FLOATS:
+            raise TypeError(f'{where} holds a tensor of {name} without '
+                            f'values: only {", ".join(_FLOATS)} are left out')
+        return {'$blank': [name, *value.shape]}
     tag = '$tensor' if isinstance(value, torch.Tensor) else '$array'
     array = value.numpy() if tag == '$tensor' else value
     if isinstance(array, (np.ndarray, np.generic)) and \
@@ -89,10 +108,6 @@ def _to_json(value: Any, where: str) -> Any:
                     'dicts and arrays of numbers')
 
 
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix('torch.')
-
-
 def _array(name: str, shape: List[int], values: List) -> np.ndarray:
     dtype = np.dtype(str(name))
     if dtype.kind not in 'biuf':
@@ -101,10 +116,9 @@ def _array(name: str, shape: List[int], values: List) -> np.ndarray:
 
 
 def _blank(name: str, *shape: int) -> torch.Tensor:
-    dtype = getattr(torch, str(name))
-    if not dtype.is_floating_point or math.prod(shape) > MAX_ELEMENTS:
-        raise ValueError(f'a tensor of shape {shape} and dtype {name}')
-    return torch.empty(shape, dtype=dtype, device='meta')
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise ValueError(f'a tensor of shape {shape}')
+    return torch.empty(shape, dtype=_FLOATS[name], device='meta')
 
 
 _READERS: Dict[str, Callable] = {
@@ -122,6 +136,74 @@ def _from_json(value: dict) -> Any:
     return _READERS[tag](*value[tag]) if tag in _READERS else value
 
 
+# ------------------------------------------------------------------- checks
+def check_names(metainfo: Dict[str, Any],
+                sample_type: Optional[type] = None) -> None:
+    """Raise unless every name can become an attribute of a data sample.
+
+    A data sample takes its meta information as attributes, so a file could
+    replace its class or its methods.
+
+    Args:
+        metainfo (dict): The meta information.
+        sample_type (type, optional): Class of the data sample; what it
+            defines itself, such as ``pred_instances``, is no name either.
+            Defaults to None: what all data samples have.
+
+    Raises:
+        ValueError: A name is reserved.
+    """
+    if sample_type is None:
+        from mmengine.structures import BaseDataElement as sample_type
+    for name in metainfo:
+        if name.startswith('_') or hasattr(sample_type, name):
+            raise ValueError(f"the meta information holds '{name}', which a "
+                             'data sample uses itself: use another name')
+
+
+def _is_ints(value: Any) -> bool:
+    return isinstance(value, tuple) and all(type(n) is int for n in value)
+
+
+def _has_blank(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return any(_has_blank(v) for v in value)
+    return isinstance(value, torch.Tensor) and value.is_meta
+
+
+def _check_fields(fields: Dict[str, Any]) -> None:
+    """Raise a ValueError unless these can be the fields of a file."""
+    expected = set(FeatureFile._fields) - {'stream'}
+    if fields.keys() != expected:
+        raise ValueError(f'the fields must be {", ".join(sorted(expected))}')
+    split, host, metainfo, outputs = (
+        fields[k] for k in ('split', 'host', 'metainfo', 'outputs'))
+    # printed by the tools, so nothing that a terminal obeys
+    if not isinstance(split, str) or not split.isprintable():
+        raise ValueError(f'split {split!r:.99} is no name of a module')
+    if not isinstance(host, str) or not re.fullmatch('[0-9a-f]+', host):
+        raise ValueError(f'host {host!r:.99} is no hash')
+    if not _is_ints(fields['levels']):
+        raise ValueError('levels must be a tuple of integers')
+    if not isinstance(fields['strides'], tuple) or not all(
+            map(_is_ints, fields['strides'])):
+        raise ValueError('strides must be tuples of integers')
+    inputs = fields['inputs']
+    if not isinstance(inputs, torch.Tensor) or not inputs.is_meta:
+        raise ValueError('inputs must be a tensor without values')
+    if not isinstance(outputs, dict) or not all(
+            k.isprintable() and isinstance(v, list)
+            for k, v in outputs.items()):
+        raise ValueError('outputs must be lists by the names of modules')
+    if not isinstance(metainfo, dict) or _has_blank(metainfo):
+        raise ValueError('metainfo must be a dict without blank tensors')
+    if not isinstance(metainfo.get('img_path'), str):
+        raise ValueError('metainfo must hold img_path, a string')
+    check_names(metainfo)
+
+
 # --------------------------------------------------------------------- file
 def pack(content: FeatureFile) -> bytes:
     """The bytes of a file.
@@ -134,12 +216,19 @@ def pack(content: FeatureFile) -> bytes:
 
     Raises:
         TypeError: The meta information or an output cannot be written.
+        ValueError: :func:`unpack` would refuse the fields.
     """
     fields = content._asdict()
     stream = fields.pop('stream')
-    fields = {k: _to_json(v, k) for k, v in fields.items()}
-    header = zlib.compress(
-        json.dumps(fields, separators=(',', ':')).encode(), 9)
+    values = {k: _to_json(v, k) for k, v in fields.items()}
+    _check_fields(fields)
+    values['metainfo'] = dict(sorted(values['metainfo'].items()))
+    text = json.dumps(values, separators=(',', ':'))
+    if len(text) >= MAX_HEADER:
+        raise ValueError(f'the header has {len(text)} bytes, but less than '
+                         f'{MAX_HEADER} are read: is there an array in the '
+                         'meta information?')
+    header = zlib.compress(text.encode(), 9)
     data = _FIXED.pack(MAGIC, VERSION, len(header), len(stream))
     return seal(data + header + stream)
 
@@ -200,27 +289,13 @@ def _read_header(header: bytes) -> dict:
         if not inflate.eof:
             raise ValueError('too long')
         fields = json.loads(text, object_hook=_from_json)
-        kinds = dict(
-            split=str,
-            levels=tuple,
-            strides=tuple,
-            host=str,
-            metainfo=dict,
-            inputs=torch.Tensor,
-            outputs=dict)
-        if fields.keys() != kinds.keys():
-            raise ValueError('fields')
-        for name, kind in kinds.items():
-            if not isinstance(fields[name], kind):
-                raise ValueError(name)
-        if not all(isinstance(x, list) for x in fields['outputs'].values()):
-            raise ValueError('outputs')
+        _check_fields(fields)
         return fields
     # whatever is wrong inside, with a checksum that fits
     except (zlib.error, ValueError, TypeError, AttributeError, KeyError,
             IndexError, OverflowError, RuntimeError) as error:
         raise BitstreamError('corrupted: the header cannot be read '
-                             f'({error})') from error
+                             f'({str(error)!r:.200})') from error
 
 
 def read(path: Union[str, Path],
