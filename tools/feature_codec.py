@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from mmfeatjnd.apis import cli, console
+from mmfeatjnd.apis.console import printable
 from mmfeatjnd.apis.feature_codec import FeatureCodec, find_files
 from mmfeatjnd.coding import BitstreamError, describe, feature_file
 from mmfeatjnd.models import Quantization
@@ -77,19 +78,27 @@ def size_of(stream):
 
 def report(name, size, stream, elements):
     bits = 8 * stream / max(elements, 1)
-    return (f'{name}: {size} bytes, stream {stream}, container '
+    return (f'{printable(name)}: {size} bytes, stream {stream}, container '
             f'{size - stream}, {bits:.4f} bits per element')
 
 
 def out_names(names):
-    """The files of images, in their folders; the suffix stays where two
-    images differ in nothing else."""
-    stems = [Path(n).with_suffix('') for n in names]
-    count = Counter(stems)
+    """The files of images, in their folders, all different.
+
+    The suffix of an image stays where two images differ in nothing else, or
+    another image has the name that is left without it.
+    """
+    stems = [Path(n).with_suffix('').as_posix() for n in names]
+    count, taken = Counter(stems), set(names)
     return [
-        f'{s if count[s] == 1 else n}{feature_file.SUFFIX}'
+        f'{n if count[s] > 1 or s in taken else s}{feature_file.SUFFIX}'
         for n, s in zip(names, stems)
     ]
+
+
+def unfinished(folder):
+    """Files that a killed run left: hidden, and read by no command."""
+    return sorted(folder.rglob(f'.*.[0-9]*{feature_file.SUFFIX}'))
 
 
 def encode(args):
@@ -117,6 +126,9 @@ def encode(args):
         print(report(name, **row), flush=True)
         total += row
     print(report(f'{len(images)} images', **total))
+    for file in unfinished(args.out_dir):
+        print(f'unfinished: {printable(file)}. Delete it, unless another run '
+              'writes to this folder just now')
 
 
 def read(path):
@@ -141,7 +153,8 @@ def decode(args):
             except console.UsageError as error:
                 text = str(error).removeprefix(f'{file}: ')
                 raise console.UsageError(f'{file}: {text}') from error
-            print(f'{file}: {prediction.img_path}', flush=True)
+            print(f'{printable(file)}: {printable(prediction.img_path)}',
+                  flush=True)
             yield prediction
 
     codec.dump(predictions(), args.out)
@@ -157,9 +170,9 @@ def info(args):
             print(f'  version {feature_file.VERSION}, '
                   f"split='{content.split}', host {content.host}")
             meta = content.metainfo
-            print(f'  image {meta.get("img_path")}, ' + ', '.join(
-                f'{k} {meta[k]}' for k in ('ori_shape', 'img_shape')
-                if k in meta))
+            print(f'  image {printable(meta["img_path"])}, ' + ', '.join(
+                f'{k} {printable(meta[k])}'
+                for k in ('ori_shape', 'img_shape') if k in meta))
             for level, x in zip(content.levels, describe(content.stream)):
                 kinds = ' and '.join(x['exponents']) or 'one for all'
                 offset = '' if x['offset'] is None else \

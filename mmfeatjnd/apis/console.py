@@ -48,7 +48,26 @@ def plain_errors():
     try:
         yield
     except (UsageError, EnvironmentProblem) as error:
-        sys.exit(f'error: {error}' if is_first() else 1)
+        sys.exit(f'error: {printable(error)}' if is_first() else 1)
+
+
+def printable(text):
+    r"""A text, with everything escaped that a terminal would obey or that
+    cannot be printed: names of files, and what is in files, may be anything.
+
+    Args:
+        text (object): Its ``str`` is taken.
+
+    Returns:
+        str: Without control characters, but for the ends of lines.
+
+    Example:
+        >>> printable('a\x1b[2Jü')
+        'a\\x1b[2Jü'
+    """
+    return ''.join(
+        c if c.isprintable() or c == '\n' else
+        c.encode('unicode_escape').decode() for c in str(text))
 
 
 def is_first():

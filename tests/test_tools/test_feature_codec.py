@@ -393,3 +393,49 @@ def test_a_file_that_lies_is_refused(make, tmp_path):
         codec.decode(content._replace(outputs={'backbone.conv1': [None]}))
     with pytest.raises(UsageError, match='the host fails on what'):
         codec.decode(content._replace(outputs={'head': [None]}))
+
+
+def test_every_image_gets_its_own_file(run, make, tmp_path, capsys):
+    cfg, checkpoint = make('classifier')
+    config, out = tmp_path / 'config.py', tmp_path / 'features'
+    cfg.dump(config)
+    folder = images(tmp_path / 'images', 'a.png', 'b.png', 'b.bmp',
+                    'b.png.jpg', 'c.jpg', 'd/b.png')
+    out.mkdir()
+    (out / '.a.4711.fjnd').touch()  # of a run that was killed
+    run('encode', config, checkpoint, folder, out, '--policy', 'uniform')
+    assert files_below(out) == [
+        '.a.4711.fjnd', 'a.fjnd', 'b.bmp.fjnd', 'b.png.fjnd',
+        'b.png.jpg.fjnd', 'c.fjnd', 'd/b.fjnd'
+    ]
+    text = capsys.readouterr().out
+    assert f'unfinished: {out}/.a.4711.fjnd. Delete it' in text
+    names = {feature_file.read(f).metainfo['img_path']
+             for f in out.rglob('[!.]*.fjnd')}
+    assert names == set(files_below(folder))
+
+
+def test_names_in_files_are_printed_escaped(run, make, tmp_path, capsys):
+    cfg, checkpoint = make('classifier')
+    config = tmp_path / 'config.py'
+    cfg.dump(config)
+    codec = FeatureCodec(cfg, checkpoint)
+    folder = images(tmp_path / 'images', 'a.png')
+    content = feature_file.unpack(
+        codec.encode(folder / 'a.png', Quantization('uniform'),
+                     '\x1b[2J\udcff.png'))
+    metainfo = dict(content.metainfo, ori_shape='\x1b]0;title\x07')
+    file = tmp_path / 'a\x1b.fjnd'
+    file.write_bytes(feature_file.pack(content._replace(metainfo=metainfo)))
+    run('info', file)
+    text = capsys.readouterr().out
+    assert r'a\x1b.fjnd: ' in text
+    assert r'image \x1b[2J\udcff.png, ori_shape \x1b]0;title\x07' in text
+    assert text.isascii() and '\x1b' not in text
+
+    file.write_bytes(feature_file.pack(content))
+    run('decode', config, checkpoint, file, '--out', tmp_path / 'p.pkl')
+    assert r'a\x1b.fjnd: \x1b[2J\udcff.png' in capsys.readouterr().out
+    file.write_bytes(b'')
+    with pytest.raises(SystemExit, match=r'a\\x1b.fjnd: not a feature file'):
+        run('info', file)

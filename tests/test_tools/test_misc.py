@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 
-from mmfeatjnd.apis.console import UsageError, atomic_path
+from mmfeatjnd.apis.console import UsageError, atomic_path, printable
 
 
 # ------------------------------------------------------------- print_config
@@ -110,6 +110,19 @@ def test_publish_model_refuses(run_tool, tmp_path):
         run_tool('model_converters/publish_model.py', tmp_path / 'empty.pth',
                  tmp_path / 'out')
     assert os.listdir(tmp_path) == ['empty.pth']
+
+
+# ---------------------------------------------------------------- printable
+@pytest.mark.parametrize('text, shown', [
+    ('a b/ü 猫.png', 'a b/ü 猫.png'),
+    ('a\x1b[2Jb', r'a\x1b[2Jb'),
+    ('a\nb\t\x9b', 'a\nb\\t\\x9b'),
+    ('\udcff\u202egnp', r'\udcff\u202egnp'),  # no UTF-8; right to left
+    (('\x07', ), r"('\x07',)"),
+])
+def test_printable(text, shown):
+    assert printable(text) == shown
+    printable(text).encode()
 
 
 # -------------------------------------------------------------- atomic_path
