@@ -3,9 +3,7 @@ import math
 import numpy as np
 import pytest
 
-pytest.importorskip('constriction')
-
-from mmfeatjnd.coding.entropy_coder import (  # noqa: E402
+from mmfeatjnd.coding.entropy_coder import (
     BitReader,
     BitstreamError,
     BitWriter,

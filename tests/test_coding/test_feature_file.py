@@ -43,26 +43,7 @@ def content():
         stream=encode_image([QuantizedLevel(level, Steps(torch.ones(1)))]))
 
 
-def equal(a, b):
-    assert type(a) is type(b)
-    if isinstance(a, torch.Tensor):
-        assert (a.dtype, a.shape, a.device) == (b.dtype, b.shape, b.device)
-        assert a.is_meta or torch.equal(a, b)
-    elif isinstance(a, np.ndarray):
-        assert a.dtype == b.dtype and np.array_equal(a, b)
-    elif isinstance(a, dict):
-        assert list(a) == list(b)
-        for k in a:
-            equal(a[k], b[k])
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b)
-        for x, y in zip(a, b):
-            equal(x, y)
-    else:
-        assert a == b
-
-
-def test_everything_comes_back(tmp_path):
+def test_everything_comes_back(tmp_path, equal):
     data = ff.pack(content())
     (tmp_path / 'a.fjnd').write_bytes(data)
     expected = content()._replace(

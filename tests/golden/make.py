@@ -1,0 +1,143 @@
+"""Make the golden files: one of every format that is stored or sent.
+
+    python tests/golden/make.py
+
+What users have stored must stay readable, bit for bit, so these files are
+made once for each version of a format. If a test says that they differ, raise
+the version of the format first (its readers then refuse the old files by
+name), and only then run this. Inputs are whole numbers from closed formulas:
+no generator, and no library's arithmetic, is behind them.
+
+``NAME.bin`` holds the bytes. What a reader must return beside these inputs,
+features and pixels, is in ``values.npz``.
+"""
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmfeatjnd.coding import (
+    QuantizedLevel,
+    decode_images,
+    encode_image,
+    encode_images,
+    feature_file,
+)
+from mmfeatjnd.functional import Steps
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def numbers(shape, spread, zeros=0):
+    """Whole numbers within +-spread without a pattern, int64; about one of
+    ``zeros`` is kept, and the others are 0."""
+    i = torch.arange(1, 1 + int(np.prod(shape)))
+    x = (i * i * 7919 + i * 104729) % 10007  # primes
+    value = x % (2 * spread + 1) - spread
+    if zeros:
+        value = value * (x // 97 % zeros == 0)
+    return value.view(shape)
+
+
+# ------------------------------------------------------------ feature stream
+def levels():
+    """Three levels: every layout, dtype, granularity, and an offset."""
+    image = QuantizedLevel(
+        numbers((1, 4, 5, 6), 9, 2).float(),
+        Steps(torch.tensor([0.25]),
+              token=numbers((1, 1, 5, 6), 3),
+              channel=numbers((1, 4, 1, 1), 8)), torch.float16)
+    tokens = QuantizedLevel(
+        numbers((1, 7, 5), 900).float(),
+        Steps(torch.tensor([1.5]), element=numbers((1, 7, 5), 2)),
+        torch.bfloat16)
+    vector = QuantizedLevel(
+        numbers((1, 9), 32767, 3).float(),
+        Steps(torch.tensor([2.0**-10]), offset=torch.tensor([-0.375])))
+    return [image, tokens, vector]
+
+
+def bits(item):
+    """What the host goes on with, to the last bit."""
+    value = item.dequantize().contiguous()
+    kind = torch.int32 if value.dtype == torch.float32 else torch.int16
+    return value.view(kind).numpy()
+
+
+# -------------------------------------------------------------- feature file
+def content():
+    """A file with every kind of value that a header can hold."""
+    blank = torch.empty(1, 4, 5, 6, dtype=torch.bfloat16, device='meta')
+    return feature_file.FeatureFile(
+        split='backbone.layer2',
+        levels=(0, 2, 3),
+        strides=((120, 1, 24, 4), (35, 5, 1), (9, 1)),
+        host='0123456789abcdef',
+        metainfo=dict(
+            flip=False,
+            flip_direction=None,
+            homography=np.array([[1.5, -0.1], [0, 1]], np.float32),
+            img_id=7,
+            img_path='folder/ü.png',
+            more=dict(b=[1, 'x'], a=()),
+            ori_shape=(40, 48),
+            scale_factor=(0.1, np.float32(0.1))),
+        inputs=torch.empty(1, 3, 40, 48, device='meta'),
+        outputs={
+            'backbone.layer1': [blank, (torch.tensor([[True, False]]), 3)],
+            'backbone.conv1': [blank]
+        },
+        stream=encode_image(levels()))
+
+
+# -------------------------------------------------------------- pixel stream
+def pictures(count, channels, height, width):
+    """Slopes with something on them, uint8."""
+    y, x = torch.meshgrid(
+        torch.arange(height), torch.arange(width), indexing='ij')
+    slope = 90 + 5 * x - 3 * y
+    things = numbers((count, channels, height, width), 40, 5)
+    return (slope + things).clamp(0, 255).byte()
+
+
+def pixel_streams():
+    """Streams of images: blocks with steps of their own, whole and in
+    parts; several images in one stream; and a plain quantizer of pixels."""
+    photo = pictures(1, 3, 13, 18)
+    token = numbers((1, 1, 2, 3), 4)
+    pair = pictures(2, 3, 9, 8)
+    grey = pictures(1, 1, 7, 5)
+    return dict(
+        pixels=encode_images(photo, Steps(torch.tensor([16.0]), token)),
+        # of steps that grow with what is in a block
+        pixels_two_levels=encode_images(
+            pictures(1, 1, 16, 32) // (1 + torch.arange(32) // 8 * 3),
+            Steps(torch.tensor([4.0]),
+                  -2 * torch.arange(4).expand(1, 1, 2, 4))),
+        pixels_together=encode_images(
+            pair, Steps(torch.tensor([12.0, 12.0])), 4, together=True),
+        pixels_plain=encode_images(
+            grey, Steps(torch.tensor([8.0])), 1, colour=False))
+
+
+def files():
+    """The bytes of every file, by name."""
+    streams = {name: data for name, (data, ) in pixel_streams().items()}
+    return dict(
+        feature_stream=encode_image(levels()),
+        feature_file=feature_file.pack(content()),
+        **streams)
+
+
+def main(folder=FOLDER):
+    values = {f'level_{i}': bits(x) for i, x in enumerate(levels())}
+    for name, data in files().items():
+        (Path(folder) / f'{name}.bin').write_bytes(data)
+        if name.startswith('pixels'):
+            values[name] = decode_images(data).numpy()
+    np.savez_compressed(Path(folder) / 'values.npz', **values)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -1,0 +1,127 @@
+"""Files that were stored once are read, and written, as they were then.
+
+See ``tests/golden/make.py`` for what they are and when they may change.
+"""
+import runpy
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmfeatjnd.coding import (
+    BitstreamError,
+    decode_image,
+    decode_images,
+    feature_file,
+)
+
+GOLDEN = Path(__file__).resolve().parents[1] / 'golden'
+make = runpy.run_path(str(GOLDEN / 'make.py'))
+VALUES = np.load(GOLDEN / 'values.npz')
+READERS = dict(
+    feature_stream=decode_image,
+    feature_file=feature_file.unpack,
+    pixels=decode_images,
+    pixels_two_levels=decode_images,
+    pixels_together=decode_images,
+    pixels_plain=decode_images)
+
+
+def stored(name):
+    return (GOLDEN / f'{name}.bin').read_bytes()
+
+
+def inflated(data):
+    """A feature file whose header is plain text: how well it is deflated is
+    up to the zlib at hand."""
+    size, = struct.unpack('<I', data[5:9])
+    header = zlib.decompress(data[13:13 + size])
+    return data[:5] + data[9:13] + header + data[13 + size:-4]
+
+
+def test_every_format_has_its_files():
+    assert {f.stem for f in GOLDEN.glob('*.bin')} == set(READERS)
+    assert all(f.stat().st_size < 4000 for f in GOLDEN.iterdir()
+               if f.suffix != '.py' and f.is_file())
+
+
+def test_the_feature_stream_is_read():
+    expected, got = make['levels'](), decode_image(stored('feature_stream'))
+    assert len(got) == 3
+    for i, (a, b) in enumerate(zip(expected, got)):
+        assert torch.equal(a.level, b.level) and a.dtype == b.dtype
+        for x, y in zip(a.steps, b.steps):
+            assert (x is None) == (y is None)
+            assert x is None or torch.equal(x.to(y), y)
+        np.testing.assert_array_equal(make['bits'](b), VALUES[f'level_{i}'])
+    # by hand: one level, its step, and what comes out as a feature
+    level, step = got[0].level[0, 2, 3, 1], got[0].steps.base[0] * 2**(
+        (got[0].steps.token[0, 0, 3, 1] + got[0].steps.channel[0, 2]) / 2)
+    assert level != 0
+    assert got[0].dequantize()[0, 2, 3, 1] == (level * step).half()
+
+
+def test_the_feature_file_is_read(equal):
+    got, expected = (
+        x._asdict() for x in (feature_file.unpack(stored('feature_file')),
+                              make['content']()))
+    assert got.pop('stream') == expected.pop('stream') == \
+        stored('feature_stream')
+    equal(got, expected)
+
+
+@pytest.mark.parametrize('name', [n for n in READERS if 'pixels' in n])
+def test_pixel_streams_are_read(name):
+    np.testing.assert_array_equal(
+        decode_images(stored(name)).numpy(), VALUES[name])
+
+
+def test_pixels_by_hand():
+    """A plain quantizer with steps of 8 about grey."""
+    x = make['pictures'](1, 1, 7, 5).numpy().astype(int)
+    # to the nearest step; what lies in the middle goes away from zero
+    level = np.sign(x - 128) * ((abs(x - 128) + 4) // 8)
+    np.testing.assert_array_equal(VALUES['pixels_plain'], 128 + 8 * level)
+
+
+def test_the_same_bytes_are_written():
+    found = make['files']()
+    assert found.keys() == READERS.keys()
+    for name, data in found.items():
+        a, b = data, stored(name)
+        if name == 'feature_file':
+            a, b = inflated(a), inflated(b)
+        assert a == b, name
+
+
+@pytest.mark.parametrize('name', READERS)
+def test_other_versions_are_refused(name):
+    """By name, with a checksum that fits: nobody may take such a file for a
+    damaged one."""
+    data = stored(name)
+    for version in (0, 2, 255):
+        body = data[:4] + bytes([version]) + data[5:-4]
+        with pytest.raises(
+                BitstreamError,
+                match=f'version {version}, but this mmfeatjnd reads'):
+            READERS[name](body + struct.pack('<I', zlib.crc32(body)))
+
+
+def test_another_version_inside_is_refused():
+    """A file or image stream of this version around another feature
+    stream."""
+    data = stored('feature_file')
+    at = data.index(b'FJND') + 4
+    body = data[:at] + b'\x02' + data[at + 1:-4]
+    inner = body.index(b'FJND')
+    stream = body[inner:-4]
+    body = body[:inner] + stream + struct.pack('<I', zlib.crc32(stream))
+    with pytest.raises(BitstreamError, match='stream version 2, but'):
+        feature_file.unpack(body + struct.pack('<I', zlib.crc32(body)))
+    data = stored('pixels')
+    body = data[:11] + b'\x02' + data[12:-4]
+    with pytest.raises(BitstreamError, match='stream version 2, but'):
+        decode_images(body + struct.pack('<I', zlib.crc32(body)))
