@@ -203,7 +203,6 @@ def test_bad_parameters(tmp_path, bad):
 
 def test_demo_config_reads_the_set(root):
     """The host's own data set class and pipeline read what was written."""
-    pytest.importorskip('mmdet')
     from mmdet.registry import DATASETS
     from mmengine.config import Config
     from mmengine.registry import DefaultScope

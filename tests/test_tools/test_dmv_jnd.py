@@ -60,7 +60,6 @@ default_hooks = dict(logger=dict(interval=1))
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Six images of two classes, two classifiers, and where they are."""
-    pytest.importorskip('mmpretrain')
     rng = np.random.default_rng(0)
     for i in range(6):
         path = tmp_path / 'images' / 'ab'[i % 2] / f'{i}.png'

@@ -454,7 +454,6 @@ def run_tool(command, cwd, **env):
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     """A folder with a config and a model trained by tools/train.py."""
-    pytest.importorskip('mmpretrain')
     folder = tmp_path_factory.mktemp('tools')
     config = CONFIG.format(
         train=make_images(folder / 'train', 8, 0),
