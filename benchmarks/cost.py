@@ -2,7 +2,8 @@
 
     python benchmarks/cost.py
 
-The detector's host is the one that benchmarks/featjnd.py dsb2018 trained.
+The detector's host is that of benchmarks/featjnd.py dsb2018; what was trained
+is not trained again.
 
 ``train_iteration_ratio``: one FeatJND training iteration against one training
 iteration of the plain host. ``estimator_forward_ratio``: predicting with the
@@ -17,38 +18,40 @@ import argparse
 import copy
 import statistics
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from common import ROOT, publish
+from common import CONFIGS, publish, train_host
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner, load_checkpoint
 
 from mmfeatjnd.apis import build_model
+from mmfeatjnd.apis.estimator_file import OWN_KEYS
 from mmfeatjnd.functional import Level, quantize_fused
 from mmfeatjnd.models import Quantization, find_neck
 
-# host config, FeatJND config, the host's checkpoint, batch size, image size.
-# What a detector costs depends on how many objects it finds, so it is trained
-# and gets images of its data set; a classifier costs the same for any input.
+# host config, FeatJND config, the benchmark that trains the host, batch size,
+# image size. What a detector costs depends on how many objects it finds, so it
+# is trained and gets images of its data set; a classifier costs the same for
+# any input.
 CASES = [
-    ('configs/hosts/resnet18-w32_cifar10.py',
-     'configs/featjnd/resnet18-w32_cifar10.py', None, 64, (32, 32)),
-    ('configs/hosts/resnet18_cifar10.py',
-     'configs/featjnd/resnet18_cifar10.py', None, 64, (32, 32)),
-    ('mmpretrain::resnet/resnet50_8xb32_in1k.py',
-     'configs/featjnd/resnet50_in1k.py', None, 8, (224, 224)),
-    ('configs/hosts/mask-rcnn_r18_dsb2018.py',
-     'configs/featjnd/mask-rcnn_r18_dsb2018.py',
-     'work_dirs/benchmarks/dsb2018/host', 2, (256, 256)),
+    ('hosts/resnet18-w32_1xb128-5e_cifar10.py',
+     'featjnd/resnet18-w32_cifar10.py', None, 64, (32, 32)),
+    ('hosts/resnet18_1xb128-5e_cifar10.py', 'featjnd/resnet18_cifar10.py',
+     None, 64, (32, 32)),
+    ('mmpretrain::resnet/resnet50_8xb32_in1k.py', 'featjnd/resnet50_in1k.py',
+     None, 8, (224, 224)),
+    ('hosts/mask-rcnn_r18_1xb4-8e_dsb2018.py',
+     'featjnd/mask-rcnn_r18_dsb2018.py', 'dsb2018', 2, (256, 256)),
 ]
 
 
 def build(config: str, device: str):
-    cfg = get_config(config) if '::' in config else Config.fromfile(ROOT /
-                                                                    config)
+    cfg = get_config(config) if '::' in config else \
+        Config.fromfile(CONFIGS / config)
     return build_model(cfg).to(device), cfg
 
 
@@ -79,10 +82,14 @@ def measure(host_config, featjnd_config, checkpoint, batch, size, repeats,
             device):
     host, cfg = build(host_config, device)
     if checkpoint:
-        last = (Path(checkpoint) / 'last_checkpoint').read_text().strip()
-        load_checkpoint(host, last, map_location=device)
+        load_checkpoint(host, checkpoint, map_location=device, strict=True)
     model, _ = build(featjnd_config, device)
-    model.load_state_dict(host.state_dict(), strict=False)
+    lacking, foreign = model.load_state_dict(host.state_dict(), strict=False)
+    # the estimator starts anew, and nothing else
+    foreign += [key for key in lacking if not key.startswith(OWN_KEYS)]
+    if foreign:
+        raise RuntimeError(f'{featjnd_config} is not on {host_config}: '
+                           f'{", ".join(foreign)}')
     to_train, to_test = (
         batch_of(cfg[name], bool(checkpoint), batch, size)
         for name in ('train_dataloader', 'test_dataloader'))
@@ -94,14 +101,14 @@ def measure(host_config, featjnd_config, checkpoint, batch, size, repeats,
         m.train()
         return lambda: m.train_step(copy.deepcopy(to_train), wrapper)
 
-    def estimating(feature, level, neck):
-        neck.estimator_of(level)(feature)
+    def estimating(feature, level, visit):
+        visit.neck.estimator_of(level)(feature)
         return feature
 
-    quantization = Quantization('featjnd', coded=False)
+    quantization = Quantization('featjnd')
     envelopes = {}
 
-    def quantizing(feature, level, neck):
+    def quantizing(feature, level, visit):
         if level not in envelopes:  # in the warm-up
             envelopes[level] = feature.abs() + feature.std()
         keys = torch.zeros(len(feature), dtype=torch.int64, device=device)
@@ -115,7 +122,9 @@ def measure(host_config, featjnd_config, checkpoint, batch, size, repeats,
     def predicting(operation):
 
         def run():
-            with torch.no_grad(), find_neck(model).operating(operation):
+            runs = find_neck(model).run(operation) if operation \
+                else nullcontext()
+            with torch.no_grad(), runs:
                 model.test_step(copy.deepcopy(to_test))
 
         return run
@@ -159,12 +168,15 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/benchmarks'))
     parser.add_argument('--repeats', type=int, default=15)
     args = parser.parse_args()
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     share = copy_bandwidth_share(args.repeats)
     rows = []
-    for host, featjnd, checkpoint, batch, size in CASES:
+    for host, featjnd, benchmark, batch, size in CASES:
+        checkpoint = benchmark and train_host(benchmark, args.work_dir)
         row = dict(
             device=device,
             host=featjnd.rsplit('/', 1)[1][:-3],

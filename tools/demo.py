@@ -6,6 +6,7 @@ Gaussian noise of equal strength. A second run skips what is done.
 """
 import argparse
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -22,7 +23,7 @@ from mmfeatjnd.compat import (
 from mmfeatjnd.datasets import generate_shapes
 from mmfeatjnd.evaluation import cost_ratios, plot, to_markdown
 from mmfeatjnd.models import Perturbation, find_neck
-from mmfeatjnd.visualization import ToleranceRecorder
+from mmfeatjnd.visualization import ToleranceRecorder, draw_tolerance
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'demo'
 STRENGTHS = (0.5, 1.0, 1.5)
@@ -89,17 +90,14 @@ def draw_overlays(cfg: Config, checkpoint: str, out: Path,
     visualizer = VISUALIZERS.build(cfg.visualizer)
     visualizer.dataset_meta = model.dataset_meta
     folder = Path(cfg.test_dataloader.dataset.data_root) / 'val'
-    rows = []
+    pictures, maps = [], []
     for path in sorted(folder.iterdir())[:num_images]:
         image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
         image = cv2.resize(image, None, fx=2, fy=2)
         tiles = []
         for distortion in (None, 'featjnd', 'gaussian'):
-            operation = None
-            if distortion is not None:
-                operation = Perturbation(distortion, 1.0)
-                operation.start(None, 1)
-            with neck.operating(operation):
+            operation = Perturbation(distortion, 1.0) if distortion else None
+            with neck.run(operation) if operation else nullcontext():
                 result = inference_detector(model, str(path)).cpu()
             pred = result.pred_instances
             pred.bboxes = pred.bboxes * 2
@@ -112,21 +110,13 @@ def draw_overlays(cfg: Config, checkpoint: str, out: Path,
                 path.stem, image, result, draw_gt=False, pred_score_thr=0.5)
             tiles.append(visualizer.get_image())
         recorder = ToleranceRecorder()
-        with neck.operating(recorder):
+        with neck.run(recorder):
             inference_detector(model, str(path))
-        heat = recorder.heatmap(image.shape[:2])[0].numpy()
-        colours = cv2.applyColorMap((255 * heat).astype(np.uint8),
-                                    cv2.COLORMAP_VIRIDIS)[..., ::-1]
-        tiles.append(cv2.addWeighted(image, 0.4, colours, 0.6, 0))
-        rows.append(np.concatenate(tiles, 1))
-    grid = np.concatenate(rows, 0)
-    header = np.full((34, grid.shape[1], 3), 255, np.uint8)
-    names = ('clean', 'FeatJND, NRMSE 1', 'Gaussian, NRMSE 1', 'tolerance')
-    for i, name in enumerate(names):
-        cv2.putText(header, name, (i * grid.shape[1] // 4 + 8, 24),
-                    cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
+        pictures.append([*tiles, image])
+        maps.append(recorder.heatmap(image.shape[:2])[0].numpy())
     file = out / 'overlays.png'
-    cv2.imwrite(str(file), np.concatenate([header, grid])[..., ::-1])
+    titles = ('clean', 'FeatJND, NRMSE 1', 'Gaussian, NRMSE 1', 'tolerance')
+    draw_tolerance(pictures, maps, titles, file)
     return file
 
 

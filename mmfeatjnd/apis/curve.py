@@ -14,18 +14,24 @@ from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 from torch.utils.data import DataLoader
 
+from mmfeatjnd.evaluation import scalar_metrics
 from mmfeatjnd.functional import DETERMINISTIC, NEEDS_JND
 from mmfeatjnd.models import (
     BaseOperation,
     Perturbation,
     Prefix,
+    Run,
     attached,
+    check_faults,
     find_neck,
 )
-from .estimator_file import load_estimator
+from mmfeatjnd.models.forward_runs import prepare
+from .cli import type_name
+from .estimator_file import read_estimator
 from .launch import build_runner
 
-_HOOKS = ('mmfeatjnd.PerturbationHook', 'mmfeatjnd.QuantizationHook')
+_HOOKS = ('PerturbationHook', 'QuantizationHook')
+_CHECK_EVERY = 50  # runs; a check waits for the device
 
 
 class _Setting:
@@ -35,6 +41,17 @@ class _Setting:
         self.evaluator = evaluator
         self.operation = operation
         self.measured: List[Dict[str, torch.Tensor]] = []
+        self.unchecked: List[Run] = []
+
+    def keep(self, run: Run) -> None:
+        self.measured.append({k: v.cpu() for k, v in run.measured.items()})
+        self.unchecked.append(run)
+        if len(self.measured) == 1 or len(self.unchecked) >= _CHECK_EVERY:
+            self.check()
+
+    def check(self) -> None:
+        check_faults(self.unchecked)
+        self.unchecked = []
 
     def row(self, size: int) -> dict:
         # the tables that COCO's tools print would bury the progress bar
@@ -42,11 +59,13 @@ class _Setting:
             metrics = self.evaluator.evaluate(size)
         row = {}
         if self.operation is not None:
-            row = self.operation.row({
-                name: float(torch.cat([m[name] for m in self.measured]).mean())
-                for name in self.measured[0]
-            })
-        row['metrics'] = {k: float(v) for k, v in metrics.items()}
+            self.check()
+            row = self.operation.row(
+                self.operation.summary({
+                    name: torch.cat([m[name] for m in self.measured])
+                    for name in self.measured[0]
+                }))
+        row['metrics'] = scalar_metrics(metrics)
         return row
 
 
@@ -63,11 +82,16 @@ class Bench:
 
     Args:
         cfg (Config): A config with a :class:`FeatJNDNeck`; its test data
-            loader and evaluator are used.
+            loader and evaluator are used. Its hooks see one test, as in
+            ``tools/test.py``, and no iterations of it.
         checkpoint (str): Host and estimator, or the host alone when
             ``estimators`` are given.
         estimators (Sequence[str]): Estimator files. Defaults to (): the
             checkpoint's.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        CheckpointError: It is of another host.
     """
 
     def __init__(self,
@@ -79,19 +103,21 @@ class Bench:
         cfg = copy.deepcopy(cfg)
         cfg.load_from = checkpoint
         cfg.custom_hooks = [
-            h for h in cfg.get('custom_hooks', []) if h['type'] not in _HOOKS
+            h for h in cfg.get('custom_hooks') or []
+            if type_name(h) not in _HOOKS
         ]
         self.runner = build_runner(cfg)
+        # an EMA of the host is made by one hook and loaded by another
+        self.runner.call_hook('before_run')
         self.runner.load_or_resume()
+        self.runner.call_hook('before_test')
+        self.runner.call_hook('before_test_epoch')
         model = self.runner.model
         self.model = model.module if is_model_wrapper(model) else model
         self.model.eval()
         self.neck = find_neck(self.model)
-        self.states = []
-        for file in estimators:  # read, and checked against the host, once
-            load_estimator(self.model, file)
-            self.states.append(
-                copy.deepcopy(self.neck.estimators.state_dict()))
+        # read, and checked against the host, once
+        self.states = [read_estimator(self.model, f) for f in estimators]
         self._used: Optional[int] = None
 
     def use(self, estimator: int) -> None:
@@ -105,24 +131,34 @@ class Bench:
         return self.runner.build_dataloader(self.runner.cfg.test_dataloader)
 
     @contextmanager
-    def batch(self, batch: dict,
-              sensitivity: bool) -> Iterator[Tuple[list, Callable]]:
+    def batch(
+        self, batch: dict, operations: Sequence[BaseOperation]
+    ) -> Iterator[Tuple[list, Callable]]:
         """Run the clean host on a batch, and what comes before the split only
-        this once: yields the clean predictions and a function that predicts
-        with an operation."""
+        this once.
+
+        Args:
+            batch (dict): Of a data loader.
+            operations (Sequence[BaseOperation]): What will run on it.
+
+        Yields:
+            tuple[list, Callable]: The clean predictions, and a function from
+            an operation to the predictions under it and the run.
+        """
         data = self.model.data_preprocessor(batch, False)
-        inputs, samples = data['inputs'], data['data_samples']
-        gradient = None
-        if sensitivity:
-            gradient = self.model.sensitivity(inputs, samples)
-        prefix = Prefix(self.model, self.neck)
-
-        def predict(operation: BaseOperation) -> list:
-            operation.start(samples, len(inputs), gradient)
-            with self.neck.operating(operation), prefix.replay():
-                return self.model.predict(inputs, samples)
-
+        inputs, samples = data['inputs'], data.get('data_samples')
         with torch.no_grad(), attached(self.model, self.neck):
+            self.use(0)
+            known = prepare(self.model, self.neck, operations, inputs,
+                            samples)
+            prefix = Prefix(self.model, self.neck)
+
+            def predict(operation: BaseOperation) -> Tuple[list, Run]:
+                with self.neck.run(operation, **known) as run, \
+                        prefix.replay():
+                    outputs = self.model.predict(inputs, samples)
+                return outputs, run
+
             with prefix.record():
                 clean = self.model.predict(inputs, samples)
             yield clean, predict
@@ -146,12 +182,14 @@ class Bench:
             list[dict]: The metrics of the clean host, then for every
             operation its :meth:`BaseOperation.row` with ``metrics``.
         """
-        for _, operation in operations:
-            operation.check(self.neck)
         rows: List[dict] = []
-        for start in range(0, len(operations), settings_per_pass):
+        # at least the clean host
+        for start in range(0, max(len(operations), 1), settings_per_pass):
             chunk = operations[start:start + settings_per_pass]
             rows += self._one_pass(chunk, clean=not rows)
+        self.runner.call_hook('after_test_epoch', metrics=rows[0]['metrics'])
+        self.runner.call_hook('after_test')
+        self.runner.call_hook('after_run')
         return rows
 
     def _one_pass(self, operations, clean: bool) -> List[dict]:
@@ -162,21 +200,18 @@ class Bench:
 
         settings = [(i, new(operation)) for i, operation in operations]
         reference = new()
-        sensitivity = any(o.needs_sensitivity for _, o in operations)
         bar = ProgressBar(len(loader) * (len(settings) + 1))
         for batch in loader:
-            with self.batch(batch, sensitivity) as (outputs, predict):
+            with self.batch(batch,
+                            [o for _, o in operations]) as (outputs, predict):
                 if clean:
                     reference.evaluator.process(outputs, batch)
                 bar.update()
                 for i, setting in settings:
                     self.use(i)
-                    outputs = predict(setting.operation)
+                    outputs, run = predict(setting.operation)
                     setting.evaluator.process(outputs, batch)
-                    setting.measured.append({
-                        k: v.cpu()
-                        for k, v in setting.operation.measured().items()
-                    })
+                    setting.keep(run)
                     bar.update()
         size = len(loader.dataset)
         rows = [reference.row(size)] if clean else []

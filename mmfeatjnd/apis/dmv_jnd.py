@@ -5,13 +5,12 @@ from typing import List, NamedTuple, Sequence
 import torch
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
-from mmengine.registry import DATASETS
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import load_checkpoint
 from mmengine.utils import ProgressBar
-from torch.utils.data import DataLoader
 
 from mmfeatjnd.models import DMVJND
 from .curve import new_evaluator
+from .data import split_dataloader
 from .launch import build_runner
 
 #: The homogeneity test of the paper, section V-F.
@@ -54,25 +53,6 @@ def dmv_jnd_runner(cfg: Config, checkpoint: str):
                         f"DMVJND', ...), but got {type(model).__name__}")
     load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
     return runner, model.eval()
-
-
-def split_dataloader(runner: Runner, split: str, every: int) -> DataLoader:
-    """Images through the pipeline of the test.
-
-    Args:
-        runner (Runner): Of :func:`dmv_jnd_runner`.
-        split (str): 'test', or 'train': the images of ``train_dataloader``.
-        every (int): Only every so many-th image, of the data set's order.
-    """
-    cfg = copy.deepcopy(runner.cfg.test_dataloader)
-    if split == 'train':
-        dataset = copy.deepcopy(runner.cfg.train_dataloader.dataset)
-        dataset.pipeline = cfg.dataset.pipeline
-        cfg.dataset = dataset
-    if every > 1:
-        size = len(DATASETS.build(cfg.dataset))
-        cfg.dataset.indices = list(range(0, size, every))
-    return runner.build_dataloader(cfg)
 
 
 @torch.no_grad()

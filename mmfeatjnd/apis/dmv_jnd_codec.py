@@ -14,7 +14,8 @@ from mmfeatjnd.coding.image_codec import (
 from mmfeatjnd.functional import Steps
 from mmfeatjnd.functional.pixels import block_steps
 from .curve import new_evaluator
-from .dmv_jnd import dmv_jnd_runner, split_dataloader
+from .data import split_dataloader
+from .dmv_jnd import dmv_jnd_runner
 
 
 def _recode(pixels: Tensor, jnd: Tensor, codec: str,

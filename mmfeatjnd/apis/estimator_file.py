@@ -1,19 +1,20 @@
 """Files that hold an estimator alone, tied to the host by a hash."""
 import hashlib
 from pathlib import Path
-from typing import Union
+from typing import Dict, Union
 
 import torch
 from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmfeatjnd.models import find_neck
+from mmfeatjnd.models.hosts import OWN_KEYS, host_key
 from mmfeatjnd.version import __version__
 from .console import atomic_path
 
 _FORMAT = 'mmfeatjnd.estimator'
-#: Where the state of a FeatJND model is not the host's.
-OWN_KEYS = ('neck.estimators.', 'featjnd_objective.')
+#: Of the file; raised where older readers would take it for something else.
+FORMAT_VERSION = 2
 
 
 def host_hash(model: nn.Module) -> str:
@@ -39,13 +40,21 @@ def _host_state(model: nn.Module) -> dict:
         model = model.module
     state = {}
     for key, value in model.state_dict().items():
-        key = key.removeprefix('module.')
-        if key.startswith(OWN_KEYS):
+        if key.removeprefix('module.').startswith(OWN_KEYS):
             continue
         if key.endswith('num_batches_tracked'):
             continue
-        state[key.replace('neck.neck.', 'neck.', 1)] = value
+        state[host_key(key)] = value
     return state
+
+
+def _about(neck) -> dict:
+    """What estimators must have in common to stand in for each other."""
+    return dict(
+        split=neck.split,
+        levels=list(neck.levels),
+        types=sorted({type(e).__name__ for e in neck.estimators}),
+        mode=[e.mode for e in neck.estimators])
 
 
 def save_estimator(model: nn.Module, path: Union[str, Path]) -> None:
@@ -54,32 +63,50 @@ def save_estimator(model: nn.Module, path: Union[str, Path]) -> None:
     Args:
         model (nn.Module): A model with a :class:`FeatJNDNeck`.
         path (str | Path): The file, written atomically.
+
+    Raises:
+        ValueError: The estimators were never trained, or have diverged.
     """
     neck = find_neck(model)
+    state = {
+        k: v.detach().cpu()
+        for k, v in neck.estimators.state_dict().items()
+    }
+    if not any(e.trained for e in neck.estimators):
+        raise ValueError('the estimators of this model were never trained')
+    _check_values(state, 'the model')
     content = dict(
         format=_FORMAT,
+        format_version=FORMAT_VERSION,
         version=__version__,
-        split=neck.split,
+        **_about(neck),
         host_hash=host_hash(model),
-        state_dict={
-            k: v.detach().cpu()
-            for k, v in neck.estimators.state_dict().items()
-        })
+        state_dict=state)
     with atomic_path(str(path)) as partial:
         torch.save(content, partial)
 
 
-def load_estimator(model: nn.Module, path: Union[str, Path]) -> None:
-    """Load the estimators of a file onto the host that they belong to.
+def _check_values(state: Dict[str, torch.Tensor], source: object) -> None:
+    broken = [k for k, v in state.items() if not v.isfinite().all()]
+    if broken:
+        raise ValueError(f'{source}: NaN or infinite values in {broken[0]!r}: '
+                         'the estimator has diverged in training')
+
+
+def read_estimator(model: nn.Module, path: Union[str, Path]) -> dict:
+    """Read the estimators of a file, for the host that they belong to.
 
     Args:
         model (nn.Module): A model with a :class:`FeatJNDNeck`, its host
-            loaded.
+            loaded. It is not changed.
         path (str | Path): A file of :func:`save_estimator`.
 
+    Returns:
+        dict[str, Tensor]: The state of ``neck.estimators``.
+
     Raises:
-        ValueError: The file is no estimator, or belongs to another host,
-            split or estimator config. The model is left as it was.
+        ValueError: The file is no estimator, has diverged, or belongs to
+            another host, split, mode or estimator config.
     """
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
@@ -89,19 +116,43 @@ def load_estimator(model: nn.Module, path: Union[str, Path]) -> None:
         raise ValueError(
             f'{path} is no estimator file. Make one from a checkpoint with '
             'tools/model_converters/extract_estimator.py.')
+    version = content.get('format_version')
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f'{path} has version {version} of the format (mmfeatjnd '
+            f'{content.get("version")}), but this mmfeatjnd ({__version__}) '
+            f'reads version {FORMAT_VERSION}. Extract it again from its '
+            'checkpoint.')
     neck = find_neck(model)
-    if content['split'] != neck.split:
-        raise ValueError(f"{path} was trained at split='{content['split']}', "
-                         f"but the config has split='{neck.split}'.")
+    for name, ours in _about(neck).items():
+        if content[name] != ours:
+            raise ValueError(f'{path} was trained with {name}='
+                             f'{content[name]!r}, but the config has {name}='
+                             f'{ours!r}.')
     if content['host_hash'] != host_hash(model):
         raise ValueError(
             f'{path} was trained for another host checkpoint (hash '
             f"{content['host_hash'][:8]}, but the loaded host has "
             f'{host_hash(model)[:8]}). Load the checkpoint that it was '
             'trained with.')
+    state = content['state_dict']
     expected = {k: v.shape for k, v in neck.estimators.state_dict().items()}
-    given = {k: v.shape for k, v in content['state_dict'].items()}
-    if given != expected:
+    if {k: v.shape for k, v in state.items()} != expected:
         raise ValueError(f'{path} was trained with another estimator config '
-                         '(levels, mode or width differ).')
-    neck.estimators.load_state_dict(content['state_dict'])
+                         '(its widths differ).')
+    _check_values(state, path)
+    return state
+
+
+def load_estimator(model: nn.Module, path: Union[str, Path]) -> None:
+    """:func:`read_estimator` into the model.
+
+    Args:
+        model (nn.Module): See there.
+        path (str | Path): See there.
+
+    Raises:
+        ValueError: See there. The model is left as it was.
+    """
+    state = read_estimator(model, path)
+    find_neck(model).estimators.load_state_dict(state)

@@ -1,6 +1,6 @@
 """Run a host in two parts, with a file of features between them."""
 import copy
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
@@ -12,16 +12,27 @@ from mmengine.device import get_device
 from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from mmfeatjnd.coding import decode_image, encode_batch
+from mmfeatjnd.coding import decode_image
 from mmfeatjnd.coding.feature_file import FeatureFile, pack
 from mmfeatjnd.compat import host_library, require
-from mmfeatjnd.models import Quantization, attached, find_neck
+from mmfeatjnd.functional import from_channels_first, to_channels_first
+from mmfeatjnd.models import (
+    Quantization,
+    Run,
+    attached,
+    check_faults,
+    check_host_weights,
+    find_neck,
+)
+from mmfeatjnd.models.forward_runs import prepare
+from mmfeatjnd.models.operations.quantization import streams
 from mmfeatjnd.models.splits import Skeleton, from_blank, to_blank
 from .checkpoints import ensure_checkpoint
 from .cli import type_name
 from .console import UsageError, atomic_path
-from .estimator_file import OWN_KEYS, host_hash, load_estimator
+from .estimator_file import host_hash, load_estimator
 from .launch import prepare_host
 from .training import build_model
 
@@ -37,16 +48,17 @@ class _SplitReached(Exception):
 class _Sender:
     """Quantizes, and stops the host at the last level."""
 
-    def __init__(self, quantization: Quantization) -> None:
-        self.quantization = quantization
-        self.sent: Dict[int, tuple] = {}
+    def __init__(self, run: Run) -> None:
+        self.run = run
         self.strides: Dict[int, tuple] = {}
 
-    def __call__(self, feature: Tensor, level: int, neck) -> Tensor:
-        value = self.quantization(feature, level, neck)
-        self.sent[level] = self.quantization.quantized[-1]
-        self.strides[level] = value.stride()
-        if len(self.sent) == len(neck.levels):
+    def __call__(self, feature: Tensor, level: int) -> Tensor:
+        value = self.run.apply(feature, level)
+        neck = self.run.neck
+        if level in neck.active_levels:
+            layout = neck.layout_of(feature, level)
+            self.strides[level] = to_channels_first(value, layout).stride()
+        if len(self.strides) == len(neck.active_levels):
             raise _SplitReached
         return value
 
@@ -54,31 +66,78 @@ class _Sender:
 class _Receiver:
     """Returns the decoded features."""
 
-    def __init__(self, features: Dict[int, Tensor]) -> None:
+    def __init__(self, neck, features: Dict[int, Tensor],
+                 strides: Dict[int, tuple]) -> None:
+        self.neck = neck
         self.features = features
+        self.strides = strides
         self.used = set()
 
-    def __call__(self, feature: Tensor, level: int, neck) -> Tensor:
+    def __call__(self, feature: Tensor, level: int) -> Tensor:
+        if level not in self.features:  # nothing reads it
+            return feature
         value = self.features[level]
-        if value.shape != feature.shape or value.dtype != feature.dtype:
+        if value.dtype != feature.dtype:
+            sent, expected = (
+                str(x.dtype).removeprefix('torch.') for x in (value, feature))
             raise UsageError(
-                f'level {level} of the file has shape {tuple(value.shape)}, '
-                f'but the host expects {tuple(feature.shape)}: the file is '
-                'corrupted')
+                f'the features were sent as {sent}, but here the host '
+                f'computes in {expected}: run both sides in one precision')
         if level in self.used:
             raise RuntimeError(f'level {level} is asked for twice')
         self.used.add(level)
-        return value.to(feature.device)
+        layout = self.neck.layout_of(feature, level)
+        whole = _whole(value,
+                       to_channels_first(feature, layout).shape,
+                       self.strides[level], level)
+        return from_channels_first(whole, layout).to(feature.device)
 
 
-def _with_strides(x: Tensor, stride: tuple) -> Tensor:
-    """The same values in another layout: sums depend on it in the last
-    bit."""
-    last = sum((n - 1) * s for n, s in zip(x.shape, stride, strict=True))
+def _whole(value: Tensor, shape: torch.Size, stride: tuple,
+           level: int) -> Tensor:
+    """Decoded features in the shape and layout of the host's: sums depend on
+    the layout in the last bit. The padding of a map is not sent, and is 0."""
+    fits = value.shape == shape or (
+        value.dim() == len(shape) == 4 and value.shape[:2] == shape[:2]
+        and all(n <= m for n, m in zip(value.shape, shape)))
+    if not fits:
+        raise UsageError(
+            f'level {level} of the file has shape {tuple(value.shape)}, '
+            f'but the host expects {tuple(shape)}: the file is corrupted')
+    last = sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
     # an element of its own for each, and no more
-    if not all(s > 0 for s in stride) or last != x.numel() - 1:
-        raise ValueError(f'corrupted: strides {stride} for {tuple(x.shape)}')
-    return torch.empty_strided(x.shape, stride, dtype=x.dtype).copy_(x)
+    if not all(s > 0 for s in stride) or last != shape.numel() - 1:
+        raise UsageError(f'corrupted: strides {stride} for {tuple(shape)}')
+    whole = torch.empty_strided(shape, stride, dtype=value.dtype).zero_()
+    whole[tuple(slice(n) for n in value.shape)] = value
+    return whole
+
+
+@contextmanager
+def _watching_nan(host: torch.nn.Module, skipped: set) -> Iterator[List[str]]:
+    """The names of layers whose results hold a NaN, in their order.
+
+    Where the part before the split did not run there is NaN, whatever the
+    image; empty predictions would hide it.
+    """
+    found: List[str] = []
+
+    def watch(name: str, module: torch.nn.Module):
+
+        def look(module, args, output):
+            if not found and any(
+                    x.is_floating_point() and bool(x.isnan().any())
+                    for x in tree_leaves(output) if isinstance(x, Tensor)):
+                found.append(name)
+
+        return module.register_forward_hook(look)
+
+    inside = {id(m) for s in skipped for m in s.modules()}
+    with ExitStack() as stack:
+        for name, module in host.named_modules():
+            if id(module) not in inside and not any(module.children()):
+                stack.callback(watch(name, module).remove)
+        yield found
 
 
 class FeatureCodec:
@@ -176,62 +235,50 @@ class FeatureCodec:
         metainfo = dict(copy.deepcopy(samples[0].metainfo))
         metainfo['img_path'] = name or Path(path).name
         given = copy.deepcopy(samples)
-        sensitivity = None
-        if quantization.needs_sensitivity:
-            sensitivity = self._sensitivity(quantization, inputs, samples)
-
-        def start():
-            quantization.start(given, 1, sensitivity)
-
-        start()
-        sender = _Sender(quantization)
         skeleton = Skeleton(self.model, self.neck)
         try:
-            with attached(self.model, self.neck), skeleton.record(sender), \
+            known = prepare(self.model, self.neck, [quantization], inputs,
+                            given)
+            run = Run(quantization, self.neck, **known)
+            sender = _Sender(run)
+            with attached(self.model, self.neck), \
+                    self.neck.changing(sender), skeleton.record(), \
                     suppress(_SplitReached):
                 self.model.predict(inputs, samples)
-        except (ValueError, RuntimeError) as error:
-            raise UsageError(f'{path}: {error}') from error
-        levels = tuple(sorted(sender.sent))
-        sent = [sender.sent[level] for level in levels]
-        if len(sent[0][0]) != 1:
+            check_faults([run])
+        except Exception as error:  # whatever a host makes of an image
+            raise UsageError(f'{path}: the host fails on this image '
+                             f'({_one_line(error)})') from error
+        if any(len(images) != 1 for images, *_ in run.kept):
             raise UsageError(
-                f"split='{self.neck.split}' sees {len(sent[0][0])} views of "
-                'an image at once; a feature file holds one')
+                f"split='{self.neck.split}' sees several views of an image at "
+                'once; a feature file holds one')
         content = FeatureFile(
             split=self.neck.split,
-            levels=levels,
-            strides=tuple(sender.strides[level] for level in levels),
+            levels=tuple(sender.strides),
+            strides=tuple(sender.strides.values()),
             host=self.host,
             metainfo=metainfo,
             inputs=to_blank(inputs),
             outputs=skeleton.state_dict(),
-            stream=encode_batch(sent)[0])
+            stream=streams(run.kept, 1)[0])
         try:
             data = pack(content)
         except TypeError as error:
             raise UsageError(f'{path}: {error}') from error
         if not self._checked:
-            start()
-            self._check(content, inputs, given, quantization)
+            with attached(self.model, self.neck), \
+                    self.neck.run(quantization, **known) as run:
+                expected, = self.model.predict(inputs, given)
+            self._check(content, expected, len(run.kept))
             self._checked = True
         return data
 
-    def _sensitivity(self, quantization: Quantization, inputs: Tensor,
-                     samples: list) -> Dict[int, Tensor]:
-        if not hasattr(self.model, 'sensitivity'):
-            raise UsageError(f'{quantization.name} needs the model to be '
-                             "type='mmfeatjnd.FeatJND'")
-        return self.model.sensitivity(inputs, samples)
-
-    def _check(self, content: FeatureFile, inputs: Tensor, samples: list,
-               quantization: Quantization) -> None:
+    def _check(self, content: FeatureFile, expected: Any,
+               visits: int) -> None:
         """Compare with the whole host under the same quantization."""
         split = f"split='{self.neck.split}'"
-        with attached(self.model, self.neck), \
-                self.neck.operating(quantization):
-            expected, = self.model.predict(inputs, copy.deepcopy(samples))
-        if len(quantization.quantized) != len(content.levels):
+        if visits != len(content.levels):
             raise UsageError(
                 f'the host runs {split} several times for one image, as a '
                 'sliding window does; a feature file holds one pass. For '
@@ -274,21 +321,20 @@ class FeatureCodec:
         """
         skeleton = self._skeleton(content)
         try:
-            features = [
-                _with_strides(x.dequantize(), stride) for x, stride in zip(
-                    decode_image(content.stream), content.strides)
-            ]
+            features = [x.dequantize() for x in decode_image(content.stream)]
         except ImportError as error:
             raise UsageError(str(error)) from error
         except Exception as error:  # of the coder too: the data is not ours
             raise UsageError(_one_line(error)) from error
-        receiver = _Receiver(dict(zip(content.levels, features)))
+        receiver = _Receiver(self.neck, dict(zip(content.levels, features)),
+                             dict(zip(content.levels, content.strides)))
         sample = getattr(
             require(self.library).structures,
             _SAMPLES[self.library])(metainfo=content.metainfo)
         inputs = from_blank(content.inputs, self.device)
         with attached(self.model, self.neck), skeleton.replay(), \
-                self.neck.operating(receiver):
+                self.neck.changing(receiver), \
+                _watching_nan(self.model, set(skeleton.outputs)) as found:
             try:
                 prediction, = self.model.predict(inputs, [sample])
             except UsageError:
@@ -296,6 +342,10 @@ class FeatureCodec:
             except Exception as error:  # a file may lie about every shape
                 raise UsageError('the host fails on what the file holds '
                                  f'({_one_line(error)})') from error
+        if found:
+            raise UsageError(
+                f"the module '{found[0]}' reads what comes before split='"
+                f"{self.neck.split}' and is not in the file")
         return prediction
 
     def _skeleton(self, content: FeatureFile) -> Skeleton:
@@ -306,8 +356,9 @@ class FeatureCodec:
                 f'{content.host[:8]}, but the loaded host has '
                 f'{self.host[:8]}). Load the checkpoint that it was encoded '
                 'with')
-        if (content.split, content.levels) != (neck.split,
-                                               tuple(sorted(neck.levels))):
+        # a level that nothing reads is not sent
+        if content.split != neck.split or not set(content.levels) <= set(
+                neck.levels):
             raise UsageError(
                 f"it was encoded at split='{content.split}', levels="
                 f'{list(content.levels)}, but the config has split='
@@ -349,16 +400,8 @@ def _load(model: torch.nn.Module, checkpoint: str) -> None:
         checkpoint, map_location='cpu', logger='silent')
     state = state.get('state_dict', state)
     state = {k.removeprefix('module.'): v for k, v in state.items()}
-    result = model.load_state_dict(state, strict=False)
-    parameters = {n for n, _ in model.named_parameters()}
-    missing = [
-        n for n in result.missing_keys
-        if n in parameters and not n.startswith(OWN_KEYS)
-    ]
-    if missing:
-        raise ValueError(
-            f'{checkpoint} lacks {len(missing)} parameters of the host, e.g. '
-            f"'{missing[0]}': it belongs to another config")
+    check_host_weights(model, state, checkpoint)
+    model.load_state_dict(state, strict=False)
 
 
 def image_pipeline(cfg: Config) -> List[dict]:

@@ -2,16 +2,19 @@
 import logging
 import math
 from itertools import product
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Union
 
 import torch
 from mmengine.config import Config
+from mmengine.utils import ProgressBar
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from mmfeatjnd.functional import code_length
-from mmfeatjnd.models import Quantization
+from mmfeatjnd.models import Quantization, Visit
 from .console import log
 from .curve import Bench, check_seeds
+from .data import split_dataloader
 
 Policy = Union[str, dict]
 _OCTAVES = 12  # up: where a scale is looked for
@@ -51,16 +54,17 @@ def name_policies(policies: Sequence[Policy]) -> Dict[str, Policy]:
 
 
 class _Recorder:
-    """Stands in for an operation and keeps what it is given."""
+    """An operation that keeps what it is given, and changes nothing."""
 
-    def __init__(self) -> None:
-        self.batches: List[Tuple[tuple, List[Tuple[Tensor, int]]]] = []
+    def __init__(self, needs_sensitivity: bool) -> None:
+        self.needs_jnd = False
+        self.needs_sensitivity = needs_sensitivity
 
-    def start(self, *given) -> None:
-        self.batches.append((given, []))
+    def check(self, neck) -> None:
+        """It needs no estimators."""
 
-    def __call__(self, feature: Tensor, level: int, neck) -> Tensor:
-        self.batches[-1][1].append((feature.clone(), level))
+    def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
+        visit.run.kept.append((feature.clone(), level, visit))
         return feature
 
 
@@ -68,18 +72,17 @@ class _Calibration:
     """Finds one scale for all images, so that they take so many bits on
     average."""
 
-    def __init__(self, bench: Bench, num_images: int,
+    def __init__(self, bench: Bench, loader: DataLoader,
                  sensitivity: bool) -> None:
         self.bench = bench
-        recorder = _Recorder()
-        seen = 0
-        for batch in bench.dataloader():
-            with bench.batch(batch, sensitivity) as (clean, predict):
-                predict(recorder)
-                seen += len(clean)
-            if seen >= num_images:
-                break
-        self.batches = recorder.batches
+        recorder = _Recorder(sensitivity)
+        self.visits: List[tuple] = []
+        bar = ProgressBar(len(loader))
+        for batch in loader:
+            with bench.batch(batch, [recorder]) as (_, predict):
+                self.visits += predict(recorder)[1].kept
+            bar.update()
+        bench.neck.read_levels = None  # asked, and all checked, in the test
 
     @torch.no_grad()
     def scales(self, estimator: int, operation: Quantization,
@@ -87,12 +90,8 @@ class _Calibration:
         """The scales at which the images take so many bits per element; None
         where they never do."""
         self.bench.use(estimator)
-        cases = []
-        for given, features in self.batches:
-            operation.start(*given)
-            cases += [(feature,
-                       operation.allocate(feature, level, self.bench.neck))
-                      for feature, level in features]
+        cases = [(feature, operation.allocate(feature, visit, level))
+                 for feature, level, visit in self.visits]
         elements = sum(feature.numel() for feature, _ in cases)
         known: Dict[float, float] = {}
 
@@ -102,9 +101,9 @@ class _Calibration:
                 for feature, at in cases:
                     allocation = at(feature.new_full(
                         (len(feature), ), 2**octave, dtype=torch.float32))
-                    level, _ = operation.apply(feature, allocation)
+                    symbols, _ = operation.apply(feature, allocation)
                     length += float(
-                        code_length(level, allocation.steps).sum())
+                        code_length(symbols, allocation.steps).sum())
                 known[octave] = length / elements
             return known[octave]
 
@@ -148,15 +147,16 @@ def measure_rates(cfg: Config,
                   seeds: Sequence[int] = (0, ),
                   estimators: Sequence[str] = (),
                   calibration_images: int = 64,
+                  calibration_split: str = 'train',
                   coded: bool = True) -> List[dict]:
     """The task metric of every policy at several rates and noise budgets.
 
     For a rate, one scale of the policy's steps is set for the whole data set,
-    so that the first images take about that many bits; neither annotations
-    nor predictions are looked at, and the row says what was measured. A
-    policy that cannot take that many bits has no row there. For a noise
-    budget, every image and level gets that NRMSE (measured), the paper's
-    protocol.
+    so that a random sample of training images takes that many bits; neither
+    annotations nor predictions are looked at, and the row says what was
+    measured. A policy that cannot take that many bits has no row there. For a
+    noise budget, every image and level gets that NRMSE (measured), the
+    paper's protocol.
 
     Args:
         cfg (Config): See :class:`Bench`.
@@ -171,8 +171,10 @@ def measure_rates(cfg: Config,
             estimator; the others are measured once. Defaults to (0,).
         estimators (Sequence[str]): Estimator files, one for each seed.
             Defaults to (): the checkpoint's.
-        calibration_images (int): How many images the scale is found on, whole
-            batches. Defaults to 64.
+        calibration_images (int): How many images the scale is found on, drawn
+            at random. Defaults to 64.
+        calibration_split (str): Whose: 'train' or 'test'. Defaults to
+            'train'.
         coded (bool): Write real bitstreams and count their bytes. Defaults to
             True.
 
@@ -208,7 +210,11 @@ def measure_rates(cfg: Config,
         probe.check(bench.neck)
     settings = []
     if bits:
-        calibration = _Calibration(bench, calibration_images,
+        loader = split_dataloader(
+            bench.runner, calibration_split, sample=calibration_images)
+        print(f'Scales of the steps, on {len(loader.dataset)} images of '
+              f'{calibration_split}:')
+        calibration = _Calibration(bench, loader,
                                    any(p.needs_sensitivity for p in probes))
         for (name, i, seed), probe in zip(cases, probes):
             for target, scale in zip(bits,

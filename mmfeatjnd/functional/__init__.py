@@ -1,5 +1,6 @@
 """Pure functions on tensors: no registry, no runner, no host."""
 from .allocate import (
+    clip_cover,
     clip_range,
     clip_steps,
     gradient_log_steps,
@@ -9,8 +10,18 @@ from .allocate import (
     uniform_log_steps,
     water_filling_steps,
 )
-from .budget import bisect_scale, scale_to_modelled_noise
-from .discrepancy import cross_entropy, kl_divergence
+from .budget import (
+    bisect_scale,
+    reached,
+    scale_limits,
+    scale_to_modelled_noise,
+)
+from .discrepancy import (
+    binary_cross_entropy,
+    binary_kl_divergence,
+    cross_entropy,
+    kl_divergence,
+)
 from .distortion import (
     DETERMINISTIC,
     DISTORTIONS,
@@ -28,14 +39,24 @@ from .entropy import (
     soft_code_length,
 )
 from .fused import quantize_fused
-from .layout import channel_dim, check_layout, from_tokens, to_tokens
+from .layout import (
+    LAYOUTS,
+    channel_dim,
+    check_layout,
+    from_channels_first,
+    from_tokens,
+    to_channels_first,
+    to_tokens,
+)
 from .magnitude import l2_magnitude, log_magnitude, rate
 from .noise import (
     gaussian_noise,
     image_keys,
     random_permutation,
     shuffle_tokens,
+    step_seed,
     uniform_noise,
+    view_keys,
 )
 from .quantize import (
     GRANULARITIES,
@@ -47,6 +68,7 @@ from .quantize import (
     quantize,
     quantize_dequantize,
     saturate,
+    saturated,
     straight_through,
 )
 from .strength import (
@@ -62,15 +84,19 @@ __all__ = [
     'DETERMINISTIC',
     'DISTORTIONS',
     'GRANULARITIES',
+    'LAYOUTS',
     'Level',
     'NEEDS_JND',
     'NEEDS_SENSITIVITY',
     'Steps',
     'Tails',
     'additive_noise',
+    'binary_cross_entropy',
+    'binary_kl_divergence',
     'bisect_scale',
     'channel_dim',
     'check_layout',
+    'clip_cover',
     'clip_range',
     'clip_steps',
     'code_length',
@@ -79,6 +105,7 @@ __all__ = [
     'dual_ascent',
     'empirical_entropy',
     'fit_tails',
+    'from_channels_first',
     'from_tokens',
     'gaussian_noise',
     'gradient_log_steps',
@@ -99,15 +126,21 @@ __all__ = [
     'random_permutation',
     'range_log_steps',
     'rate',
+    'reached',
     'rms',
     'saturate',
+    'saturated',
+    'scale_limits',
     'scale_to_modelled_noise',
     'scale_to_nrmse',
     'shuffle_tokens',
     'soft_code_length',
+    'step_seed',
     'straight_through',
+    'to_channels_first',
     'to_tokens',
     'uniform_log_steps',
     'uniform_noise',
+    'view_keys',
     'water_filling_steps',
 ]

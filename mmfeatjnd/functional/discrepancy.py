@@ -1,9 +1,10 @@
 """Differentiable task discrepancies D_t between clean and perturbed output.
 
 FeatJND (arXiv 2601.21933) replaces the drop in task performance by a
-differentiable discrepancy and leaves it open; these two are ours. DMV-JND
+differentiable discrepancy and leaves it open; these are ours. DMV-JND
 (arXiv 2102.08168) uses the cross entropy to the classifier's own label.
 """
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,3 +38,58 @@ def cross_entropy(clean: Tensor, perturbed: Tensor) -> Tensor:
         Tensor: Scalar, nats per image or per pixel, >= 0.
     """
     return F.cross_entropy(perturbed.float(), clean.argmax(1))
+
+
+def binary_kl_divergence(clean: Tensor,
+                         perturbed: Tensor,
+                         temperature: float = 1.0) -> Tensor:
+    r"""KL between independent yes-or-no predictions, for hosts that put a
+    sigmoid on every logit: several labels an image, or one class a pixel.
+
+    .. math:: \sum_k p_k \log\frac{p_k}{q_k} + (1 - p_k)
+        \log\frac{1 - p_k}{1 - q_k}, \quad p = \sigma(z),\
+        q = \sigma(\hat z)
+
+    Args:
+        clean (Tensor): Logits z, (B, K) or (B, K, H, W).
+        perturbed (Tensor): Logits of the same shape.
+        temperature (float): Divides both logits. Defaults to 1.0.
+
+    Returns:
+        Tensor: Scalar, nats per image or per pixel, >= 0.
+
+    Example:
+        >>> z = torch.tensor([[0.0], [1.0]])
+        >>> float(binary_kl_divergence(z, z))
+        0.0
+    """
+    z, w = clean.float() / temperature, perturbed.float() / temperature
+    p = z.sigmoid()
+    kl = (p * (F.logsigmoid(z) - F.logsigmoid(w)) + (1 - p) *
+          (F.logsigmoid(-z) - F.logsigmoid(-w)))
+    return kl.sum(1).mean()
+
+
+def binary_cross_entropy(clean: Tensor,
+                         perturbed: Tensor,
+                         threshold: float = 0.5) -> Tensor:
+    """Cross entropy of yes-or-no predictions to the clean answers.
+
+    Args:
+        clean (Tensor): Logits, (B, K) or (B, K, H, W).
+        perturbed (Tensor): Logits of the same shape.
+        threshold (float): Probability above which the host says yes. Defaults
+            to 0.5.
+
+    Returns:
+        Tensor: Scalar, nats per image or per pixel, >= 0.
+
+    Example:
+        >>> z = torch.zeros(1, 1)
+        >>> round(float(binary_cross_entropy(z + 1, z)), 4)  # log 2
+        0.6931
+    """
+    yes = (clean.float().sigmoid() > threshold).float()
+    loss = F.binary_cross_entropy_with_logits(
+        perturbed.float(), yes, reduction='none')
+    return loss.sum(1).mean()

@@ -4,6 +4,7 @@ A feature is a map (B, C, H, W), a token sequence (B, N, C) or a vector
 (B, C). A *token* is a spatial position across channels, a transformer token,
 or the whole vector.
 """
+import torch  # noqa: F401  for the examples
 from torch import Tensor
 
 
@@ -31,6 +32,36 @@ def check_layout(feature: Tensor, where: str = 'feature') -> None:
 def channel_dim(feature: Tensor) -> int:
     """The channel axis: 2 for token sequences (B, N, C), else 1."""
     return 2 if feature.dim() == 3 else 1
+
+
+LAYOUTS = ('NCHW', 'NHWC')
+
+
+def to_channels_first(feature: Tensor, layout: str) -> Tensor:
+    """View a map with its channels in the second axis.
+
+    Args:
+        feature (Tensor): (B, C, H, W) or (B, H, W, C); tokens and vectors
+            pass.
+        layout (str): 'NCHW', or 'NHWC': the map has its channels last.
+
+    Returns:
+        Tensor: (B, C, H, W); a view.
+
+    Example:
+        >>> to_channels_first(torch.zeros(1, 2, 3, 8), 'NHWC').shape
+        torch.Size([1, 8, 2, 3])
+    """
+    if layout == 'NHWC' and feature.dim() == 4:
+        return feature.permute(0, 3, 1, 2)
+    return feature
+
+
+def from_channels_first(feature: Tensor, layout: str) -> Tensor:
+    """Undo :func:`to_channels_first`."""
+    if layout == 'NHWC' and feature.dim() == 4:
+        return feature.permute(0, 2, 3, 1)
+    return feature
 
 
 def per_image(x: Tensor, like: Tensor) -> Tensor:

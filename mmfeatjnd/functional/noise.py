@@ -8,7 +8,7 @@ SplitMix64 (Steele, Lea and Flood, 2014), twice.
 """
 import hashlib
 import math
-from typing import Sequence, Union
+from typing import Optional, Sequence, Union
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from .layout import from_tokens, to_tokens
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # as signed 64 bit
 _MIX1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX2 = 0x94D049BB133111EB - (1 << 64)
+# any odd number but that of the streams, which it would shift
+_VIEW = 0xD1B54A32D192ED03 - (1 << 64)
 
 
 def image_keys(ids: Sequence[Union[int, str]],
@@ -37,6 +39,41 @@ def image_keys(ids: Sequence[Union[int, str]],
                for i in ids)
     keys = [int.from_bytes(d, 'little', signed=True) for d in digests]
     return torch.tensor(keys, dtype=torch.int64, device=device)
+
+
+def step_seed(step: Optional[int], call: int = 0, seed: int = 0) -> int:
+    """Seed of what is drawn in one step of a training.
+
+    It depends on nothing else, so a resumed training draws what the
+    uninterrupted one does.
+
+    Args:
+        step (int | None): Number of the step; None where nobody counts.
+        call (int): Number of the draw within the step. Defaults to 0.
+        seed (int): Another seed gives independent draws. Defaults to 0.
+
+    Returns:
+        int: In [0, 2^63), for :func:`image_keys` or
+        ``torch.manual_seed``.
+
+    Example:
+        >>> step_seed(7) == step_seed(7), step_seed(7) == step_seed(7, 1)
+        (True, False)
+    """
+    return int(image_keys([f'{step}.{call}'], seed)) % (1 << 63)
+
+
+def view_keys(keys: Tensor, views: Tensor) -> Tensor:
+    """Keys of the views of images, such as windows or regions.
+
+    Args:
+        keys (Tensor): (R,), int64: the key of each view's image.
+        views (Tensor): (R,), int64: the view's number within its image.
+
+    Returns:
+        Tensor: (R,), int64; view 0 has the key of its image.
+    """
+    return torch.where(views == 0, keys, _mix(keys + views * _VIEW))
 
 
 def _wrap(x: int) -> int:

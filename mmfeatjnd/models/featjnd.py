@@ -1,68 +1,28 @@
 """FeatJND's training objective on any host model."""
 import inspect
-from contextlib import contextmanager, nullcontext
-from typing import Dict, Iterator, List, Optional
+from typing import Dict, Optional
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmfeatjnd.compat import host_library
-from mmfeatjnd.functional import image_keys, scale_to_nrmse, uniform_noise
+from mmfeatjnd.hosts import adapter_of, sharing_prefix
 from mmfeatjnd.registry import MODELS
-from .discrepancies import PseudoGroundTruth, host_loss, host_pass
-from .hosts import extended_class, host_class, host_scope
-from .operations import check_finite, image_ids
+from .hosts import check_host_weights, extended_class, host_class, host_scope
+from .operations import TrainingPerturbation
+from .reading import find_read_levels
+from .run import check_faults
 from .splits import Prefix, attached, find_neck
-
-_STRENGTH_STREAM = 1 << 21
-# Any odd number but that of the noise's streams, which it would shift.
-_STEP = 0xD1B54A32D192ED03 - (1 << 64)
-
-
-class _TrainingPerturbation:
-    """Add the estimator's distortion and keep what the objective needs."""
-
-    def __init__(self, keys: Tensor, objective: nn.Module, check: bool):
-        self.keys = keys
-        self.check = check
-        self.quantizer = objective.quantizer
-        self.rewards_rate = objective.magnitude == 'rate'
-        self.target = None
-        if objective.strength is not None:
-            low, high = objective.strength
-            unit = uniform_noise(keys, (1, ), _STRENGTH_STREAM)[:, 0] / 2 + 0.5
-            self.target = low + (high - low) * unit
-        self.magnitudes: List[Tensor] = []
-        self.features: List[Tensor] = []
-        self.channel_rms: List[Tensor] = []
-
-    def __call__(self, feature: Tensor, level: int, neck) -> Tensor:
-        if self.check:
-            check_finite(feature, level, neck.split)
-        estimator = neck.estimator_of(level)
-        jnd_map = estimator(feature)
-        self.features.append(feature)
-        self.channel_rms.append(estimator.channel_rms(feature))
-        if self.quantizer is not None:
-            value, bits = self.quantizer(feature, jnd_map, self.keys, level)
-            self.magnitudes.append(bits if self.rewards_rate else jnd_map)
-            return value
-        delta = estimator.distortion(jnd_map, self.keys, level)
-        if self.target is not None:
-            delta = scale_to_nrmse(delta, feature, self.target)
-            # at a given strength M can only reward how it is spread
-            jnd_map = scale_to_nrmse(jnd_map, feature, 1.0)
-        self.magnitudes.append(jnd_map)
-        return feature.float() + delta
+from .step_counter import StepCounter
+from .training_watch import TrainingWatch
 
 
 class FeatJNDMixin:
     """Adds FeatJND's ``loss`` to a host class; see :func:`FeatJND`."""
 
-    _prefix: Optional[Prefix] = None
-    # The features are checked in the first step only: the check waits for
-    # the device, and a frozen host does not change.
-    _first_loss = True
+    #: Marks the class whose methods stand above the host's own.
+    extends_host = True
 
     def setup_featjnd(self, objective: nn.Module) -> None:
         """Freeze the host and keep the objective; called once, at build."""
@@ -82,13 +42,34 @@ class FeatJNDMixin:
             pass  # a split that does not exist fails at build
         self.requires_grad_(False)
         self.featjnd_neck.estimators.requires_grad_(True)
-        self._register_load_state_dict_pre_hook(self._keep_objective_state)
+        self.featjnd_steps = StepCounter()
+        self.featjnd_watch = TrainingWatch()
+        self._register_load_state_dict_pre_hook(self._check_loaded)
+        self._register_state_dict_hook(_check_saved)
         self.train(self.training)
 
-    def _keep_objective_state(self, state_dict, prefix, *args) -> None:
-        # a plain host checkpoint lacks nothing but the estimators
-        for key, value in self.featjnd_objective.state_dict().items():
-            state_dict.setdefault(f'{prefix}featjnd_objective.{key}', value)
+    def _check_loaded(self, state_dict, prefix, *args) -> None:
+        """Everything of the host must be there; the estimators may begin
+        anew."""
+        given = {
+            k[len(prefix):]: v
+            for k, v in state_dict.items() if k.startswith(prefix)
+        }
+        check_host_weights(self, given)
+        own = {
+            **{f'featjnd_objective.{k}': v
+               for k, v in self.featjnd_objective.state_dict().items()},
+            **{f'neck.estimators.{k}': v
+               for k, v in self.featjnd_neck.estimators.state_dict().items()}
+        }
+        trained = any(k.startswith('neck.estimators.') for k in given)
+        print_log(
+            f'Loading all weights of {type(self).__name__}; its estimators ' +
+            ('are loaded as well.' if trained else
+             'are not in the checkpoint and begin anew.'),
+            logger='current')
+        for key, value in own.items():
+            state_dict.setdefault(f'{prefix}{key}', value)
 
     def train(self, mode: bool = True):
         """Only the estimators are ever in training mode."""
@@ -100,43 +81,10 @@ class FeatJNDMixin:
             self.featjnd_neck.estimators.train(mode)
         return self
 
-    @contextmanager
-    def _pass(self, training: bool) -> Iterator[None]:
-        """One pass of the host."""
-        prefix = self._prefix.one_pass() if self._prefix else nullcontext()
-        with host_pass(self, training), prefix:
-            yield
-
     def forward(self, *args, **kwargs):
         """The host's forward, with the split in reach."""
         with attached(self, self.featjnd_neck):
             return super().forward(*args, **kwargs)
-
-    @contextmanager
-    def sharing_prefix(self) -> Iterator[None]:
-        """Inside, all passes are over one input: what lies before the split
-        runs in the first of them only."""
-        self._prefix = Prefix(self, self.featjnd_neck)
-        try:
-            with attached(self, self.featjnd_neck):
-                yield
-        finally:
-            self._prefix = None
-
-    def host_forward(self, *args, **kwargs):
-        """The host's own ``forward``."""
-        with self._pass(training=False):
-            return super().forward(*args, **kwargs)
-
-    def host_predict(self, *args, **kwargs):
-        """The host's own ``predict``."""
-        with self._pass(training=False):
-            return self.predict(*args, **kwargs)
-
-    def host_loss(self, *args, **kwargs) -> dict:
-        """The host's own ``loss``."""
-        with self._pass(training=True):
-            return super().loss(*args, **kwargs)
 
     def loss(self,
              inputs: Tensor,
@@ -153,58 +101,56 @@ class FeatJNDMixin:
 
         Returns:
             dict[str, Tensor]: See :class:`FeatJNDLoss`.
+
+        Raises:
+            ValueError: The host's features are not finite (asked in the first
+                step), or the estimators have diverged (asked now and then).
+            RuntimeError: The estimators do not change, or nothing that they
+                do is noticed (asked now and then).
         """
         objective, neck = self.featjnd_objective, self.featjnd_neck
-        with self.sharing_prefix():
+        discrepancy = objective.discrepancy
+        first = neck.read_levels is None
+        with torch.no_grad():
+            find_read_levels(self, neck, inputs, data_samples)
+        seed = self.featjnd_steps.next_seed()
+        operation = TrainingPerturbation(objective.strength,
+                                         objective.quantizer,
+                                         objective.magnitude == 'rate')
+        content = adapter_of(self).content(self, inputs, data_samples, True)
+        # what stands for the images where they have no data samples
+        images = data_samples or range(len(inputs))
+        with attached(self, neck), sharing_prefix(self, Prefix(self, neck)):
             with torch.no_grad():
-                reference = objective.discrepancy.reference(
-                    self, inputs, data_samples)
-            keys = image_keys(
-                image_ids(data_samples, len(inputs)), device=inputs.device)
-            # other noise in every step, and the same one after resuming
-            step = neck.estimators[0].num_updates.long()
-            operation = _TrainingPerturbation(
-                keys + step * _STEP, objective, self._first_loss)
-            self._first_loss = False
-            with neck.operating(operation):
-                discrepancy = objective.discrepancy(self, inputs, data_samples,
-                                                    reference)
-        return objective(discrepancy, operation.magnitudes, operation.features,
-                         operation.channel_rms)
+                reference = discrepancy.reference(self, inputs, data_samples,
+                                                  seed)
+            with neck.run(
+                    operation, images, seed=seed, content=content) as run:
+                noticed = discrepancy(self, inputs, data_samples, reference)
+        if first:
+            # the check waits for the device, and a frozen host does not
+            # change
+            check_faults([run])
+        losses = objective(noticed, *zip(*run.kept))
+        self.featjnd_watch.step(neck, run, losses['jnd_discrepancy'])
+        return self._reaching_all(losses)
 
-    @torch.no_grad()
-    def sensitivity(self,
-                    inputs: Tensor,
-                    data_samples: Optional[list] = None) -> Dict[int, Tensor]:
-        """Squared gradient of the task at the split, by level.
+    def _reaching_all(self, losses: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        """DDP expects a gradient for every parameter, also of an estimator
+        whose level nothing reads."""
+        neck = self.featjnd_neck
+        idle = [p for e in neck.estimators for p in e.parameters()
+                if all(e is not a for a in neck.active_estimators())]
+        if idle:
+            losses['loss_jnd_magnitude'] = losses['loss_jnd_magnitude'] + sum(
+                0 * p.sum() for p in idle)
+        return losses
 
-        The task is the host's own loss against its own clean predictions, so
-        no annotations are used.
 
-        Args:
-            inputs (Tensor): (B, 3, H, W), as the host takes them.
-            data_samples (list, optional): The host's data samples.
-
-        Returns:
-            dict[int, Tensor]: Level to a tensor of the feature's shape.
-        """
-        leaves: Dict[int, Tensor] = {}
-
-        def leaf(feature: Tensor, level: int, neck) -> Tensor:
-            leaves[level] = feature.detach().requires_grad_()
-            return leaves[level] + 0  # what follows may work in place
-
-        task = PseudoGroundTruth()
-        with self.sharing_prefix():
-            targets = task.targets(self, inputs, data_samples)
-            with torch.enable_grad(), self.featjnd_neck.operating(leaf):
-                loss = host_loss(self, inputs, targets)
-                grads = torch.autograd.grad(
-                    loss, list(leaves.values()), allow_unused=True)
-        return {
-            level: torch.zeros_like(x) if g is None else g.float().square()
-            for (level, x), g in zip(leaves.items(), grads)
-        }
+def _check_saved(model: nn.Module, state_dict: dict, prefix: str,
+                 local_metadata: dict) -> None:
+    """A diverged estimator must not become a checkpoint."""
+    model.featjnd_watch.check(model.featjnd_neck)
 
 
 @MODELS.register_module()

@@ -42,6 +42,63 @@ def check_checkpoint(checkpoint: str, who: str, remedy: str) -> None:
             f'{who}: there is no checkpoint {checkpoint!r}. {remedy}')
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that does not hold the host's weights."""
+
+
+#: Where the state of a FeatJND model is not the host's.
+OWN_KEYS = ('neck.estimators.', 'featjnd_objective.')
+
+
+def host_key(key: str) -> str:
+    """The name of an entry of a FeatJND model in the plain host."""
+    return key.removeprefix('module.').replace('neck.neck.', 'neck.', 1)
+
+
+def check_host_weights(model: nn.Module,
+                       state_dict: dict,
+                       source: str = 'the checkpoint') -> None:
+    """Raise unless a state holds all weights of a host, in its shapes: its
+    parameters and the statistics of its batch norms.
+
+    Args:
+        model (nn.Module): The host, with FeatJND or plain.
+        state_dict (dict): Names to tensors, of FeatJND or of the plain host.
+        source (str): Where they come from, for the error. Defaults to 'the
+            checkpoint'.
+
+    Raises:
+        CheckpointError: Parameters are missing or have other shapes.
+    """
+    # neck.X of the plain host is neck.neck.X behind a FeatJND neck
+    given = {host_key(k): v for k, v in state_dict.items()}
+    entries = dict(model.named_parameters())
+    entries.update((k, b) for k, b in model.named_buffers()
+                   if k.endswith(('running_mean', 'running_var')))
+    expected = {
+        host_key(k): tuple(x.shape)
+        for k, x in entries.items() if not k.startswith(OWN_KEYS)
+    }
+    missing = [k for k in expected if k not in given]
+    if missing:
+        raise CheckpointError(
+            f'{source} lacks {len(missing)} of {len(expected)} weights of '
+            f"{type(model).__name__}, e.g. '{missing[0]}': it belongs to "
+            'another config. Name the checkpoint of the host.')
+    wrong = {
+        k: getattr(given[k], 'shape', type(given[k]).__name__)
+        for k, shape in expected.items()
+        if tuple(getattr(given[k], 'shape', ('no tensor', ))) != shape
+    }
+    if wrong:
+        name, shape = next(iter(wrong.items()))
+        found = shape if isinstance(shape, str) else tuple(shape)
+        raise CheckpointError(
+            f'{source} has {len(wrong)} of {len(expected)} weights of '
+            f"{type(model).__name__} in other shapes, e.g. '{name}': {found} "
+            f'instead of {expected[name]}. It belongs to another config.')
+
+
 def host_class(host: str) -> Optional[type]:
     """What is registered as a name with its scope, e.g. 'mmdet.MaskRCNN';
     None if nothing is."""

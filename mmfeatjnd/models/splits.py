@@ -7,7 +7,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from .necks.featjnd_neck import FeatJNDNeck, Operation, resolve_split
+from .necks.featjnd_neck import FeatJNDNeck, resolve_split
 
 
 def find_neck(model: nn.Module) -> FeatJNDNeck:
@@ -52,6 +52,34 @@ def _apply_to_output(neck: FeatJNDNeck, output: Any, level: int) -> Any:
     return type(output)(new)
 
 
+def _emitted_channels(module: nn.Module) -> Optional[int]:
+    """The channels that the last layer of a module says it emits."""
+    names = ('out_channels', 'out_features', 'num_features', 'num_channels',
+             'normalized_shape')
+    for layer in reversed(list(module.modules())):
+        for name in names:
+            value = getattr(layer, name, None)
+            value = value[-1] if isinstance(value, tuple) and value else value
+            if isinstance(value, int):
+                return value
+    return None
+
+
+def _watch_regions(host: nn.Module, neck: FeatJNDNeck, stack: ExitStack):
+    """Keep the image of every region that a RoI extractor cuts out."""
+
+    def keep(module, args, kwargs):
+        rois = kwargs['rois'] if 'rois' in kwargs else args[1]
+        neck.row_images = rois[:, 0].long()
+
+    for name, module in host.named_modules():
+        if name.endswith('roi_extractor') and not isinstance(
+                module, nn.ModuleList):
+            handle = module.register_forward_pre_hook(keep, with_kwargs=True)
+            stack.callback(handle.remove)
+    stack.callback(setattr, neck, 'row_images', None)
+
+
 @contextmanager
 def attached(host: nn.Module, neck: FeatJNDNeck) -> Iterator[None]:
     """Forward hooks on the modules of a named split, removed on exit.
@@ -68,7 +96,10 @@ def attached(host: nn.Module, neck: FeatJNDNeck) -> Iterator[None]:
             f"FeatJNDNeck: split='{neck.split}' is a list of {len(modules)} "
             f'modules, but levels={list(neck.levels)} and in_channels='
             f'{list(neck.in_channels)} are configured.')
+    neck.emitted = tuple(_emitted_channels(m) for m in modules)
     with ExitStack() as stack:
+        if neck.split.startswith('roi_head'):
+            _watch_regions(host, neck, stack)
         for level, module in enumerate(modules):
 
             def hook(module, inputs, output, level=level):
@@ -143,19 +174,16 @@ class Prefix:
         return _copy(kept)
 
     @contextmanager
-    def record(self, operation: Optional[Operation] = None) -> Iterator[None]:
-        """Keep the outputs of the part before the split.
-
-        Args:
-            operation (Callable, optional): Runs at the split. Defaults to
-                None: the features pass untouched.
-        """
+    def record(self) -> Iterator[None]:
+        """Keep the outputs of the part before the split. What changes the
+        features at the split goes on doing so."""
         outputs: Dict[nn.Module, List[Any]] = {}
         seen = set()
+        change = self.neck.change
 
-        def stop(feature: Tensor, level: int, neck: FeatJNDNeck) -> Tensor:
+        def stop(feature: Tensor, level: int) -> Tensor:
             seen.add(level)
-            return operation(feature, level, neck) if operation else feature
+            return change(feature, level) if change else feature
 
         def keep(module, inputs, output):
             if self._finished(module, seen):
@@ -167,7 +195,7 @@ class Prefix:
                 handle = module.register_forward_hook(keep, prepend=True)
                 stack.callback(handle.remove)
             stack.enter_context(attached(self.host, self.neck))
-            stack.enter_context(self.neck.operating(stop))
+            stack.enter_context(self.neck.changing(stop))
             yield
         if not seen:
             raise RuntimeError(
@@ -175,7 +203,7 @@ class Prefix:
                 f'{type(self.host).__name__} does not run that module, or '
                 'does not pass its features through `neck` (an `extract_feat`'
                 ' of its own). Choose another split point.')
-        if missing := sorted(set(self.neck.levels) - seen):
+        if missing := sorted(set(self.neck.active_levels) - seen):
             raise RuntimeError(
                 f"FeatJNDNeck: split='{self.neck.split}' does not emit "
                 f'level(s) {missing} of in_channels='
@@ -236,7 +264,7 @@ def from_blank(output: Any, device: torch.device) -> Any:
 class Skeleton(Prefix):
     """The part before the split as shapes, where it runs somewhere else.
 
-    ``with skeleton.record(operation): pass`` as for :class:`Prefix`; ``with
+    ``with skeleton.record(): pass`` as for :class:`Prefix`; ``with
     skeleton.replay()`` returns NaN of the same shapes, so what is read from
     before the split, and was not sent, shows in the prediction.
 

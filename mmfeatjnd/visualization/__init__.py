@@ -1,4 +1,6 @@
 from .dmv_jnd import draw_curve, draw_training
-from .tolerance import ToleranceRecorder
+from .tolerance import ToleranceRecorder, draw_tolerance
 
-__all__ = ['ToleranceRecorder', 'draw_curve', 'draw_training']
+__all__ = [
+    'ToleranceRecorder', 'draw_curve', 'draw_tolerance', 'draw_training'
+]

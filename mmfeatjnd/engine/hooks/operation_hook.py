@@ -1,26 +1,62 @@
 """What the hooks share that test a host with changed features."""
-from typing import Dict, List, Optional
+import logging
+from contextlib import contextmanager
+from typing import Dict, Iterator, List, Optional
 
 import torch
 from mmengine.dist import collect_results, get_world_size
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
+from torch import Tensor, nn
 
-from mmfeatjnd.models import BaseOperation, find_neck
+from mmfeatjnd.models import (
+    BaseOperation,
+    Run,
+    check_faults,
+    check_host_weights,
+    find_neck,
+)
+from mmfeatjnd.models.forward_runs import every_forward
+
+_CHECK_EVERY = 50  # iterations; a check waits for the device
+
+
+def host_of(model: nn.Module) -> nn.Module:
+    """The host behind DDP and test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+@contextmanager
+def using_state(module: nn.Module, state: Optional[dict]) -> Iterator[None]:
+    """Another state of a module inside; None: its own."""
+    if state is None:
+        yield
+        return
+    own = {k: v.clone() for k, v in module.state_dict().items()}
+    module.load_state_dict(state)
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)
 
 
 class OperationHook(Hook):
     """Runs an operation at the split in ``tools/test.py`` and in validation.
 
     What the operation measures stands beside the task metrics, as
-    ``jnd/<name>``: means over the images.
+    ``jnd/<name>``. The operation acts within the iterations of the loop only:
+    the model is the host's own before, after, and after an error.
 
     Args:
         operation (BaseOperation): The operation.
         estimator (str, optional): A file of
-            :func:`mmfeatjnd.apis.save_estimator`, loaded onto the host.
-            Defaults to None: the estimator of the checkpoint.
+            :func:`mmfeatjnd.apis.save_estimator`, whose estimators are used
+            in testing and in validation; the model keeps its own. Defaults
+            to None: the estimators of the model.
     """
 
     # Before RuntimeInfoHook, which hands the metrics to the log.
@@ -31,95 +67,92 @@ class OperationHook(Hook):
                  estimator: Optional[str] = None) -> None:
         self.operation = operation
         self.estimator = estimator
-        self._rows: List[Dict[str, torch.Tensor]] = []
+        self._rows: List[Dict[str, Tensor]] = []
+        self._unchecked: List[Run] = []
 
-    def _set_operation(self, runner: Runner) -> None:
-        neck = find_neck(runner.model)
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Check that everything of the host is there."""
+        check_host_weights(
+            host_of(runner.model), checkpoint.get('state_dict', checkpoint),
+            f'the checkpoint {runner._load_from or ""}'.rstrip())
+
+    def _begin(self, runner: Runner, loop) -> None:
+        host = host_of(runner.model)
+        neck = find_neck(host)
+        self._rows, self._unchecked = [], []
+        state = None
         if self.estimator is not None:
-            from mmfeatjnd.apis import load_estimator
-            load_estimator(runner.model, self.estimator)
-        self.operation.check(neck)
-        self._rows = []
-        self._neck = neck
-        neck.operation = self.operation
+            from mmfeatjnd.apis import read_estimator
+            state = read_estimator(host, self.estimator)
+        neck.read_levels = None  # asked, and the estimators checked, anew
+        run_iter = loop.run_iter
 
-    def _name_images(self, runner: Runner, data_batch: dict) -> None:
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
-        inputs = data_batch['inputs']
-        samples = data_batch.get('data_samples')
-        if isinstance(model, BaseTTAModel):  # views of batches
-            inputs = inputs[0]
-            samples = samples and samples[0]
-        sensitivity = None
-        if self.operation.needs_sensitivity:
-            sensitivity = self._sensitivity(model, data_batch)
-        self.operation.start(samples, len(inputs), sensitivity)
+        def operating(*args, **kwargs):
+            with using_state(neck.estimators, state), every_forward(
+                    host, neck, self.operation) as runs:
+                result = run_iter(*args, **kwargs)
+            self._keep(runs)
+            return result
 
-    def _sensitivity(self, model, data_batch: dict):
-        if not hasattr(model, 'sensitivity'):
-            raise RuntimeError(
-                f'{self.operation.name} needs the model to be '
-                "type='mmfeatjnd.FeatJND', and works without --tta.")
-        data = model.data_preprocessor(data_batch, False)
-        return model.sensitivity(data['inputs'], data['data_samples'])
+        # On the loop, not on the model, which an error must leave clean.
+        loop.run_iter = operating
 
-    def _keep_measured(self) -> None:
-        neck = self._neck
-        if missing := sorted(set(neck.levels) - self.operation.levels):
-            raise RuntimeError(
-                f"{type(self).__name__}: split='{neck.split}' was not "
-                f'reached for level(s) {missing} of in_channels='
-                f'{list(neck.in_channels)}. Choose another `split` of '
-                'FeatJNDNeck, or set `in_channels` and `levels` to what it '
-                'emits.')
-        self._rows.append(self.operation.measured())
+    def _keep(self, runs: List[Run]) -> None:
+        # test-time augmentation sees each image several times
+        measured = [run.measured for run in runs]
+        self._rows.append({
+            name: torch.stack([m[name] for m in measured]).mean(0)
+            for name in (measured[0] if measured else ())
+        })
+        self._unchecked += runs
+        if len(self._rows) == 1 or len(self._unchecked) >= _CHECK_EVERY:
+            self._check()
 
-    def _remove_operation(self, dataloader, metrics) -> None:
-        self._neck.operation = None
-        if not self._rows:
+    def _check(self) -> None:
+        check_faults(self._unchecked)
+        self._unchecked = []
+
+    def _end(self, runner: Runner, loop, metrics: Optional[dict]) -> None:
+        del loop.run_iter
+        self._check()
+        rows = [r for r in self._rows if r]
+        if not rows:
             return
-        names = list(self._rows[0])
-        rows = torch.cat([
-            torch.stack([batch[n] for n in names], 1).cpu()
-            for batch in self._rows
+        names = list(rows[0])
+        table = torch.cat([
+            torch.stack([row[n] for n in names], 1).cpu() for row in rows
         ]).tolist()
         if get_world_size() > 1:
             # interleaved and cut to the data set, as the metrics are
-            rows = collect_results(rows, len(dataloader.dataset), 'cpu')
-        if metrics is None or not rows:
+            table = collect_results(table, len(loop.dataloader.dataset),
+                                    'cpu')
+        if metrics is None or not table:
             return
-        for name, value in zip(names, torch.tensor(rows).mean(0).tolist()):
-            metrics[f'jnd/{name}'] = value
+        columns = dict(zip(names, torch.tensor(table).double().unbind(1)))
+        measured = {
+            f'jnd/{k}': v
+            for k, v in self.operation.summary(columns).items()
+        }
+        if metrics:
+            metrics.update(measured)
+        else:  # nothing else was measured: `save_best` would take ours
+            print_log(
+                f'The evaluators measured nothing; beside them: {measured}',
+                logger='current',
+                level=logging.WARNING)
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Set the operation."""
-        self._set_operation(runner)
+        """Begin to operate."""
+        self._begin(runner, runner.test_loop)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Set the operation."""
-        self._set_operation(runner)
-
-    def before_test_iter(self, runner, batch_idx, data_batch=None) -> None:
-        """Name the images of the batch."""
-        self._name_images(runner, data_batch)
-
-    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
-        """Name the images of the batch."""
-        self._name_images(runner, data_batch)
-
-    def after_test_iter(self, *args, **kwargs) -> None:
-        """Keep what was measured."""
-        self._keep_measured()
-
-    def after_val_iter(self, *args, **kwargs) -> None:
-        """Keep what was measured."""
-        self._keep_measured()
+        """Begin to operate."""
+        self._begin(runner, runner.val_loop)
 
     def after_test_epoch(self, runner, metrics=None) -> None:
-        """Remove the operation and add the measurements to the metrics."""
-        self._remove_operation(runner.test_dataloader, metrics)
+        """End, and add the measurements to the metrics."""
+        self._end(runner, runner.test_loop, metrics)
 
     def after_val_epoch(self, runner, metrics=None) -> None:
-        """Remove the operation and add the measurements to the metrics."""
-        self._remove_operation(runner.val_dataloader, metrics)
+        """End, and add the measurements to the metrics."""
+        self._end(runner, runner.val_loop, metrics)

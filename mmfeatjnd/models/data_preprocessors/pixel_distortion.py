@@ -7,7 +7,6 @@ from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub
 from mmengine.runner import load_checkpoint
 from torch import Tensor
 
@@ -16,7 +15,8 @@ from mmfeatjnd.functional.images import Images
 from mmfeatjnd.functional.pixel_noise import DISTORTIONS
 from mmfeatjnd.models.dmv_jnd import DMVJND
 from mmfeatjnd.models.hosts import build_host, check_checkpoint
-from mmfeatjnd.models.operations import image_ids
+from mmfeatjnd.models.run import image_ids
+from mmfeatjnd.models.step_counter import StepCounter
 
 _STRENGTH_STREAM = 1 << 22
 # Photometric augmentations of floats do not clip: MMDetection's leaves about
@@ -127,19 +127,11 @@ class PixelDistortion:
         self.test = test
         self.swap_channels = swap_channels
         self._checked = False
-        self._step = None
-        self._calls = 0
+        self._steps = StepCounter()
 
     def __deepcopy__(self, memo: dict) -> 'PixelDistortion':
         """With the same frozen model: an EMA of the host needs no second."""
         return copy.copy(self)
-
-    def _step_seed(self) -> int:
-        """Another one in every call, and the same ones after resuming."""
-        step = MessageHub.get_current_instance().get_info('iter')
-        self._calls = self._calls + 1 if step == self._step else 0
-        self._step = step
-        return int(image_keys([f'{step}.{self._calls}'], self.seed))
 
     def _check_range(self, pixels: Images) -> None:
         """Of the first batch only: the check waits for the device."""
@@ -209,7 +201,9 @@ class PixelDistortion:
             self._check_range(undone)
             self._checked = True
 
-        seed = self._step_seed() if training else self.seed
+        seed = self.seed
+        if training:
+            seed = self._steps.next_seed(self.seed)
         low, high = _interval(self.strength)
         strength = torch.full((len(images), ), low, device=device)
         if low < high:

@@ -1,8 +1,8 @@
-from .base_discrepancy import BaseDiscrepancy, host_pass, total_loss
-from .host_loss import Annotation, PseudoGroundTruth, host_loss
+from .base_discrepancy import BaseDiscrepancy
+from .host_loss import Annotation, PseudoGroundTruth
 from .prediction_divergence import PredictionDivergence
 
 __all__ = [
     'Annotation', 'BaseDiscrepancy', 'PredictionDivergence',
-    'PseudoGroundTruth', 'host_loss', 'host_pass', 'total_loss'
+    'PseudoGroundTruth'
 ]

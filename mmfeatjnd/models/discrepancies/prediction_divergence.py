@@ -3,17 +3,25 @@ from typing import Optional
 
 from torch import Tensor, nn
 
-from mmfeatjnd.functional import cross_entropy, kl_divergence
+from mmfeatjnd.functional import (
+    binary_cross_entropy,
+    binary_kl_divergence,
+    cross_entropy,
+    kl_divergence,
+)
+from mmfeatjnd.hosts import Answer, adapter_of
 from mmfeatjnd.registry import MODELS
-from .base_discrepancy import BaseDiscrepancy, host_logits
+from .base_discrepancy import BaseDiscrepancy
 
 
 @MODELS.register_module()
 class PredictionDivergence(BaseDiscrepancy):
     """KL divergence or cross entropy to the host's clean prediction.
 
-    For classifiers and segmentors. No annotations are used. With 'ce' the
-    discrepancy is the rise of the cross entropy to the clean top-1 label over
+    For classifiers and segmentors. No annotations are used. The host says how
+    it decides: by a softmax over its classes, or by a sigmoid on each of its
+    logits (several labels an image, or one class a pixel). With 'ce' the
+    discrepancy is the rise of the cross entropy to the clean decision over
     its value in the clean pass.
 
     Args:
@@ -29,14 +37,27 @@ class PredictionDivergence(BaseDiscrepancy):
         self.kind = kind
         self.temperature = temperature
 
-    def reference(self, host: nn.Module, inputs: Tensor,
-                  data_samples: Optional[list]) -> Tensor:
-        return host_logits(host, inputs)
+    def reference(self,
+                  host: nn.Module,
+                  inputs: Tensor,
+                  data_samples: Optional[list],
+                  seed: int = 0) -> Answer:
+        """What the host says of the clean features."""
+        return adapter_of(host).answer(host, inputs, data_samples)
 
     def forward(self, host: nn.Module, inputs: Tensor,
-                data_samples: Optional[list], reference: Tensor) -> Tensor:
-        logits = host_logits(host, inputs)
+                data_samples: Optional[list], reference: Answer) -> Tensor:
+        """Nats per image or per pixel, a scalar >= 0."""
+        clean = reference.logits
+        logits = adapter_of(host).answer(host, inputs, data_samples).logits
+        if reference.kind == 'categorical':
+            if self.kind == 'kl':
+                return kl_divergence(clean, logits, self.temperature)
+            return cross_entropy(clean, logits) - cross_entropy(clean, clean)
         if self.kind == 'kl':
-            return kl_divergence(reference, logits, self.temperature)
-        return (cross_entropy(reference, logits) -
-                cross_entropy(reference, reference))
+            return binary_kl_divergence(clean, logits, self.temperature)
+        rise = [
+            binary_cross_entropy(clean, x, reference.threshold)
+            for x in (logits, clean)
+        ]
+        return rise[0] - rise[1]

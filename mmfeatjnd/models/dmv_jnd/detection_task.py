@@ -7,7 +7,9 @@ from torch import Tensor
 
 from mmfeatjnd.compat import host_library
 from mmfeatjnd.functional.images import Images
-from mmfeatjnd.models.discrepancies import PseudoGroundTruth, host_loss
+from mmfeatjnd.hosts import adapter_of
+from mmfeatjnd.models.discrepancies import PseudoGroundTruth
+from mmfeatjnd.models.step_counter import StepCounter
 from mmfeatjnd.registry import MODELS
 from .base_task import BaseTask, Reference
 
@@ -86,7 +88,7 @@ class DetectionLabels(NamedTuple):
         data_samples (list): Of MMDetection, with ``gt_instances`` (boxes,
             labels, scores, and masks if the detector has them) in the
             coordinates of the images.
-        seed (int): Of the draws of the samplers in the loss.
+        seed (int): Seed of the draws of the samplers in the loss.
     """
     data_samples: list
     seed: int
@@ -121,8 +123,6 @@ class DetectionTask(BaseTask):
         ValueError: Another ``attend_to``.
     """
 
-    _seed = 0  # of the samplers' draws, another in each step
-
     def __init__(self,
                  config: Union[str, dict],
                  checkpoint: Optional[str] = None,
@@ -144,6 +144,7 @@ class DetectionTask(BaseTask):
         self.attend_to = attend_to
         self.loss_weight = loss_weight
         self.labeller = PseudoGroundTruth(score_thr)
+        self.steps = StepCounter()
 
     def _preprocess(self, images: Images, data_samples: list) -> dict:
         """What the data preprocessor makes of the images: ``inputs``, and
@@ -208,8 +209,8 @@ class DetectionTask(BaseTask):
             self._attention(sample.gt_instances, image)
             for sample, image in zip(labels, images)
         ]
-        self._seed += 1
-        return Reference(DetectionLabels(labels, self._seed), attention)
+        seed = self.steps.next_seed()
+        return Reference(DetectionLabels(labels, seed), attention)
 
     def loss(self, images: Images, reference: Reference) -> Tensor:
         """The detector's own loss against its detections on the clean
@@ -221,8 +222,8 @@ class DetectionTask(BaseTask):
         """
         truth, seed = reference.labels
         data = self._preprocess(images, truth)
-        return self.loss_weight * host_loss(self.host, data['inputs'],
-                                            data['data_samples'], seed)
+        return self.loss_weight * adapter_of(self.host).loss(
+            self.host, data['inputs'], data['data_samples'], seed)
 
     @torch.no_grad()
     def compare(self, images: Images,

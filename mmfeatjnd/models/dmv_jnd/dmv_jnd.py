@@ -23,7 +23,7 @@ from mmfeatjnd.functional.images import (
 )
 from mmfeatjnd.functional.layout import per_image
 from mmfeatjnd.functional.pixel_noise import DISTORTIONS, control, match_power
-from mmfeatjnd.models.operations import image_ids
+from mmfeatjnd.models.run import image_ids
 from mmfeatjnd.registry import MODELS
 from .base_task import Reference
 

@@ -53,6 +53,8 @@ class BaseEstimator(BaseModule):
         self.log_range = log_range
         self.register_buffer('mean_square', torch.ones(in_channels))
         self.register_buffer('num_updates', torch.zeros(()))
+        self.register_buffer('initial', torch.zeros((), dtype=torch.int64))
+        self._begun = False
 
     @abstractmethod
     def body(self, x: Tensor) -> Tensor:
@@ -65,10 +67,29 @@ class BaseEstimator(BaseModule):
         return self.mean_square.sqrt().view(shape)
 
     @torch.no_grad()
+    def fingerprint(self) -> Tensor:
+        """A number that any change of a parameter changes, int64: the sum of
+        their bits, which is the same on every device."""
+        return sum(
+            p.detach().float().contiguous().view(torch.int32).sum(
+                dtype=torch.int64) for p in self.parameters())
+
+    @property
+    def trained(self) -> bool:
+        """bool: Whether the parameters differ from those that training began
+        with. Waits for the device."""
+        return bool((self.initial != 0) & (self.initial != self.fingerprint()))
+
+    @torch.no_grad()
     def _update_statistics(self, feature: Tensor) -> None:
         dims = [d for d in range(feature.dim()) if d != channel_dim(feature)]
         square = feature.float().square().mean(dims)
         all_reduce(square, 'mean')  # every rank keeps the same statistic
+        if not self._begun:  # a resumed training began elsewhere
+            self._begun = True
+            self.initial.copy_(
+                torch.where(self.num_updates == 0, self.fingerprint(),
+                            self.initial))
         self.num_updates += 1
         # the plain average first, then a window of about 100 batches
         momentum = (1 / self.num_updates).clamp_min(0.01)

@@ -33,7 +33,7 @@ class FeatJNDLoss(nn.Module):
     Whether the paper keeps the hinge, and its weights, are not public; the
     defaults are ours. With ``adapt`` the multiplier follows the dual ascent
     of the constraint and the hinge is left to it:
-    :math:`\lambda D_t - w M`.
+    :math:`\lambda [D_t]_+ - w M`.
 
     Args:
         discrepancy (dict, optional): Config of D_t. Defaults to None: KL to
@@ -120,9 +120,9 @@ class FeatJNDLoss(nn.Module):
 
         Args:
             discrepancy (Tensor): D_t of the batch, a scalar with gradient.
-            deltas (list[Tensor]): What M is measured on, one a level: the
-                distortion (signed), the envelope, or the bits (B,) of each
-                image ('rate').
+            deltas (list[Tensor]): What M is measured on, one for each level
+                and size of images: the distortion (signed), the envelope, or
+                the bits (B,) of each image ('rate').
             features (list[Tensor]): The clean features.
             channel_rms (list[Tensor]): Broadcastable to them.
 
@@ -134,12 +134,14 @@ class FeatJNDLoss(nn.Module):
         if self.magnitude == 'rate':
             magnitude = -rate(deltas, features)
         else:
-            magnitude = torch.stack([
-                self._magnitude(*level)
-                for level in zip(deltas, features, channel_rms)
-            ]).mean()
+            # levels, and images of several sizes
+            total = sum(len(f) for f in features)
+            magnitude = sum(
+                self._magnitude(*part) * (len(part[1]) / total)
+                for part in zip(deltas, features, channel_rms))
         multiplier = self.multiplier.clone()
-        excess = discrepancy
+        # what makes a host surer than it was must not be rewarded
+        excess = discrepancy.clamp_min(0)
         if self.adapt is None:
             excess = (discrepancy - self.tolerance).clamp_min(0)
         elif self.training:

@@ -1,12 +1,13 @@
 """The one module through which features change."""
 import difflib
 from contextlib import contextmanager
-from typing import Callable, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmfeatjnd.functional import check_layout
+from mmfeatjnd.functional import LAYOUTS, channel_dim
+from mmfeatjnd.models.run import Operation, Run
 from mmfeatjnd.registry import MODELS
 
 #: Other names of a split point; CompressAI-Vision's where it has one. There
@@ -21,18 +22,15 @@ ALIASES = {
     'c2': 'neck.lateral_convs',
 }
 
-#: Changes one level: (feature, level, neck) -> feature.
-Operation = Callable[[Tensor, int, 'FeatJNDNeck'], Tensor]
-
 
 @MODELS.register_module()
 class FeatJNDNeck(BaseModule):
-    """Wraps the host's neck and holds the estimators and the operation.
+    """Wraps the host's neck, holds the estimators, and runs operations.
 
-    A sequence of features in, a tuple of features out. Without an operation
-    the features pass untouched, so the host computes what it did before. A
-    checkpoint of the plain host loads: its keys ``neck.*`` are mapped to
-    ``neck.neck.*``.
+    A sequence of features in, a tuple of features out. Outside of
+    :meth:`run` the features pass untouched, so the host computes what it did
+    before. A checkpoint of the plain host loads: its keys ``neck.*`` are
+    mapped to ``neck.neck.*``.
 
     Args:
         estimator (dict): Config of the estimator without ``in_channels``.
@@ -48,6 +46,9 @@ class FeatJNDNeck(BaseModule):
             pass through. Defaults to None: all of ``in_channels``.
         shared (bool): One estimator for all levels, which must have the same
             number of channels. Defaults to False.
+        layout (str, optional): 'NCHW', or 'NHWC': maps have their channels
+            last, as those of ViTDet's and SAM's layers. Defaults to None:
+            found out, see :meth:`layout_of`.
         init_cfg (dict, optional): As in MMEngine. Defaults to None.
     """
 
@@ -58,10 +59,15 @@ class FeatJNDNeck(BaseModule):
                  in_channels: Optional[Union[int, Sequence[int]]] = None,
                  levels: Optional[Sequence[int]] = None,
                  shared: bool = False,
+                 layout: Optional[str] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
         self.split = ALIASES.get(split, split)
         self.shared = shared
+        if layout not in (None, *LAYOUTS):
+            raise ValueError(f'FeatJNDNeck: layout must be one of {LAYOUTS}, '
+                             f'but got {layout!r}')
+        self.layout = layout
         self.neck = MODELS.build(neck) if neck is not None else None
         if self.split == 'neck' and self.neck is None:
             raise ValueError(
@@ -75,7 +81,8 @@ class FeatJNDNeck(BaseModule):
         self.in_channels = tuple(in_channels)
         self.levels = self._check_levels(levels)
         self.estimators = self._build_estimators(estimator)
-        self.operation: Optional[Operation] = None
+        #: What :meth:`changing` has set: (feature, level) -> feature.
+        self.change: Optional[Callable[[Tensor, int], Tensor]] = None
         self._register_load_state_dict_pre_hook(self._map_host_keys)
         self._register_load_state_dict_pre_hook(self._check_estimator_keys)
 
@@ -168,16 +175,147 @@ class FeatJNDNeck(BaseModule):
             'with.')
 
     # -------------------------------------------------------------- running
-    def apply_levels(self, features: Sequence[Tensor]) -> Tuple[Tensor, ...]:
-        """Run the operation on every configured level.
+    #: Levels that the part of the host after the split reads; None: not
+    #: asked yet, see :func:`mmfeatjnd.models.find_read_levels`.
+    read_levels: Optional[Tuple[int, ...]] = None
+    #: Channels that each module of a named split says it emits.
+    emitted: Tuple[Optional[int], ...] = ()
+    #: Whether forward hooks on the modules of a named split are in place.
+    attached = False
+    #: (R,), int64: the image of each region, where the split lies behind a
+    #: RoI extractor.
+    row_images: Optional[Tensor] = None
+
+    @property
+    def active_levels(self) -> Tuple[int, ...]:
+        """tuple[int]: The configured levels that something reads; the others
+        are neither changed nor measured."""
+        if self.read_levels is None:
+            return self.levels
+        return tuple(i for i in self.levels if i in self.read_levels)
+
+    def active_estimators(self) -> List[nn.Module]:
+        """The estimators of the levels that something reads."""
+        if self.shared:
+            return list(self.estimators)
+        return [self.estimator_of(i) for i in self.active_levels]
+
+    def layout_of(self, feature: Tensor, level: int) -> str:
+        """Where a map has its channels.
+
+        As ``layout`` says; else as the module at the split says, if it ends
+        in a layer that knows its channels; else where the configured number
+        of channels is.
 
         Args:
-            features (Sequence[Tensor]): Every level that the split emits.
+            feature (Tensor): What the split emits.
+            level (int): Its index.
+
+        Returns:
+            str: 'NCHW' or 'NHWC'; 'NCHW' for all that is no map.
+
+        Raises:
+            ValueError: The configured number of channels is nowhere, or the
+                module emits another one.
+        """
+        channels = self.in_channels[level]
+        if feature.dim() != 4:
+            self._check_channels(feature.size(channel_dim(feature)), level)
+            return 'NCHW'
+        first, last = feature.size(1), feature.size(3)
+        layout = self.layout
+        if layout is None:
+            emitted = self.emitted[level] if level < len(self.emitted) \
+                else None
+            known = emitted if emitted in (first, last) else channels
+            layout = 'NHWC' if last == known != first else 'NCHW'
+        self._check_channels(last if layout == 'NHWC' else first, level,
+                             layout)
+        return layout
+
+    def _check_channels(self, channels: int, level: int,
+                        layout: Optional[str] = None) -> None:
+        if channels == self.in_channels[level]:
+            return
+        what = '' if layout is None else f', in the layout {layout}'
+        raise ValueError(
+            f"FeatJNDNeck: split='{self.split}' emits {channels} channels in "
+            f'level {level}{what}, but in_channels={list(self.in_channels)}. '
+            'Set in_channels to what it emits' + (
+                '.' if layout is None else
+                ", or layout='NHWC' if its channels come last."))
+
+    def is_estimator(self, module: nn.Module) -> bool:
+        """Whether a module is one of the estimators, or a part of one."""
+        return any(module is m for m in self.estimators.modules())
+
+    def estimator_of(self, level: int) -> nn.Module:
+        """The estimator of a configured level."""
+        return self.estimators[0 if self.shared else self.levels.index(level)]
+
+    @contextmanager
+    def changing(
+            self, change: Optional[Callable[[Tensor, int],
+                                            Tensor]]) -> Iterator[None]:
+        """Give every configured level to a function, as the split emits it.
+
+        What :meth:`run` and the recorders of :mod:`mmfeatjnd.models.splits`
+        are made of.
+
+        Args:
+            change (Callable, optional): (feature, level) -> feature of the
+                same shape and dtype. None: features pass untouched.
+        """
+        former, self.change = self.change, change
+        try:
+            yield
+        finally:
+            self.change = former
+
+    @contextmanager
+    def run(self,
+            operation: Operation,
+            images: Optional[Sequence] = None,
+            **kwargs) -> Iterator[Run]:
+        """Run an operation on all features of a batch.
+
+        Inside, every pass of the host sees changed features; afterwards, and
+        after an exception, it sees its own.
+
+        Args:
+            operation (Callable): A
+                :class:`mmfeatjnd.models.BaseOperation`, or any function
+                (feature, level, visit) -> feature of the same shape.
+            images (Sequence, optional): The host's data samples, or ids:
+                integers or strings. Noise depends on them. Defaults to None:
+                the position in the batch.
+            **kwargs: Of :class:`Run`.
+
+        Yields:
+            Run: With ``measured`` after the pass.
+
+        Raises:
+            RuntimeError: The host did not pass the split.
+        """
+        run = Run(operation, self, images, **kwargs)
+        with self.changing(run.apply):
+            yield run
+        run.finish()
+
+    def apply_levels(
+            self, features: Tuple[Tensor, ...]) -> Tuple[Tensor, ...]:
+        """Change all that the split emits.
+
+        Args:
+            features (tuple[Tensor]): Every level.
 
         Returns:
             tuple[Tensor]: The same shapes and dtypes.
+
+        Raises:
+            ValueError: There are fewer levels than configured.
         """
-        if self.operation is None:
+        if self.change is None:
             return tuple(features)
         if max(self.levels) >= len(features):
             raise ValueError(
@@ -187,32 +325,18 @@ class FeatJNDNeck(BaseModule):
         return tuple(self.apply_level(x, i) for i, x in enumerate(features))
 
     def apply_level(self, feature: Tensor, level: int) -> Tensor:
-        """Run the operation on one level, if it is configured.
+        """Change one level, if it is configured and somebody changes it.
 
         Args:
-            feature (Tensor): (B, C, H, W), (B, N, C) or (B, C).
+            feature (Tensor): What the split emits.
             level (int): Its index among what the split emits.
 
         Returns:
             Tensor: The same shape and dtype.
         """
-        if self.operation is None or level not in self.levels:
+        if self.change is None or level not in self.levels:
             return feature
-        check_layout(feature, f"level {level} of split '{self.split}'")
-        return self.operation(feature, level, self).to(feature.dtype)
-
-    def estimator_of(self, level: int) -> nn.Module:
-        """The estimator of a configured level."""
-        return self.estimators[0 if self.shared else self.levels.index(level)]
-
-    @contextmanager
-    def operating(self, operation: Optional[Operation]):
-        """Set the operation, and put the former one back afterwards."""
-        former, self.operation = self.operation, operation
-        try:
-            yield self
-        finally:
-            self.operation = former
+        return self.change(feature, level)
 
     def forward(
             self, inputs: Union[Tensor,
@@ -228,16 +352,13 @@ class FeatJNDNeck(BaseModule):
         features = _as_levels(inputs)
         if self.split == 'backbone':
             features = self.apply_levels(features)
-        elif self.named_split and self.operation is not None:
+        elif self.named_split and self.change is not None:
             self._check_attached()
         if self.neck is not None:
             features = _as_levels(self.neck(features))
         if self.split == 'neck':
             features = self.apply_levels(features)
         return features
-
-    #: Whether forward hooks on the modules of a named split are in place.
-    attached = False
 
     def _check_attached(self) -> None:
         if not self.attached:

@@ -1,6 +1,7 @@
 """The operation that distorts features at a requested strength."""
 from typing import Dict
 
+import torch
 from torch import Tensor
 
 from mmfeatjnd.functional import (
@@ -11,8 +12,10 @@ from mmfeatjnd.functional import (
     Level,
     nrmse,
     participation_ratio,
+    saturate,
     scale_to_nrmse,
 )
+from mmfeatjnd.models.run import Visit
 from .base_operation import BaseOperation
 
 
@@ -56,24 +59,29 @@ class Perturbation(BaseOperation):
     def name(self) -> str:
         return f"distortion='{self.distortion}'"
 
-    def __call__(self, feature: Tensor, level: int, neck) -> Tensor:
-        keys, sensitivity = self._begin(feature, level, neck)
+    def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
         jnd = None
         if self.needs_jnd:
-            estimator = neck.estimator_of(level)
-            jnd = estimator.distortion(estimator(feature), keys, level)
-        delta = self._fn(Level(feature, keys, level, jnd, sensitivity))
+            estimator = visit.neck.estimator_of(level)
+            jnd = estimator.distortion(
+                estimator(feature), visit.keys, visit.stream)
+        delta = self._fn(
+            Level(feature, visit.keys, visit.stream, jnd, visit.sensitivity))
         delta = scale_to_nrmse(delta, feature, self.strength, self.definition)
-        self._measured['nrmse'].append(
-            nrmse(delta, feature, self.definition))
-        self._measured['participation_ratio'].append(
-            participation_ratio(delta))
-        return feature.float() + delta
+        value = feature.float() + delta
+        applied = delta
+        if feature.dtype != torch.float32:
+            # half precision rounds, and its range ends early
+            applied = saturate(value, feature.dtype).float() - feature.float()
+        visit.measure(
+            nrmse=nrmse(applied, feature, self.definition),
+            participation_ratio=participation_ratio(delta))
+        return value
 
-    def row(self, mean: Dict[str, float]) -> dict:
+    def row(self, summary: Dict[str, float]) -> dict:
         return dict(
             distortion=self.distortion,
             nrmse=self.strength,
-            nrmse_measured=mean['nrmse'],
-            participation_ratio=mean['participation_ratio'],
+            nrmse_measured=summary['nrmse'],
+            participation_ratio=summary['participation_ratio'],
             seed=self.seed)

@@ -1,6 +1,7 @@
 """The operation that quantizes features."""
 import copy
-from typing import Dict, List, Optional, Tuple, Union
+from collections import Counter
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from mmfeatjnd.functional import (
     saturate,
     scale_to_modelled_noise,
 )
+from mmfeatjnd.models.run import Run, Visit
 from mmfeatjnd.registry import STEP_POLICIES
 from .base_operation import BaseOperation
 from .step_policies import Allocation
@@ -28,10 +30,11 @@ class Quantization(BaseOperation):
     """Quantize every configured level with the steps of a policy.
 
     How coarse: exactly one of ``scale``, ``noise_budget`` and ``bits``.
-    Measures ``nrmse`` (mean over the levels), ``bits_per_element`` (code
-    length of the entropy model, without side information) and, with
+    Measures ``nrmse`` (mean over the levels), ``bits`` (code length of the
+    entropy model, without side information), ``elements`` and, with
     ``coded``, ``coded_bytes`` (the whole stream of an image: header, steps,
-    parameters and levels).
+    parameters and levels). The padding of a map is not sent: a receiver finds
+    0 there.
 
     Args:
         policy (str | dict): A name in ``STEP_POLICIES``, or a config with it
@@ -50,8 +53,12 @@ class Quantization(BaseOperation):
             to 0.5.
         seed (int): Seed of the policies with a random part. Defaults to 0.
         coded (bool): Write the real bitstream of every image and measure its
-            length. Defaults to True.
+            length. It takes seconds for an image of COCO's size. Defaults to
+            False.
     """
+
+    totals = ('bits', 'elements', 'coded_bytes')
+    padding = 0.0
 
     def __init__(self,
                  policy: Union[str, dict] = 'featjnd',
@@ -62,7 +69,7 @@ class Quantization(BaseOperation):
                  rounding: float = 0.5,
                  deadzone: float = 0.5,
                  seed: int = 0,
-                 coded: bool = True) -> None:
+                 coded: bool = False) -> None:
         cfg = dict(type=policy) if isinstance(policy, str) else dict(policy)
         STEP_POLICIES.import_from_location()
         if cfg.get('type') not in STEP_POLICIES.module_dict:
@@ -105,7 +112,7 @@ class Quantization(BaseOperation):
 
     def check(self, neck) -> None:
         super().check(neck)
-        modes = {e.mode for e in neck.estimators}
+        modes = {e.mode for e in neck.active_estimators()}
         if self.needs_jnd and modes != {'envelope'}:
             raise RuntimeError(
                 f'{self.name} takes its steps from an envelope, but the '
@@ -113,18 +120,14 @@ class Quantization(BaseOperation):
                 'direction is harmless, not how much noise is. Train one with '
                 'a config of configs/quantization.')
 
-    def start(self, *args, **kwargs) -> None:
-        super().start(*args, **kwargs)
-        #: What :meth:`__call__` quantized: (level, steps, dtype).
-        self.quantized: List[Tuple[Tensor, Steps, torch.dtype]] = []
-
-    def allocate(self, feature: Tensor, level: int, neck):
+    def allocate(self, feature: Tensor, visit: Visit, level: int):
         """The policy's steps for one level, as a function of the scale."""
-        keys, sensitivity = self._begin(feature, level, neck)
         envelope = None
         if self.needs_jnd:
-            envelope = neck.estimator_of(level)(feature)
-        return self.policy(Level(feature, keys, level, envelope, sensitivity))
+            envelope = visit.neck.estimator_of(level)(feature)
+        return self.policy(
+            Level(feature, visit.keys, visit.stream, envelope,
+                  visit.sensitivity))
 
     def apply(self, feature: Tensor,
               allocation: Allocation) -> Tuple[Tensor, Tensor]:
@@ -172,39 +175,86 @@ class Quantization(BaseOperation):
         return bisect_scale(
             noise, one * self.noise_budget, finest=self.policy.finest)
 
-    def __call__(self, feature: Tensor, level: int, neck) -> Tensor:
-        at = self.allocate(feature, level, neck)
+    def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
+        at = self.allocate(feature, visit, level)
         allocation = at(self._solve(feature, at))
-        levels, value = self.apply(feature, allocation)
-        self.quantized.append((levels, allocation.steps, feature.dtype))
+        symbols, value = self.apply(feature, allocation)
+        steps = allocation.steps
         value = saturate(value, feature.dtype)
-        self._measured['nrmse'].append(
-            nrmse(value.float() - feature.float(), feature))
+        visit.measure(
+            nrmse=nrmse(value.float() - feature.float(), feature),
+            bits=code_length(symbols, steps),
+            elements=torch.full_like(visit.keys, symbols[0].numel()))
+        visit.run.kept.append((visit.images, symbols, steps, feature.dtype))
         return value
 
-    def measured(self) -> Dict[str, Tensor]:
-        """``nrmse``, ``bits_per_element`` and ``coded_bytes``, (B,) each."""
-        bits = sum(code_length(q, s) for q, s, _ in self.quantized)
-        elements = sum(q[0].numel() for q, _, _ in self.quantized)
-        result = dict(super().measured(), bits_per_element=bits / elements)
-        if self.coded:
-            from mmfeatjnd.coding import encode_batch
-            result['coded_bytes'] = torch.tensor(
-                [len(x) for x in encode_batch(self.quantized)],
-                dtype=torch.float32,
-                device=bits.device)
-            result['coded_bits_per_element'] = \
-                result['coded_bytes'] * 8 / elements
+    def finish(self, run: Run) -> None:
+        """Write the bitstreams of the images, if they are asked for."""
+        if not self.coded:
+            return
+        device = run.kept[0][0].device
+        sizes = [len(x) for x in streams(run.kept, run.batch_size)]
+        run.add(
+            torch.arange(len(sizes), device=device),
+            coded_bytes=torch.tensor(sizes, device=device))
+
+    def summary(self, columns: Dict[str, Tensor]) -> Dict[str, float]:
+        """``nrmse`` and ``coded_bytes``, means over the images, and
+        ``bits_per_element`` and ``coded_bits_per_element``: the bits of all
+        images over their elements."""
+        elements = columns['elements'].sum()
+        result = dict(
+            nrmse=float(columns['nrmse'].nanmean()),
+            bits_per_element=float(columns['bits'].sum() / elements))
+        if 'coded_bytes' in columns:
+            coded = columns['coded_bytes']
+            result['coded_bytes'] = float(coded.mean())
+            result['coded_bits_per_element'] = float(8 * coded.sum() /
+                                                     elements)
         return result
 
-    def row(self, mean: Dict[str, float]) -> dict:
-        mean = dict(mean)
+    def row(self, summary: Dict[str, float]) -> dict:
+        summary = dict(summary)
         return dict(
             policy=self.policy_name,
             protocol='rate' if self.noise_budget is None else 'equal-noise',
             noise_budget=self.noise_budget,
             scale=self.scale,
             bits=self.bits,
-            nrmse_measured=mean.pop('nrmse'),
+            nrmse_measured=summary.pop('nrmse'),
             seed=self.seed,
-            **mean)
+            **summary)
+
+
+def streams(kept: Sequence[tuple], batch_size: int) -> List[bytes]:
+    """The bitstreams of the images of a batch.
+
+    Args:
+        kept (Sequence[tuple]): Of every visit: the image of each row, (R,),
+            symbols (R, ...), steps, and dtype of the features.
+        batch_size (int): Number of images.
+
+    Returns:
+        list[bytes]: Of each image its stream; of several views of it the
+        streams one after the other; of none of it no bytes.
+    """
+    from mmfeatjnd.coding import QuantizedLevel, encode_image
+    views: List[Dict[int, list]] = [{} for _ in range(batch_size)]
+    for images, symbols, steps, dtype in kept:
+        symbols, *steps = (
+            None if x is None else x.detach().cpu() for x in (symbols, *steps))
+        seen: Dict[int, int] = Counter()
+        for row, image in enumerate(images.tolist()):
+            one = slice(row, row + 1)
+            levels = views[image].setdefault(seen[image], [])
+            levels.append(
+                QuantizedLevel(
+                    symbols[one],
+                    Steps(*(None if x is None else x[one] for x in steps)),
+                    dtype))
+            seen[image] += 1
+    return [
+        b''.join(
+            encode_image(levels[i:i + 255]) for levels in image.values()
+            for i in range(0, len(levels), 255)) for image in views
+    ]

@@ -5,14 +5,16 @@ A policy looks at one level of features and returns a function of the scale
 own with ``@STEP_POLICIES.register_module(name=...)``.
 """
 from abc import ABC, abstractmethod
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional, Tuple
 
+import torch
 from torch import Tensor
 
 from mmfeatjnd.functional import (
     GRANULARITIES,
     Level,
     Steps,
+    clip_cover,
     clip_range,
     clip_steps,
     gradient_log_steps,
@@ -20,10 +22,12 @@ from mmfeatjnd.functional import (
     jnd_rounding,
     make_steps,
     range_log_steps,
+    scale_limits,
     shuffle_tokens,
     uniform_log_steps,
     water_filling_steps,
 )
+from mmfeatjnd.functional.quantize import MAX_LEVEL
 from mmfeatjnd.registry import STEP_POLICIES
 
 
@@ -61,6 +65,34 @@ class StepPolicy(ABC):
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
         """A function from the scale of each image, (B,), to the steps."""
 
+    def limits(self, feature: Tensor,
+               at: Callable[[Tensor], Allocation]) -> Tuple[Tensor, Tensor]:
+        """The scales between which a budget is looked for.
+
+        Override it where the steps are no multiple of the scale.
+
+        Args:
+            feature (Tensor): The feature, (B, ...).
+            at (Callable): What :meth:`__call__` returned for it.
+
+        Returns:
+            tuple[Tensor]: The finest and the coarsest scale of each image,
+            (B,): at the one the largest value has the largest level, see
+            :func:`mmfeatjnd.functional.scale_limits`, at the other every
+            level is 0.
+        """
+        return scale_limits(feature, at(_ones(feature)).steps)
+
+
+def _ones(feature: Tensor) -> Tensor:
+    return feature.new_ones(len(feature), dtype=torch.float32)
+
+
+def _check_granularity(granularity: str) -> None:
+    if granularity not in GRANULARITIES:
+        raise ValueError(f'granularity must be one of {GRANULARITIES}, '
+                         f'but got {granularity!r}')
+
 
 @STEP_POLICIES.register_module(name='featjnd')
 class FeatJNDPolicy(StepPolicy):
@@ -79,9 +111,7 @@ class FeatJNDPolicy(StepPolicy):
     def __init__(self,
                  granularity: str = 'channel-token',
                  jnd_rounding: bool = True) -> None:
-        if granularity not in GRANULARITIES:
-            raise ValueError(f'granularity must be one of {GRANULARITIES}, '
-                             f'but got {granularity!r}')
+        _check_granularity(granularity)
         self.granularity = granularity
         self.jnd_rounding = jnd_rounding
 
@@ -143,6 +173,7 @@ class GradientPolicy(StepPolicy):
     needs_sensitivity = True
 
     def __init__(self, granularity: str = 'channel-token') -> None:
+        _check_granularity(granularity)
         self.granularity = granularity
 
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
@@ -161,30 +192,47 @@ class WaterFillingPolicy(StepPolicy):
         return lambda scale: Allocation(
             water_filling_steps(steps.scaled(scale), level.feature))
 
+    def limits(self, feature: Tensor,
+               at: Callable[[Tensor], Allocation]) -> Tuple[Tensor, Tensor]:
+        """As if nothing was dropped: at finer scales it returns."""
+        steps = at(_ones(feature)).steps
+        return scale_limits(feature, steps._replace(channel=None))
+
 
 @STEP_POLICIES.register_module(name='clip-uniform')
 class ClipUniformPolicy(StepPolicy):
     """Clipping and a few uniform levels, after Cohen, Choi and Bajic
     (arXiv 2105.07102). Scale 1 is the range of least squared error.
 
+    A range is never wider than the features'; see
+    :func:`mmfeatjnd.functional.clip_cover`.
+
     Args:
-        levels (int): Number of levels, >= 2. Defaults to 4.
+        levels (int): Number of levels, 2 to 32767. Defaults to 4.
     """
 
     # a narrower range costs more error, however many bits it takes
     finest = 1.0
 
     def __init__(self, levels: int = 4) -> None:
-        if levels < 2:
-            raise ValueError(f'levels must be at least 2, but got {levels}')
+        if not 2 <= levels <= MAX_LEVEL:
+            raise ValueError('levels must be at least 2 and at most '
+                             f'{MAX_LEVEL}, but got {levels}')
         self.levels = levels
 
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
         bounds = clip_range(level.feature, self.levels)
+        cover = clip_cover(level.feature, bounds)
 
         def at(scale: Tensor) -> Allocation:
-            scaled = bounds * scale[:, None]
+            scaled = bounds * torch.minimum(scale, cover)[:, None]
             return Allocation(
                 clip_steps(scaled, self.levels), bounds=scaled)
 
         return at
+
+    def limits(self, feature: Tensor,
+               at: Callable[[Tensor], Allocation]) -> Tuple[Tensor, Tensor]:
+        """From the range of least squared error to all of the features'."""
+        one = _ones(feature)
+        return one, clip_cover(feature, at(one).bounds)

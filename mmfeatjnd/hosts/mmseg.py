@@ -1,0 +1,92 @@
+"""Segmentors of MMSegmentation."""
+from typing import List, Optional
+
+from mmengine.structures import PixelData
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmfeatjnd.functional import binary_cross_entropy, cross_entropy
+from .base import Answer, Content, HostAdapter, run_host
+
+
+def _slides(host: nn.Module) -> bool:
+    """Whether predictions are made window by window."""
+    test_cfg = getattr(host, 'test_cfg', None) or {}
+    return test_cfg.get('mode') not in (None, 'whole')
+
+
+class SegmentorAdapter(HostAdapter):
+    """What MMSegmentation does in its own way."""
+
+    def answer(self, host: nn.Module, inputs: Tensor,
+               data_samples: Optional[list]) -> Answer:
+        """See :meth:`HostAdapter.answer`. A softmax, or with one output
+        channel a sigmoid."""
+        self._check(host)
+        logits = run_host(host, 'forward', inputs, data_samples, mode='tensor')
+        if isinstance(logits, (list, tuple)) and len(logits) == 1:
+            logits = logits[0]
+        if not isinstance(logits, Tensor) or logits.dim() != 4:
+            return super().answer(host, inputs, data_samples)
+        return self._answer(host, logits)
+
+    @staticmethod
+    def _check(host: nn.Module) -> None:
+        from mmseg.models.segmentors import DepthEstimator
+        if isinstance(host, DepthEstimator):
+            raise TypeError(
+                f'{type(host).__name__} predicts depth, not classes. Use '
+                "discrepancy=dict(type='mmfeatjnd.Annotation'), which works "
+                'with every loss.')
+
+    @staticmethod
+    def _answer(host: nn.Module, logits: Tensor) -> Answer:
+        if logits.size(1) > 1:
+            return Answer(logits, 'categorical')
+        head = host.decode_head
+        head = head[-1] if isinstance(head, nn.ModuleList) else head
+        threshold = 0.3 if head.threshold is None else head.threshold
+        return Answer(logits, 'binary', threshold)
+
+    def own_targets(self, host: nn.Module, inputs: Tensor,
+                    data_samples: Optional[list], score_thr: float) -> List:
+        """See :meth:`HostAdapter.own_targets`."""
+        answer = self.answer(host, inputs, data_samples)
+        logits = F.interpolate(
+            answer.logits.float(), inputs.shape[-2:], mode='bilinear')
+        maps = answer._replace(logits=logits).decisions()
+        targets = []
+        for sample, label in zip(data_samples, maps):
+            target = type(sample)(metainfo=sample.metainfo)
+            size = label.shape[-2:]
+            target.gt_sem_seg = PixelData(data=label.view(1, *size))
+            targets.append(target)
+        return targets
+
+    def clean_loss(self, host: nn.Module, inputs: Tensor,
+                   data_samples: Optional[list]) -> Tensor:
+        """See :meth:`HostAdapter.clean_loss`. Where the host slides a window
+        over an image, the gradient of every window is its own."""
+        if not _slides(host):
+            return super().clean_loss(host, inputs, data_samples)
+        self._check(host)
+        size = tuple(inputs.shape[-2:])
+        # the host writes the window's size into them
+        metas = [dict(s.metainfo) for s in data_samples or ()] or [
+            dict(ori_shape=size, img_shape=size, pad_shape=size)
+            for _ in inputs
+        ]
+        answer = self._answer(
+            host, run_host(host, 'inference', inputs, metas))
+        clean = answer.logits.detach()
+        if answer.kind == 'binary':
+            return binary_cross_entropy(clean, answer.logits, answer.threshold)
+        return cross_entropy(clean, answer.logits)
+
+    def content(self, host: nn.Module, inputs: Tensor,
+                data_samples: Optional[list],
+                training: bool) -> Optional[List[Content]]:
+        """See :meth:`HostAdapter.content`; nothing is known of windows."""
+        if not training and _slides(host):
+            return None
+        return super().content(host, inputs, data_samples, training)

@@ -1,0 +1,93 @@
+"""What the part of a host after the split reads."""
+import logging
+from contextlib import ExitStack
+from typing import Any, List, Optional, Set, Tuple
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from mmfeatjnd.hosts import run_host
+from .necks.featjnd_neck import FeatJNDNeck
+from .splits import attached
+
+
+def find_read_levels(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
+                     data_samples: Optional[list]) -> None:
+    """Ask a host, once, which of the configured levels it reads.
+
+    A level that nothing reads (an FPN with ``start_level=1`` leaves the
+    first one alone) tolerates everything and needs no bits: it is neither
+    changed nor measured from then on. The host predicts on the input with a
+    graph from the features on, and whatever has no way back to a level does
+    not depend on it. No gradient is computed.
+
+    Args:
+        host (nn.Module): The host, with FeatJND or plain.
+        neck (FeatJNDNeck): Its neck; ``read_levels`` is set.
+        inputs (Tensor): (B, 3, H, W), as the host takes them.
+        data_samples (list, optional): The host's data samples.
+    """
+    if neck.read_levels is not None:
+        return
+    if len(neck.levels) == 1:
+        neck.read_levels = neck.levels
+        return
+    leaves: List[Tuple[Tensor, int]] = []
+    outputs: List[Tensor] = []
+
+    def leaf(feature: Tensor, level: int) -> Tensor:
+        leaves.append((feature.detach().requires_grad_(), level))
+        return leaves[-1][0] + 0  # what follows may work in place
+
+    def keep(module: nn.Module, args: Any, output: Any) -> None:
+        outputs.extend(
+            x for x in tree_leaves(output)
+            if isinstance(x, Tensor) and x.grad_fn is not None)
+
+    # one image is enough, and a host may write into the data samples
+    samples = data_samples and [_copy(s) for s in data_samples[:1]]
+    with ExitStack() as stack:
+        stack.enter_context(attached(host, neck))
+        stack.enter_context(neck.changing(leaf))
+        for module in host.modules():
+            if module is not neck and not neck.is_estimator(module):
+                handle = module.register_forward_hook(keep)
+                stack.callback(handle.remove)
+        stack.enter_context(torch.enable_grad())
+        run_host(host, 'predict', inputs[:1], samples)
+    found = _reachable(outputs, leaves)
+    if not found:  # a host that hides its graph, or did not pass the split
+        found = set(neck.levels)
+    neck.read_levels = tuple(i for i in neck.levels if i in found)
+    if unread := [i for i in neck.levels if i not in found]:
+        print_log(
+            f'FeatJNDNeck: nothing of {type(host).__name__} reads level(s) '
+            f"{unread} of split='{neck.split}': they are neither changed nor "
+            'measured.',
+            logger='current',
+            level=logging.WARNING)
+
+
+def _copy(sample: Any) -> Any:
+    return sample.clone() if hasattr(sample, 'clone') else sample
+
+
+def _reachable(outputs: List[Tensor],
+               leaves: List[Tuple[Tensor, int]]) -> Set[int]:
+    """The levels of the leaves that lie on some way back through the
+    graph."""
+    levels = {id(leaf): level for leaf, level in leaves}
+    nodes = [x.grad_fn for x in outputs]
+    seen, found = set(nodes), set()
+    while nodes:
+        node = nodes.pop()
+        variable = getattr(node, 'variable', None)
+        if id(variable) in levels:
+            found.add(levels[id(variable)])
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                nodes.append(following)
+    return found

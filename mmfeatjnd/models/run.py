@@ -1,0 +1,337 @@
+"""One operation on the features of one batch of images."""
+from collections import defaultdict
+from pathlib import Path
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+import torch
+from torch import Tensor
+
+from mmfeatjnd.functional import (
+    check_layout,
+    from_channels_first,
+    image_keys,
+    saturate,
+    to_channels_first,
+    view_keys,
+)
+
+# Streams of a level that is reached several times for one image, as by a
+# sliding window: above all streams of a single call.
+_CALL = 1 << 24
+
+
+def image_ids(images: Optional[Sequence], batch_size: int) -> list:
+    """Identities of the images of a batch, whatever the host calls them.
+
+    The noise of an image depends on its identity, so it is the same in any
+    batch and on any number of processes.
+
+    Args:
+        images (Sequence, optional): The host's data samples, or the
+            identities themselves, integers or strings. None, or a sample
+            that knows none of ``img_id``, ``sample_idx`` and ``img_path``:
+            the position in the batch.
+        batch_size (int): Number of images.
+
+    Returns:
+        list: One identity an image.
+    """
+    ids = []
+    for i in range(batch_size):
+        value = images[i] if images else i
+        if not isinstance(value, (int, str)):
+            value = _id_of(value, i)
+        ids.append(value)
+    return ids
+
+
+def _id_of(sample: Any, position: int) -> Any:
+    for name in ('img_id', 'sample_idx', 'img_path'):
+        value = sample.get(name, None)
+        if value is not None:
+            break
+    else:
+        return position
+    # where the data set lies must not matter
+    return '/'.join(Path(value).parts[-2:]) if name == 'img_path' else value
+
+
+class Visit:
+    """One call of an operation: a level of some images, all of one size.
+
+    Attributes:
+        neck (FeatJNDNeck): It holds the estimators.
+        images (Tensor): (R,), int64: the image in the batch that each row of
+            the feature belongs to. One row an image, unless the split sees
+            several views of it, such as windows or regions.
+        keys (Tensor): (R,), int64: keys of the noise.
+        stream (int): Stream of the noise.
+        sensitivity (Tensor, optional): Squared task gradient, the shape of
+            the feature.
+    """
+
+    def __init__(self, run: 'Run', images: Tensor, keys: Tensor, stream: int,
+                 sensitivity: Optional[Tensor]) -> None:
+        self.run = run
+        self.neck = run.neck
+        self.images = images
+        self.keys = keys
+        self.stream = stream
+        self.sensitivity = sensitivity
+
+    def measure(self, **values: Tensor) -> None:
+        """Add what was measured, (R,) each, by name; see
+        :attr:`Run.measured`."""
+        self.run.add(self.images, **values)
+
+
+#: Changes one level: (feature, level, visit) -> feature. Features come with
+#: their channels in the second axis and without padding.
+Operation = Callable[[Tensor, int, Visit], Tensor]
+
+
+class Run:
+    """An operation on one batch, and what it measured; see
+    :meth:`FeatJNDNeck.run`.
+
+    Attributes:
+        reached (set[int]): Levels that the host has asked for so far.
+        kept (list): What the operation keeps for its ``finish``.
+    """
+
+    def __init__(self,
+                 operation: Operation,
+                 neck,
+                 images: Optional[Sequence] = None,
+                 seed: Optional[int] = None,
+                 content: Optional[Sequence[tuple]] = None,
+                 sensitivity: Optional[Dict[int, List[Tensor]]] = None):
+        self.operation = operation
+        self.neck = neck
+        self.images = images
+        self.seed = getattr(operation, 'seed', 0) if seed is None else seed
+        self.content = content
+        self.sensitivity = sensitivity
+        self.reached = set()
+        self.kept: List[Any] = []
+        self._keys: Optional[Tensor] = None
+        self._calls: Dict[int, int] = defaultdict(int)
+        self._sums: Dict[str, Tensor] = {}
+        self._counts: Dict[str, Tensor] = {}
+        self._faults: Optional[Tensor] = None
+
+    @property
+    def batch_size(self) -> int:
+        """int: Number of images, known once the split was reached."""
+        return 0 if self._keys is None else len(self._keys)
+
+    # ------------------------------------------------------------- measuring
+    def add(self, images: Tensor, **values: Tensor) -> None:
+        """Add values, (R,) each, to those of their images, (R,)."""
+        for name, value in values.items():
+            if name not in self._sums:
+                self._sums[name], self._counts[name] = (
+                    torch.zeros(
+                        self.batch_size,
+                        dtype=torch.float64,
+                        device=value.device) for _ in range(2))
+            self._sums[name].index_add_(0, images, value.detach().double())
+            self._counts[name].index_add_(
+                0, images, torch.ones_like(value, dtype=torch.float64))
+
+    @property
+    def measured(self) -> Dict[str, Tensor]:
+        """dict[str, Tensor]: By name what was measured of each image, (B,),
+        float64: the sum over levels, views and calls of what the operation
+        lists as ``totals``, and the mean of the rest. NaN for the mean of an
+        image without any view."""
+        totals = getattr(self.operation, 'totals', ())
+        return {
+            name: value if name in totals else value / self._counts[name]
+            for name, value in self._sums.items()
+        }
+
+    @property
+    def faults(self) -> Optional[Tensor]:
+        """Tensor, optional: (2, B), int64, for each image 1 + the last level
+        at which the host's feature (row 0) or the operation's result (row 1)
+        was not finite, 0 for none. Reading it does not wait for the device,
+        see :func:`check_faults`."""
+        return self._faults
+
+    def _note_faults(self, feature: Tensor, value: Tensor, images: Tensor,
+                     level: int) -> None:
+        sound, result = (
+            x.isfinite().flatten(1).all(1) for x in (feature, value))
+        broken = torch.stack([~sound, sound & ~result]).long() * (level + 1)
+        index = images.expand_as(broken)
+        self._faults.scatter_reduce_(1, index, broken, 'amax')
+
+    # --------------------------------------------------------------- running
+    def apply(self, feature: Tensor, level: int) -> Tensor:
+        """Run the operation on one level.
+
+        Args:
+            feature (Tensor): What the split emits: (R, C, H, W), (R, H, W,
+                C), (R, N, C) or (R, C), R rows of B images.
+            level (int): Its index among what the split emits.
+
+        Returns:
+            Tensor: The same shape and dtype.
+        """
+        neck = self.neck
+        if level not in neck.active_levels:
+            return feature
+        check_layout(feature, f"level {level} of split '{neck.split}'")
+        self.reached.add(level)
+        layout = neck.layout_of(feature, level)
+        x = to_channels_first(feature, layout)
+        images, keys = self._rows(x)
+        call = self._calls[level]
+        self._calls[level] += 1
+        if not len(x):  # no regions at all
+            return feature
+        sensitivity = None
+        if self.sensitivity is not None:
+            sensitivity = to_channels_first(self.sensitivity[level][call],
+                                            layout)
+        visit = Visit(self, images, keys, level + call * _CALL, sensitivity)
+        value = None
+        for rows, size in self._parts(x):
+            if rows is None:
+                value = self._visit(x, level, visit)
+                break
+            if value is None:
+                fill = getattr(self.operation, 'padding', None)
+                value = x.clone() if fill is None else torch.full_like(x, fill)
+            value[rows, :, :size[0], :size[1]] = self._visit(
+                *_part(x, visit, rows, size, level))
+        return from_channels_first(value, layout)
+
+    def _visit(self, x: Tensor, level: int, visit: Visit) -> Tensor:
+        value = self.operation(x, level, visit)
+        with torch.no_grad():
+            self._note_faults(x, value, visit.images, level)
+        # a distortion may leave the range of half precision
+        return value if value.dtype == x.dtype else saturate(value, x.dtype)
+
+    def _rows(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """Image and key of every row."""
+        rows = x.size(0)
+        if self._keys is None:
+            batch = rows if self.images is None else len(self.images)
+            self._keys = image_keys(
+                image_ids(self.images, batch), self.seed, x.device)
+            self._faults = self._keys.new_zeros(2, batch)
+        batch = len(self._keys)
+        images = self.neck.row_images
+        if images is not None and len(images) == rows:
+            # regions, each of which knows its image; in the order of images
+            first = torch.searchsorted(images, images)
+            views = torch.arange(rows, device=x.device) - first
+        elif rows == batch:
+            return torch.arange(batch, device=x.device), self._keys
+        elif rows % batch == 0:
+            # windows lie image by image
+            row = torch.arange(rows, device=x.device)
+            images, views = row // (rows // batch), row % (rows // batch)
+        else:
+            raise RuntimeError(
+                f"FeatJNDNeck: split='{self.neck.split}' sees {rows} rows for "
+                f'{batch} images, and nothing says which row belongs to which '
+                'image. Use a batch size of 1, or another split.')
+        return images, view_keys(self._keys[images], views)
+
+    def _parts(self,
+               x: Tensor) -> Iterator[Tuple[Optional[Tensor], tuple]]:
+        """Rows of images of one size without their padding, and this size;
+        or None where all fill the map."""
+        if (self.content is None or x.dim() != 4
+                or x.size(0) != self.batch_size
+                or self.neck.row_images is not None):
+            yield None, ()
+            return
+        height, width = x.shape[-2:]
+        sizes: Dict[tuple, List[int]] = defaultdict(list)
+        for i, (h, w, whole_h, whole_w) in enumerate(self.content):
+            size = -(-h * height // whole_h), -(-w * width // whole_w)
+            sizes[size].append(i)
+        if list(sizes) == [(height, width)]:
+            yield None, ()
+            return
+        for size, rows in sizes.items():
+            yield torch.tensor(rows, device=x.device), size
+
+    def check_reached(self) -> None:
+        """Raise unless the host has asked for every level."""
+        neck = self.neck
+        missing = sorted(set(neck.active_levels) - self.reached)
+        # a picture without detections has no regions
+        if missing and not neck.split.startswith('roi_head'):
+            raise RuntimeError(
+                f"FeatJNDNeck: split='{neck.split}' was not reached for "
+                f'level(s) {missing} of in_channels='
+                f'{list(neck.in_channels)}. Choose another `split` of '
+                'FeatJNDNeck, or set `in_channels` and `levels` to what it '
+                'emits.')
+
+    def finish(self) -> None:
+        """Let the operation end what it has begun."""
+        self.check_reached()
+        finish = getattr(self.operation, 'finish', None)
+        if finish is not None:
+            finish(self)
+
+
+def _part(x: Tensor, visit: Visit, rows: Tensor, size: Tuple[int, int],
+          level: int) -> Tuple[Tensor, int, Visit]:
+    """The arguments of a visit to the images of one size."""
+
+    def cut(t: Tensor) -> Tensor:
+        return t[rows, :, :size[0], :size[1]]
+
+    sensitivity = visit.sensitivity
+    return cut(x), level, Visit(
+        visit.run, visit.images[rows], visit.keys[rows], visit.stream,
+        None if sensitivity is None else cut(sensitivity))
+
+
+def check_faults(runs: Sequence[Run]) -> None:
+    """Raise if a feature or a result was not finite. Waits for the device
+    once.
+
+    Args:
+        runs (Sequence[Run]): The runs since the last check.
+
+    Raises:
+        ValueError: A host's feature or an operation's result is NaN or
+            infinite; the level and the image are named.
+    """
+    runs = [r for r in runs if r.faults is not None]
+    if not runs:
+        return
+    worst = torch.cat([r.faults for r in runs], 1).cpu()
+    if not worst.any():
+        return
+    ids = [i for r in runs for i in image_ids(r.images, r.faults.size(1))]
+    row = 0 if worst[0].any() else 1
+    which = int(worst[row].nonzero()[0])
+    level, split = int(worst[row, which]) - 1, runs[0].neck.split
+    name = f"level {level} at split='{split}' (image {ids[which]})"
+    if row == 0:
+        raise ValueError(
+            f'NaN or infinite values in {name}: the host is broken before any '
+            'operation. Check its checkpoint and its input.')
+    raise ValueError(
+        f'NaN or infinite values in what the operation made of {name}: the '
+        'estimator has diverged, or the numbers leave the range of float32. '
+        'Use another checkpoint of the estimator.')

@@ -1,0 +1,60 @@
+"""The task's gradient at the split."""
+from collections import defaultdict
+from typing import Dict, List, Optional
+
+import torch
+from torch import Tensor, nn
+
+from mmfeatjnd.hosts import adapter_of, sharing_prefix
+from .necks.featjnd_neck import FeatJNDNeck
+from .splits import Prefix, attached
+
+
+@torch.no_grad()
+def task_sensitivity(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
+                     data_samples: Optional[list]) -> Dict[int, List[Tensor]]:
+    """Squared gradient of the task at the split.
+
+    The task is the host's own loss against its own clean predictions, so no
+    annotations are used; it is taken by the passes that a prediction takes.
+
+    Args:
+        host (nn.Module): The host, with FeatJND or plain.
+        neck (FeatJNDNeck): Its neck.
+        inputs (Tensor): (B, 3, H, W), as the host takes them.
+        data_samples (list, optional): The host's data samples.
+
+    Returns:
+        dict[int, list[Tensor]]: By level, for every time that the split is
+        reached (once but for sliding windows) a tensor of the feature's
+        shape.
+    """
+    leaves: Dict[int, List[Tensor]] = defaultdict(list)
+
+    def leaf(feature: Tensor, level: int) -> Tensor:
+        if not torch.is_grad_enabled():  # the host makes its targets
+            return feature
+        leaves[level].append(feature.detach().requires_grad_())
+        return leaves[level][-1] + 0  # what follows may work in place
+
+    with attached(host, neck), sharing_prefix(host, Prefix(host, neck)):
+        # the host's parameters need no gradient, whoever trains them
+        wanted = [p for p in host.parameters() if p.requires_grad]
+        for p in wanted:
+            p.requires_grad_(False)
+        try:
+            with torch.enable_grad(), neck.changing(leaf):
+                loss = adapter_of(host).clean_loss(host, inputs, data_samples)
+                flat = [x for calls in leaves.values() for x in calls]
+                grads = iter(
+                    torch.autograd.grad(loss, flat, allow_unused=True))
+        finally:
+            for p in wanted:
+                p.requires_grad_(True)
+    result: Dict[int, List[Tensor]] = {}
+    for level, calls in leaves.items():
+        result[level] = [
+            torch.zeros_like(x) if g is None else g.float().square()
+            for x, g in zip(calls, grads)
+        ]
+    return result
