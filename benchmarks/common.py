@@ -1,39 +1,62 @@
 """What the benchmark scripts share: the data sets and their hosts, training
-once, and publishing."""
+and measuring once, and publishing."""
 import argparse
+import copy
 import json
+import math
 import platform
 import sys
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
+import numpy as np
 import torch
+from cache import alone, cached, content, file_hash, keyed, write_json
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import load_checkpoint
 
 import mmfeatjnd
 from mmfeatjnd.apis import build_model, save_estimator, train_once
-from mmfeatjnd.apis.cli import enable_amp
-from mmfeatjnd.apis.console import atomic_path
+from mmfeatjnd.apis.cli import count, enable_amp
 from mmfeatjnd.compat import installed_versions
+from mmfeatjnd.evaluation.rows import is_clean, value_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results'
+CONFIGS = ROOT / 'configs'
+#: Of what the same command trains and measures. Whoever changes that raises
+#: it: what was kept of the former protocol is then no longer taken, and the
+#: report marks what was published by it.
+PROTOCOL = 2
 SEEDS = (0, 1, 2)
+#: The validation that a training for a benchmark leaves out.
+IDLE = dict.fromkeys(('val_cfg', 'val_dataloader', 'val_evaluator'))
+#: Host, and the configs of the scripts, below ``configs``.
 BENCHMARKS = dict(
     cifar10=dict(
         amp=True,
-        config='resnet18-w32_cifar10.py',
         dataset='CIFAR-10',
-        train_split='train, all 50,000 images',
-        test_split='test, all 10,000 images'),
+        train_split='train',
+        test_split='test',
+        host='hosts/resnet18-w32_1xb128-5e_cifar10.py',
+        featjnd='featjnd/resnet18-w32_cifar10.py',
+        quantization='quantization/quantization_resnet18-w32_cifar10.py'),
     dsb2018=dict(
         amp=False,  # mmcv's CPU operators take float32 only
-        config='mask-rcnn_r18_dsb2018.py',
         dataset='DSB2018',
-        train_split='train, all 440 images',
-        test_split='val, all 110 images'))
+        train_split='train',
+        test_split='val',
+        host='hosts/mask-rcnn_r18_1xb4-8e_dsb2018.py',
+        featjnd='featjnd/mask-rcnn_r18_dsb2018.py',
+        quantization='quantization/quantization_mask-rcnn_r18_dsb2018.py'))
+
+
+def existing(text: str) -> str:
+    """The argument of a file that must be there."""
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f'no file at {text}')
+    return text
 
 
 def benchmark_parser(description: str) -> argparse.ArgumentParser:
@@ -46,53 +69,73 @@ def benchmark_parser(description: str) -> argparse.ArgumentParser:
         '--work-dir', type=Path, default=Path('work_dirs/benchmarks'))
     parser.add_argument(
         '--every',
-        type=int,
+        type=count,
         default=1,
         help='test on every N-th image; the result is marked reduced')
-    parser.add_argument('--host', help='use this host checkpoint')
     parser.add_argument(
-        '--reduced',
-        action='store_true',
-        help='mark the result as smaller than the protocol')
+        '--host', type=existing, help='use this host checkpoint')
     return parser
 
 
-def train_host(args) -> str:
-    """Train the host of a benchmark, once for all scripts.
+def environment() -> dict:
+    """What a measurement depends on beside its settings."""
+    return dict(
+        protocol=PROTOCOL,
+        versions=dict(
+            installed_versions(),
+            mmfeatjnd=mmfeatjnd.__version__,
+            python=platform.python_version()),
+        device='cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def read_config(path: Path, options: Optional[dict] = None) -> Config:
+    """A config with options, as ``--cfg-options``."""
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(options or {})
+    return cfg
+
+
+def train(cfg: Config, work_dir: Path, amp: bool = False) -> str:
+    """Train a config, unless that was done with all that is in it.
 
     Args:
-        args (argparse.Namespace): Of :func:`benchmark_parser`.
-
-    Returns:
-        str: The checkpoint.
-    """
-    benchmark = BENCHMARKS[args.benchmark]
-    return args.host or train_config(
-        ROOT / 'configs' / 'hosts' / benchmark['config'],
-        args.work_dir / args.benchmark / 'host', benchmark['amp'])
-
-
-def train_config(config: Path,
-                 work_dir: Path,
-                 amp: bool = False,
-                 options: Optional[dict] = None) -> str:
-    """Train a config unless its work dir holds a finished run.
-
-    Args:
-        config (Path): The config.
-        work_dir (Path): Where the run lives.
+        cfg (Config): The config.
+        work_dir (Path): Where the run lives; a digest of the config and of
+            the checkpoints that it names is added, so that no run takes
+            another's place.
         amp (bool): In mixed precision, as ``--amp``. Defaults to False.
-        options (dict, optional): As ``--cfg-options``. Defaults to None.
 
     Returns:
         str: The last checkpoint.
     """
-    cfg = Config.fromfile(config)
-    cfg.work_dir = str(work_dir)
-    cfg.merge_from_dict(options or {})
+    cfg = copy.deepcopy(cfg)
     if amp:
         enable_amp(cfg)
-    return train_once(cfg)
+    key = dict(
+        config=content(cfg),
+        protocol=PROTOCOL,
+        version=mmfeatjnd.__version__)
+    folder = keyed(work_dir, key)
+    cfg.work_dir = str(folder)
+    with alone(folder):
+        write_json(folder / 'key.json', key)
+        return train_once(cfg)
+
+
+def train_host(benchmark: str, work_dir: Path) -> str:
+    """Train the host of a benchmark, once for all scripts.
+
+    Args:
+        benchmark (str): Key of ``BENCHMARKS``.
+        work_dir (Path): The argument ``--work-dir``.
+
+    Returns:
+        str: The checkpoint.
+    """
+    settings = BENCHMARKS[benchmark]
+    return train(
+        read_config(CONFIGS / settings['host']), work_dir / benchmark / 'host',
+        settings['amp'])
 
 
 def train_estimator(config: Path, host: str, work_dir: Path, amp: bool,
@@ -102,71 +145,51 @@ def train_estimator(config: Path, host: str, work_dir: Path, amp: bool,
     Args:
         config (Path): The config.
         host (str): Checkpoint of the host.
-        work_dir (Path): Where the run lives.
+        work_dir (Path): As in :func:`train`.
         amp (bool): In mixed precision.
         options (dict): As ``--cfg-options``.
 
     Returns:
         str: The estimator file.
     """
-    file = work_dir / 'estimator.pth'
     # the curve tests it
-    idle = dict.fromkeys(('val_cfg', 'val_dataloader', 'val_evaluator'))
-    checkpoint = train_config(config, work_dir, amp,
-                              dict(options, load_from=host, **idle))
+    cfg = read_config(config, dict(options, load_from=host, **IDLE))
+    checkpoint = train(cfg, work_dir, amp)
+    file = Path(checkpoint).with_name('estimator.pth')
     if not file.is_file():
-        model = build_model(Config.fromfile(work_dir / config.name))
-        load_checkpoint(model, checkpoint, map_location='cpu')
+        model = build_model(cfg)
+        load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
         save_estimator(model, file)
     return str(file)
 
 
-def measure_once(args, kind: str, mode: str, options: dict,
-                 measure: Callable) -> list:
-    """The rows of a benchmark, from the host and an estimator for each seed;
-    what is trained or measured already is taken as it is.
+def count_images(cfg: Config, dataset: dict) -> int:
+    """How many images a data set of a config has."""
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return len(DATASETS.build(copy.deepcopy(dataset)))
 
-    Args:
-        args (argparse.Namespace): Of :func:`benchmark_parser`.
-        kind (str): Folder in ``configs``.
-        mode (str): Names the estimators and the file of the rows.
-        options (dict): As ``--cfg-options``, in training and in testing.
-        measure (Callable): From config, host and estimators to the rows.
 
-    Returns:
-        list[dict]: The rows.
-    """
-    benchmark = BENCHMARKS[args.benchmark]
-    config = ROOT / 'configs' / kind / benchmark['config']
-    work_dir = args.work_dir / args.benchmark
-    file = work_dir / f'rows_{mode}.json'
-    if file.is_file():
-        return json.loads(file.read_text())
-    host = train_host(args)
-    estimators = [
-        train_estimator(config, host, work_dir / f'{mode}_seed{seed}',
-                        benchmark['amp'], {
-                            'randomness.seed': seed,
-                            **options
-                        }) for seed in SEEDS
-    ]
-    cfg = Config.fromfile(config)
-    cfg.work_dir = str(work_dir / 'test')
-    cfg.merge_from_dict(options)
-    if args.every > 1:
-        keep_every(cfg, args.every, work_dir)
-    rows = measure(cfg, host, estimators)
-    file.write_text(json.dumps(rows))
-    return rows
+def draws(cfg: Config) -> int:
+    """How many images a training of a config draws, counted again when they
+    come again."""
+    loader, loop = cfg.train_dataloader, cfg.train_cfg
+    if 'max_iters' in loop:
+        return loop.max_iters * loader.batch_size
+    return loop.max_epochs * count_images(cfg, loader.dataset)
+
+
+def describe_split(name: str, used: int, whole: int) -> str:
+    """A split, and how much of it was used."""
+    if used == whole:
+        return f'{name}, all {whole:,} images'
+    return f'{name}, {used:,} of {whole:,} images'
 
 
 def keep_every(cfg: Config, step: int, work_dir: Path) -> None:
     """Test on every ``step``-th image; the classes stay balanced."""
     dataset = cfg.test_dataloader.dataset
     if 'ann_file' not in cfg.test_evaluator:
-        init_default_scope(cfg.default_scope)
-        size = len(DATASETS.build(dataset))
-        dataset.indices = list(range(0, size, step))
+        dataset.indices = list(range(0, count_images(cfg, dataset), step))
         return
     # COCO's metric counts every image of its annotation file
     coco = json.loads(Path(cfg.test_evaluator.ann_file).read_text())
@@ -176,53 +199,146 @@ def keep_every(cfg: Config, step: int, work_dir: Path) -> None:
         a for a in coco['annotations'] if a['image_id'] in kept
     ]
     file = work_dir.resolve() / f'every{step}.json'
-    file.write_text(json.dumps(coco))
+    write_json(file, coco)
     dataset.ann_file = cfg.test_evaluator.ann_file = str(file)
 
 
-def publish_curve(args, kind: str, claim: str, rows: list) -> Path:
-    """:func:`publish` the rows of a benchmark, the first of which is clean.
+class CurveBenchmark:
+    """A curve on one data set: what is trained and measured for it.
 
     Args:
         args (argparse.Namespace): Of :func:`benchmark_parser`.
-        kind (str): Name of the script and of its folder in ``configs``.
-        claim (str): What the benchmark is to show.
-        rows (list[dict]): The rows.
+        kind (str): Name of the script.
+        settings (dict): The protocol: by the name of an argument, the values
+            that it has by default. Fewer make the result a reduced one.
     """
-    benchmark = dict(BENCHMARKS[args.benchmark])
-    name = benchmark.pop('config')
-    del benchmark['amp']
-    if args.every > 1:
-        split, _, size = benchmark['test_split'].partition(', all ')
-        benchmark['test_split'] = f'{split}, one in {args.every} of {size}'
-    command = f'make bench-{kind}-{args.benchmark}'
-    if sys.argv[2:]:
-        command = f'python benchmarks/{kind}.py ' + ' '.join(sys.argv[1:])
-    neck = Config.fromfile(ROOT / 'configs' / kind / name).model.neck
-    return publish(
-        f'{kind}_{args.benchmark}',
-        dict(
-            claim=claim,
-            command=command,
-            host=Path(name).stem,
-            split_point=neck.get('split', 'backbone'),
-            **benchmark,
-            clean=rows[0]['metrics'],
-            reduced=args.every > 1 or args.reduced,
-            rows=rows[1:]))
+
+    def __init__(self, args: argparse.Namespace, kind: str,
+                 settings: Dict[str, Sequence]) -> None:
+        self.args = args
+        self.kind = kind
+        self.benchmark = BENCHMARKS[args.benchmark]
+        self.config = CONFIGS / self.benchmark[kind]
+        self.work_dir = args.work_dir / args.benchmark
+        self.asked = {name: list(getattr(args, name)) for name in settings}
+        self.complete = all(
+            set(settings[name]) <= set(self.asked[name]) for name in settings)
+        # before anything is trained: whether the data are there
+        cfg = read_config(self.config)
+        self.whole = count_images(cfg, cfg.test_dataloader.dataset)
+        self.used = len(range(0, self.whole, args.every))
+        self.host = args.host or train_host(args.benchmark, args.work_dir)
+
+    def measure(self, mode: str, options: dict,
+                measure: Callable[..., List[dict]], **asked) -> List[dict]:
+        """The rows, from the host and an estimator for each seed; what is
+        trained or measured already is taken as it is.
+
+        Args:
+            mode (str): Names the estimators and the file of the rows.
+            options (dict): As ``--cfg-options``, in training and in testing.
+            measure (Callable): From config, host and estimators to the rows.
+            asked: What else the measurement depends on.
+
+        Returns:
+            list[dict]: The rows.
+        """
+        estimators = [
+            train_estimator(self.config, self.host,
+                            self.work_dir / f'{mode}_seed{seed}',
+                            self.benchmark['amp'], {
+                                'randomness.seed': seed,
+                                **options
+                            }) for seed in SEEDS
+        ]
+        cfg = read_config(self.config, options)
+        key = dict(
+            environment(),
+            benchmark=self.args.benchmark,
+            config=cfg,
+            host=self.host,
+            estimators=estimators,
+            every=self.args.every,
+            images=self.used,
+            seeds=SEEDS,
+            **self.asked,
+            **asked)
+
+        def run():
+            cfg.work_dir = str(self.work_dir / 'test')
+            if self.args.every > 1:
+                keep_every(cfg, self.args.every, self.work_dir)
+            return measure(cfg, self.host, estimators)
+
+        return cached(self.work_dir / f'rows_{mode}.json', key, run)
+
+    def publish(self, claim: str, rows: List[dict]) -> Path:
+        """:func:`publish` the rows.
+
+        Args:
+            claim (str): What the benchmark is to show.
+            rows (list[dict]): The rows, of which those of the clean host
+                become the field ``clean``.
+        """
+        benchmark = self.benchmark
+        command = f'make bench-{self.kind}-{self.args.benchmark}'
+        if sys.argv[2:]:
+            command = f'python benchmarks/{self.kind}.py ' + ' '.join(
+                sys.argv[1:])
+        host = read_config(CONFIGS / benchmark['host'])
+        train_split = 'not known: --host names the checkpoint'
+        if not self.args.host:
+            images = count_images(host, host.train_dataloader.dataset)
+            train_split = f'{benchmark["train_split"]}, {images:,} images'
+        cfg = read_config(self.config)
+        return publish(
+            f'{self.kind}_{self.args.benchmark}',
+            dict(
+                claim=claim,
+                command=command,
+                host=Path(benchmark['host']).stem,
+                host_checkpoint=f'sha256:{file_hash(self.host)}',
+                split_point=cfg.model.neck.get('split', 'backbone'),
+                dataset=benchmark['dataset'],
+                train_split=train_split,
+                estimator_draws=draws(cfg),
+                test_split=describe_split(benchmark['test_split'], self.used,
+                                          self.whole),
+                clean=clean_of(rows),
+                reduced=self.used < self.whole or not self.complete,
+                rows=[row for row in rows if not is_clean(row)]))
+
+
+def clean_of(rows: List[dict]) -> dict:
+    """The metrics of the clean host, which must be the same in all parts of a
+    benchmark, but for a device that does not round alike twice."""
+    first, *others = [row['metrics'] for row in rows if is_clean(row)]
+    for other in others:
+        if not np.allclose([value_of(first, m) for m in first],
+                           [value_of(other, m) for m in first],
+                           rtol=0.01, atol=0, equal_nan=True):
+            raise RuntimeError('the clean host was measured twice, and came '
+                               f'out as {first} and as {other}')
+    return first
+
+
+def finite(value: Any) -> Any:
+    """JSON's null in place of NaN and infinity, of which it knows nothing."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def publish(name: str, result: dict) -> Path:
-    """Write a result with the versions and the device it comes from."""
-    result = dict(result)
-    result['versions'] = dict(
-        installed_versions(),
-        mmfeatjnd=mmfeatjnd.__version__,
-        python=platform.python_version())
-    result['device'] = 'cuda' if torch.cuda.is_available() else 'cpu'
+    """Write a result with the protocol, the versions and the device that it
+    comes from."""
+    result = dict(result, **environment())
     result['rows'] = result.pop('rows')  # last: the header stays in sight
     file = RESULTS / f'{name}.json'
-    with atomic_path(str(file)) as path:
-        Path(path).write_text(json.dumps(result, indent=1) + '\n')
-    print(f'Saved to {file.relative_to(ROOT)}')
+    write_json(file, finite(result), indent=1, allow_nan=False)
+    print(f'Saved to {file}')
     return file

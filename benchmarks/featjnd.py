@@ -10,12 +10,13 @@ the data.
 """
 from typing import Dict, List
 
-from common import SEEDS, benchmark_parser, measure_once, publish_curve
+from common import SEEDS, CurveBenchmark, benchmark_parser
 
 from mmfeatjnd.apis import measure_curve
 from mmfeatjnd.functional import DISTORTIONS
 
-STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+# the small ones: Gaussian noise costs 1 % below 0.25
+STRENGTHS = (0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 ENVELOPE = ('cifar10', )  # where the envelope is trained, too
 MODES = dict(
     signed={},
@@ -37,29 +38,30 @@ def parse_args():
     return parser.parse_args()
 
 
-def curve(args, mode: str, distortions: List[str]) -> List[Dict]:
+def curve(benchmark: CurveBenchmark, mode: str,
+          distortions: List[str]) -> List[Dict]:
     """The rows of one mode."""
 
     def measure(cfg, host, estimators):
-        rows = measure_curve(cfg, host, distortions, args.strengths, SEEDS,
-                             estimators)
+        rows = measure_curve(cfg, host, distortions,
+                             benchmark.args.strengths, SEEDS, estimators)
         if mode == 'envelope':
             for row in rows:
                 if row['distortion'] != 'clean':
                     row['distortion'] += '-envelope'
         return rows
 
-    return measure_once(args, 'featjnd', mode, MODES[mode], measure)
+    return benchmark.measure(
+        mode, MODES[mode], measure, distortions=distortions)
 
 
 def main():
-    args = parse_args()
-    rows = curve(args, 'signed', list(DISTORTIONS))
-    if args.benchmark in ENVELOPE:
-        # the first is the clean host again
-        rows += curve(args, 'envelope', ['featjnd'])[1:]
-    publish_curve(
-        args, 'featjnd',
+    benchmark = CurveBenchmark(parse_args(), 'featjnd',
+                               dict(strengths=STRENGTHS))
+    rows = curve(benchmark, 'signed', list(DISTORTIONS))
+    if benchmark.args.benchmark in ENVELOPE:
+        rows += curve(benchmark, 'envelope', ['featjnd'])
+    benchmark.publish(
         'At equal NRMSE the FeatJND distortion costs the task less than '
         'Gaussian noise and than its own controls.', rows)
 

@@ -8,7 +8,7 @@ is done is skipped), measures the task metric at several rates and noise
 budgets on the test split, and writes benchmarks/results/quantization_<set>
 .json. docs/benchmarks.md says where to get the data.
 """
-from common import SEEDS, benchmark_parser, measure_once, publish_curve
+from common import SEEDS, CurveBenchmark, benchmark_parser
 
 from mmfeatjnd.apis import measure_rates
 
@@ -41,19 +41,21 @@ def parse_args():
 
 def main():
     args = parse_args()
+    benchmark = CurveBenchmark(
+        args, 'quantization',
+        dict(policies=POLICIES, bits=BITS, noise_budgets=NOISE_BUDGETS))
     policies = {name: POLICIES[name] for name in args.policies}
 
     def measure(cfg, host, estimators):
         return measure_rates(cfg, host, policies, args.bits,
                              args.noise_budgets, SEEDS, estimators)
 
-    publish_curve(
-        args, 'quantization',
+    benchmark.publish(
         'At equal noise, steps from FeatJND cost the task less than the same '
         'steps permuted and than one step; at a relative loss of 1 % they '
         'need at least 20 % fewer coded bits than one step, with and without '
         'clipping.',
-        measure_once(args, 'quantization', 'quantization', {}, measure))
+        benchmark.measure('quantization', {}, measure, defined=policies))
 
 
 if __name__ == '__main__':

@@ -1,27 +1,35 @@
-"""Generate docs/benchmarks.md and its plots from benchmarks/results/*.json.
+"""Generate docs/benchmarks.md, its plots, and the tables of README.md from
+benchmarks/results/*.json.
 
     python benchmarks/report.py [--check]
 """
 import argparse
 import json
 import sys
-from pathlib import Path
 
 import report_dmv_jnd
-from common import RESULTS, ROOT
+import report_readme
+from common import PROTOCOL, RESULTS, ROOT
 
 from mmfeatjnd.evaluation import (
+    UNKNOWN,
     cost_ratios,
+    markdown_table,
     plot,
     rate,
+    scalar_metrics,
     summarize,
     to_markdown,
-    tolerated_strength,
+    tolerated_ratio,
 )
 from mmfeatjnd.visualization import draw_curve
 
 DOC = ROOT / 'docs' / 'benchmarks.md'
+README = ROOT / 'README.md'
 IMAGES = ROOT / 'docs' / 'images'
+FEATJND = ('featjnd_cifar10', 'featjnd_dsb2018')
+QUANTIZATION = ('quantization_cifar10', 'quantization_dsb2018')
+DMV_JND = 'dmv_jnd_cifar10'
 TASK_METRICS = ('accuracy/top1', 'coco/bbox_mAP', 'coco/segm_mAP', 'mIoU')
 HEADER = """\
 # Benchmarks
@@ -45,8 +53,16 @@ the task's gradient is large. The seeds are those of the estimator's training
 and of the noise.
 """
 
-
-QUANTIZATION = """\
+OUTDATED = f"""\
+**Measured by an earlier protocol** than {PROTOCOL}: before the faults of 0.1.0
+in noise, clipping baselines, seeds and bits per element were mended. Kept
+until it is measured anew. Names of configs are those of that time.
+"""
+MEAN_BITS = """\
+Bits per element are the mean of the images' own ratios here, in which a small
+image weighs like a large one, and not totals of the data set over totals.
+"""
+POLICIES = """\
 `featjnd` takes its steps from the envelope, `permuted` gives the same steps
 to other tokens of the image, `uniform` has one step an image, `range` one a
 token, `clip-uniform` clips to a few levels, `water-filling` is optimal for
@@ -57,10 +73,20 @@ seeds.
 """
 
 
+def published(*names: str) -> list:
+    """Those of the results that there are, by name."""
+    return [name for name in names if (RESULTS / f'{name}.json').is_file()]
+
+
 def load(name: str) -> dict:
-    """A result, with the clean host as a row of its own."""
+    """A result, with the clean host as a row of its own and NaN for what is
+    not defined."""
     result = json.loads((RESULTS / f'{name}.json').read_text())
+    for row in result['rows']:
+        if 'metrics' in row:
+            row['metrics'] = scalar_metrics(row['metrics'])
     if 'clean' in result:
+        result['clean'] = scalar_metrics(result['clean'])
         result['rows'].insert(
             0,
             dict(
@@ -74,6 +100,11 @@ def load(name: str) -> dict:
     return result
 
 
+def outdated(result: dict) -> bool:
+    """Whether a result is of an earlier protocol than the scripts'."""
+    return result.get('protocol', 1) != PROTOCOL
+
+
 def provenance(result: dict) -> str:
     versions = ', '.join(f'{k} {v}' for k, v in result['versions'].items())
     return f'`{result["command"]}` on {result["device"]}; {versions}.'
@@ -81,50 +112,54 @@ def provenance(result: dict) -> str:
 
 def goals(rows, metric: str) -> str:
     """The project's goals against what was measured."""
-    clean = rows[0]['metrics'][metric]
-    curves = summarize(rows, metric)
-    limits = {n: tolerated_strength(p, clean) for n, p in curves.items()}
-    lines = [
-        '| against Gaussian noise | goal | ' +
-        ' | '.join(n for n in curves if n.startswith('featjnd')) + ' |',
-        '|---|---|' + '---|' * sum(n.startswith('featjnd') for n in curves)
+    ours = [n for n in summarize(rows, metric) if n.startswith('featjnd')]
+    shares = [
+        ', '.join(f'{share:.2f} at {strength:g}' for strength, share in
+                  cost_ratios(rows, name, metric=metric).items())
+        or 'no such point' for name in ours
     ]
-    cells, factors = [], []
-    for name in curves:
-        if not name.startswith('featjnd'):
-            continue
-        ratios = cost_ratios(rows, name, metric=metric)
-        cells.append(', '.join(f'{max(r, 0):.2f} at {s:g}'
-                               for s, r in ratios.items()) or 'no such point')
-        limit = limits[name]
-        top = curves[name][-1].nrmse
-        factors.append(
-            f'{limit / limits["gaussian"]:.1f}' if limit < float('inf') else
-            f'> {top / limits["gaussian"]:.1f}')
-    lines.append('| share of the cost, where Gaussian costs over 2 % | '
-                 'at most 0.33 | ' + ' | '.join(cells) + ' |')
-    lines.append('| NRMSE tolerated at 1 % relative loss, times | at least 3 '
-                 '| ' + ' | '.join(factors) + ' |')
-    return '\n'.join(lines) + '\n'
+    factors = [f'{tolerated_ratio(rows, name, metric=metric):.1f}'
+               for name in ours]
+    return markdown_table(
+        ['against Gaussian noise', 'goal', *ours],
+        [['share of the cost, where Gaussian costs over 2 %', 'at most 0.33',
+          *shares],
+         ['NRMSE tolerated at 1 % relative loss, times', 'at least 3',
+          *factors]])
+
+
+def trained_on(result: dict) -> str:
+    """What host and estimators saw."""
+    seen = 'how many images the estimators drew is not recorded'
+    if 'estimator_draws' in result:
+        seen = f'each estimator on {result["estimator_draws"]:,} draws of it'
+    return f'Host trained on {result["train_split"]}; {seen}'
 
 
 def head(result: dict, title: str) -> list:
     """Claim, host, data, where it comes from, and the clean metrics."""
+    clean = ', '.join(
+        f'`{name}` ' + ('not defined' if value != value else f'{value:.4g}')
+        for name, value in result['clean'].items())
     parts = [
         f'## {title} on {result["dataset"]}\n',
         f'Claim: {result["claim"]}\n',
-        f'Host `{result["host"]}`, split `{result["split_point"]}`. Trained '
-        f'on {result["train_split"]}; tested on {result["test_split"]}.' +
+        f'Host `{result["host"]}`, split `{result["split_point"]}`. '
+        f'{trained_on(result)}. Tested on {result["test_split"]}.' +
         (' **Reduced.**' if result['reduced'] else '') + ' ' +
-        provenance(result) + '\n',
-        'Clean: ' + ', '.join(
-            f'`{k}` {v:.4g}' for k, v in result['clean'].items()) + '.\n'
+        provenance(result) + '\n'
     ]
-    return parts + [note + '\n' for note in result.get('notes', [])]
+    if outdated(result):
+        parts.append(OUTDATED)
+    return parts + [f'Clean: {clean}.\n']
 
 
 def task_metrics(result: dict) -> list:
-    return [m for m in result['clean'] if m in TASK_METRICS]
+    """Those of the task that are defined."""
+    return [
+        name for name, value in result['clean'].items()
+        if name in TASK_METRICS and value == value
+    ]
 
 
 def featjnd_section(name: str, plots: bool) -> str:
@@ -145,6 +180,8 @@ def featjnd_section(name: str, plots: bool) -> str:
 
 
 def yes(met) -> str:
+    """Whether a goal is met: beyond the seeds' spread, as far as that is
+    known."""
     return {True: 'yes', False: 'no', None: 'not known'}[met]
 
 
@@ -158,65 +195,72 @@ def equal_noise_goals(rows, metric: str) -> str:
     budgets = sorted(set().union(*found))
     if not budgets:
         return 'At no noise budget does `uniform` cost more than 1 %.\n'
-    lines = [
-        'Goal: `featjnd` above `uniform` and above `permuted` wherever '
-        '`uniform` costs more than 1 %, by more than the sum of the two '
-        'standard deviations (in brackets).\n',
-        '| noise budget | above uniform | above permuted | goal met |',
-        '|---|---|---|---|'
-    ]
+    lines = []
     for budget in budgets:
         cells = [f[budget] if budget in f else None for f in found]
         met = all(c.beats for c in cells) if all(cells) else None
-        lines.append(f'| {budget:g} | ' + ' | '.join(
-            f'{c.difference:+.3g} ({c.spread:.2g})' if c else 'not measured'
-            for c in cells) + f' | {yes(met)} |')
-    return '\n'.join(lines) + '\n'
+        lines.append([
+            f'{budget:g}',
+            *(f'{c.difference:+.3g} ({c.spread:.2g})' if c else 'not measured'
+              for c in cells), yes(met)
+        ])
+    return (
+        'Goal: `featjnd` above `uniform` and above `permuted` wherever '
+        '`uniform` costs more than 1 %, by more than the sum of the two '
+        'standard deviations (in brackets).\n\n') + markdown_table(
+            ['noise budget', 'above uniform', 'above permuted', 'goal met'],
+            lines)
+
+
+def each(estimate, spec: str) -> str:
+    """The numbers of the seeds."""
+    return ', '.join(f'{x:{spec}}' for x in estimate.by_seed.values())
 
 
 def equal_bits_goals(rows, metric: str) -> str:
     """FeatJND's rate at 1 % loss, and what it saves."""
-    clean = rows[0]['metrics'][metric]
     needed = {
-        name: rate.bits_at_loss(points, clean)
-        for name, points in rate.summarize(rows, metric).items()
+        name: rate.bits_at_loss(rows, name, metric=metric)
+        for name in rate.summarize(rows, metric)
     }
+    lines = []
+    # clipping has its number of levels to choose: its best counts
+    clipping = rate.best_policy(rows, 'clip-uniform', metric=metric)
+    for reference in ('uniform', clipping or 'clip-uniform'):
+        saved = rate.savings(rows, reference=reference, metric=metric)
+        lines.append([
+            f'bits that `featjnd` saves against `{reference}`',
+            'at least 20 %', f'{saved:.1%}', each(saved, '.1%'),
+            yes(saved.at_least(0.2))
+        ])
+    if 'featjnd' in needed:
+        ours = needed['featjnd']
+        lines.append([
+            'coded bits per element of `featjnd`', 'at most 0.6',
+            f'{ours:.3f}', each(ours, '.3f'), yes(ours.at_most(0.6))
+        ])
     # an upper bound comes before the same number, a lower one after it
     order = sorted(
-        (n for n in needed if needed[n].relation != '?'),
-        key=lambda n: (needed[n].relation == '>', needed[n].value))
-    # Clipping has its number of levels to choose: its best counts, and where
-    # none comes to 1 % the one that was measured up to the most bits.
-    clipping = [n for n in order if n.startswith('clip-uniform')]
-    if clipping and not needed[clipping[0]].exact:
-        clipping.reverse()
-    lines = ['| at 1 % relative loss | goal | measured | each seed | met |',
-             '|---|---|---|---|---|']
-    for reference in ['uniform'] + (clipping[:1] or ['clip-uniform']):
-        saved = rate.savings(rows, reference=reference, metric=metric)
-        each = rate.savings_by_seed(
-            rows, reference=reference, metric=metric)
-        lines.append(
-            f'| bits that `featjnd` saves against `{reference}` | at least '
-            f'20 % | {saved:.1%} | ' +
-            ', '.join(f'{x:.1%}' for x in each.values()) +
-            f' | {yes(saved.at_least(0.2))} |')
-    ours = needed.get('featjnd', rate.UNKNOWN)
-    each = rate.bits_at_loss_by_seed(rows, 'featjnd', metric=metric)
-    lines.append('| coded bits per element of `featjnd` | at most 0.6 | '
-                 f'{ours:.3f} | ' +
-                 ', '.join(f'{x:.3f}' for x in each.values()) +
-                 f' | {yes(ours.at_most(0.6))} |')
-    ranking = ', '.join(f'`{n}` {needed[n]:.3f}' for n in order)
-    return '\n'.join(lines) + '\n\n' + (
-        f'From the fewest bits at 1 % loss to the most: {ranking}.\n')
+        (n for n in needed if needed[n].value != UNKNOWN),
+        key=lambda n: (needed[n].value.relation == '>',
+                       needed[n].value.value))
+    ranking = ', '.join(f'`{n}` {needed[n].value:.3f}' for n in order)
+    unknown = ', '.join(f'`{n}`' for n in needed if n not in order)
+    if unknown:
+        ranking += f'; not known of {unknown}'
+    return markdown_table(
+        ['at 1 % relative loss', 'goal', 'measured', 'each seed', 'met'],
+        lines
+    ) + f'\nFrom the fewest bits at 1 % loss to the most: {ranking}.\n'
 
 
 def quantization_section(name: str, plots: bool) -> str:
     result = load(name)
     rows = result['rows']
     protocols = {r.get('protocol') for r in rows}
-    parts = head(result, 'Quantization') + [QUANTIZATION]
+    parts = head(result, 'Quantization') + [POLICIES]
+    if any(r.get('bits_of') != 'data set' for r in rows if 'protocol' in r):
+        parts.append(MEAN_BITS)
     for metric in task_metrics(result):
         parts.append(f'### {metric}, quantized\n')
         stem = f'{name}_{metric.split("/")[-1]}'
@@ -250,27 +294,34 @@ def ratio(row: dict, name: str, spec: str) -> str:
 
 def cost_section() -> str:
     result = load('cost')
-    lines = [
-        '## Cost\n', f'Claim: {result["claim"]}\n',
-        f'Medians of {result["repeats"]} ratios measured in alternation, with '
-        f'their range, on {result["threads"]} threads. ' +
-        provenance(result) + '\n',
-        "| host | batch | image | training iteration / host's | estimator / "
-        "host's forward | steps, quantize and dequantize / host's forward | "
-        "share of the device's copy bandwidth |",
-        '|---|---|---|---|---|---|---|'
-    ]
+    lines = []
     for row in result['rows']:
         share = 'not measured'  # needs a GPU
         if row.get('copy_bandwidth_share') is not None:
             share = f'{row["copy_bandwidth_share"]:.0%}'
-        lines.append(
-            f'| {row["host"]} | {row["batch"]} | '
-            f'{"x".join(map(str, row["image_size"]))} | '
-            f'{ratio(row, "train_iteration_ratio", ".2f")} | '
-            f'{ratio(row, "estimator_forward_ratio", ".1%")} | '
-            f'{ratio(row, "quantizer_forward_ratio", ".1%")} | {share} |')
-    return '\n'.join(lines) + '\n'
+        lines.append([
+            row['host'], f'{row["batch"]}',
+            'x'.join(map(str, row['image_size'])),
+            ratio(row, 'train_iteration_ratio', '.2f'),
+            ratio(row, 'estimator_forward_ratio', '.1%'),
+            ratio(row, 'quantizer_forward_ratio', '.1%'), share
+        ])
+    parts = [
+        '## Cost\n', f'Claim: {result["claim"]}\n',
+        f'Medians of {result["repeats"]} ratios measured in alternation, with '
+        f'their range, on {result["threads"]} threads. ' +
+        provenance(result) + '\n'
+    ]
+    if outdated(result):
+        parts.append(OUTDATED)
+    return '\n'.join(parts + [
+        markdown_table([
+            'host', 'batch', 'image', "training iteration / host's",
+            "estimator / host's forward",
+            "steps, quantize and dequantize / host's forward",
+            "share of the device's copy bandwidth"
+        ], lines)
+    ])
 
 
 def dmv_jnd_section(name: str, plots: bool) -> str:
@@ -279,7 +330,38 @@ def dmv_jnd_section(name: str, plots: bool) -> str:
     if plots:
         rows = report_dmv_jnd.curve(result['rows'], result['first_seed'])
         draw_curve(rows, IMAGES / picture)
-    return report_dmv_jnd.section(result, provenance(result), picture)
+    return report_dmv_jnd.section(
+        result, provenance(result), picture,
+        OUTDATED if outdated(result) else '')
+
+
+def document(plots: bool) -> str:
+    """docs/benchmarks.md.
+
+    Args:
+        plots (bool): Whether to draw the pictures, too.
+    """
+    sections = [HEADER]
+    sections += [featjnd_section(n, plots) for n in published(*FEATJND)]
+    sections += [
+        quantization_section(n, plots) for n in published(*QUANTIZATION)
+    ]
+    sections += [dmv_jnd_section(n, plots) for n in published(DMV_JND)]
+    if published('cost'):
+        sections.append(cost_section())
+    return '\n'.join(sections)
+
+
+def readme() -> str:
+    """README.md with the tables of today's results."""
+    results = {
+        kind: [load(name) for name in published(*names)]
+        for kind, names in (('featjnd', FEATJND), ('quantization',
+                                                   QUANTIZATION),
+                            ('dmv_jnd', (DMV_JND, )))
+    }
+    tables = report_readme.tables(results, task_metrics, outdated)
+    return report_readme.insert(README.read_text(), tables)
 
 
 def main():
@@ -287,27 +369,18 @@ def main():
     parser.add_argument(
         '--check',
         action='store_true',
-        help='fail if docs/benchmarks.md is not what would be written')
+        help='fail if docs/benchmarks.md or README.md is not what would be '
+        'written')
     args = parser.parse_args()
     IMAGES.mkdir(parents=True, exist_ok=True)
-    sections = [HEADER]
-    for name in ('featjnd_cifar10', 'featjnd_dsb2018'):
-        if (RESULTS / f'{name}.json').is_file():
-            sections.append(featjnd_section(name, plots=not args.check))
-    for name in ('quantization_cifar10', 'quantization_dsb2018'):
-        if (RESULTS / f'{name}.json').is_file():
-            sections.append(quantization_section(name, plots=not args.check))
-    if (RESULTS / 'dmv_jnd_cifar10.json').is_file():
-        sections.append(
-            dmv_jnd_section('dmv_jnd_cifar10', plots=not args.check))
-    if (RESULTS / 'cost.json').is_file():
-        sections.append(cost_section())
-    text = '\n'.join(sections)
-    if args.check:
-        sys.exit(0 if DOC.read_text() == text else
-                 'docs/benchmarks.md is stale: run benchmarks/report.py')
-    Path(DOC).write_text(text)
-    print(f'Saved to {DOC.relative_to(ROOT)}')
+    texts = {DOC: document(plots=not args.check), README: readme()}
+    for file, text in texts.items():
+        name = file.relative_to(ROOT)
+        if args.check and file.read_text() != text:
+            sys.exit(f'{name} is stale: run benchmarks/report.py')
+        if not args.check:
+            file.write_text(text)
+            print(f'Saved to {name}')
 
 
 if __name__ == '__main__':

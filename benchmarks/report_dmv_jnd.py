@@ -2,6 +2,8 @@
 import statistics
 from typing import Dict, List
 
+from mmfeatjnd.evaluation import markdown_table
+
 Rows = List[Dict]
 PAPER_PSNR = 9.56
 ABOUT = """\
@@ -9,8 +11,8 @@ Goal: the classifiers keep their labels on at least 95 % of the test images
 with a PSNR of 9.56 dB or less, and lose them to white noise of that power.
 
 `clipped`: x + e is an image, and e what remains of it. `unclipped`: x + e as
-the paper prints it. Both with the centred reading of Loss3. Means and sample
-standard deviations (in brackets) over the seeds of the training. The target N
+the paper prints it. Both with the centred reading of Loss3. Mean ±
+standard deviation over the seeds of the training. The target N
 of the magnitude sets the PSNR; it is the paper's, 1 - mean(c), and for the
 curve a multiple of it. It depends on the maps: a coarse one, stretched to
 [0, 1], has a mean of about a half. Noise and controls have the mean squared
@@ -31,7 +33,7 @@ def mean(rows: Rows, metric: str, spec: str = '.2f') -> str:
     values = [r['metrics'][metric] for r in rows]
     text = format(statistics.mean(values), spec)
     if len(values) > 1:
-        text += f' ({statistics.stdev(values):{spec}})'
+        text += f' ± {statistics.stdev(values):{spec}}'
     return text
 
 
@@ -42,16 +44,10 @@ def tasks(rows: Rows) -> List[str]:
     ]
 
 
-def table(header: List[str], lines: List[List[str]]) -> str:
-    rows = ['| ' + ' | '.join(row) + ' |' for row in (header, *lines)]
-    rows.insert(1, '|' + '---|' * len(header))
-    return '\n'.join(rows) + '\n'
-
-
 def classifiers(rows: Rows) -> str:
     jnd = pick(rows, distortion='dmv-jnd', strength=1.0, split='test')
     one = jnd[0]['metrics']
-    return table(
+    return markdown_table(
         ['classifier', 'accuracy on clean test images (%)'],
         [[f'`{name}`', f'{one[f"accuracy_clean/{name}"]:.2f}']
          for name in tasks(jnd)])
@@ -100,7 +96,7 @@ def goals(rows: Rows, variants: List[str], first: int) -> str:
         ['test RCA at 9.56 dB, from the curve (%)', '92.18', 'at least 95'] +
         [rca_at(pick(points, variant=v), PAPER_PSNR) for v in variants],
     ]
-    return table(['figure', 'paper', 'goal', *variants], lines)
+    return markdown_table(['figure', 'paper', 'goal', *variants], lines)
 
 
 def homogeneity(rows: Rows) -> str:
@@ -117,7 +113,7 @@ def homogeneity(rows: Rows) -> str:
             pick(rows, variant=variant, split=split, strength=s), 'rca/mean')
         for variant in variants for split in ('train', 'test')
     ] for s in strengths]
-    return table(header, lines)
+    return markdown_table(header, lines)
 
 
 def curve(rows: Rows, first: int) -> Rows:
@@ -147,7 +143,7 @@ def curve_table(rows: Rows) -> str:
             f'{m["jnd_magnitude"]:.3f}', f'{m["psnr"]:.2f}',
             f'{m["rca/mean"]:.2f}', f'{noise["metrics"]["rca/mean"]:.2f}'
         ])
-    return table(['', 'scale', 'N', 'N0', 'PSNR (dB)', 'RCA (%)',
+    return markdown_table(['', 'scale', 'N', 'N0', 'PSNR (dB)', 'RCA (%)',
                   'RCA under WGN (%)'], lines)
 
 
@@ -164,7 +160,7 @@ def codec_table(rows: Rows) -> str:
         f'`{r["codec"]}`', f'{r["setting"]:g}', f'{r["bytes"]:.0f}',
         f'{r["metrics"]["psnr"]:.2f}', f'{r["metrics"]["rca/mean"]:.2f}'
     ] for r in rows]
-    return table(
+    return markdown_table(
         ['codec', 'scale, step or quality', 'bytes an image', 'PSNR (dB)',
          'RCA (%)'], lines)
 
@@ -176,7 +172,7 @@ by way of `DMVJNDPreprocessor`. `{variant}`, one seed.
 
 
 def unseen_table(rows: Rows) -> str:
-    return table(['images', 'accuracy (%)'],
+    return markdown_table(['images', 'accuracy (%)'],
                  [[r['distortion'], f'{r["metrics"]["accuracy/top1"]:.2f}']
                   for r in rows])
 
@@ -198,18 +194,34 @@ def rca_at(rows: Rows, psnr: float) -> str:
     return f'not measured ({reached})'
 
 
-def section(result: dict, provenance: str, picture: str) -> str:
-    """The section, from the published result."""
+def trained_on(result: dict) -> str:
+    """What the JND saw in its training."""
+    if 'estimator_draws' not in result:
+        return 'all training images; how many it drew is not recorded'
+    return (f'{result["estimator_draws"]:,} draws of '
+            f'{result["train_images"]:,} training images')
+
+
+def section(result: dict, provenance: str, picture: str, note: str) -> str:
+    """The section, from the published result.
+
+    Args:
+        result (dict): The result.
+        provenance (str): Where it comes from.
+        picture (str): Name of the picture of the curve.
+        note (str): What else to say of it, or ''.
+    """
     rows = result['rows']
     variants = list(dict.fromkeys(r['variant'] for r in rows))
     first = result['first_seed']
     return '\n'.join([
         f'## DMV-JND on {result["dataset"]}\n',
-        f'Config `{result["config"]}`, trained on all training images; '
-        f'measured on {share(result["every"], "test")} and '
+        f'Config `{result["config"]}`, trained on {trained_on(result)}. '
+        f'Measured on {share(result["every"], "test")} and '
         f'{share(result["train_every"], "training")}.' +
         (' **Reduced: narrow classifiers, a short schedule.**'
          if result['reduced'] else '') + f' {provenance}\n',
+        *([note] if note else []),
         ABOUT,
         classifiers(rows),
         goals(rows, variants, first),

@@ -62,6 +62,19 @@ class Estimate(NamedTuple):
     std: Optional[float]
     by_seed: Dict[int, Bounded]
 
+    def at_least(self, goal: float) -> Optional[bool]:
+        """Whether the mean is; None where that is not known, or where the
+        goal lies within the standard deviation."""
+        return None if self._near(goal) else self.value.at_least(goal)
+
+    def at_most(self, goal: float) -> Optional[bool]:
+        """Whether the mean is; None as in :meth:`at_least`."""
+        return None if self._near(goal) else self.value.at_most(goal)
+
+    def _near(self, goal: float) -> bool:
+        return self.std is not None and abs(self.value.value -
+                                            goal) < self.std
+
     def __format__(self, spec: str) -> str:
         text = format(self.value, spec)
         return text if self.std is None else f'{text} ± {self.std:{spec}}'

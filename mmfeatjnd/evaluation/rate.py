@@ -213,6 +213,34 @@ def savings(rows: Rows,
     })
 
 
+def best_policy(rows: Rows,
+                prefix: str,
+                loss: float = 0.01,
+                metric: Optional[str] = None) -> Optional[str]:
+    """Of the policies whose name begins alike, such as 'clip-uniform' with
+    several numbers of levels, the one that needs the fewest bits.
+
+    Args:
+        rows (Sequence[dict]): The rows.
+        prefix (str): How the names begin.
+        loss (float): Relative loss. Defaults to 0.01.
+        metric (str, optional): Defaults to None: :func:`headline`.
+
+    Returns:
+        str | None: Its name. Where all lose more at every rate, the one that
+        was measured up to the most bits; None where nothing is known.
+    """
+    names = {r['policy'] for r in rows if r['policy'].startswith(prefix)}
+    needed = {
+        n: bits_at_loss(rows, n, loss, metric).value for n in sorted(names)
+    }
+    enough = {n: b for n, b in needed.items() if b.relation in ('', '<')}
+    if enough:
+        return min(enough, key=lambda n: enough[n].value)
+    short = {n: b for n, b in needed.items() if b.relation == '>'}
+    return max(short, key=lambda n: short[n].value) if short else None
+
+
 def reached(point: RatePoint, tolerance: float = 0.05) -> bool:
     """Whether a point of 'equal-noise' has the noise that was asked.
 

@@ -1,11 +1,6 @@
 """The report of DMV-JND on made-up results."""
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'benchmarks'))
-import report_dmv_jnd as report  # noqa: E402
+import report_dmv_jnd as report
 
 
 def row(rca, psnr, distortion='dmv-jnd', strength=1.0, split='test', **kwargs):
@@ -70,10 +65,10 @@ def test_section(rows):
                     setting=5,
                     bytes=70.4,
                     metrics=rows[0]['metrics'])
-            ]), 'made up.', 'curve.png')
+            ]), 'made up.', 'curve.png', 'A note.\n')
     # the mean of the seeds and their standard deviation
-    assert line(text, '| test RCA, mean')[-1] == '91.00 (1.41)'
-    assert line(text, '| training RCA, mean')[-1] == '96.00 (1.41)'
+    assert line(text, '| test RCA, mean')[-1] == '91.00 ± 1.41'
+    assert line(text, '| training RCA, mean')[-1] == '96.00 ± 1.41'
     assert line(text, '| test RCA of each')[-1] == '90.00 / 92.00'
     assert line(text, '| test RCA, gaussian')[-1] == '12.00'
     assert line(text, '| test RCA, random-sign')[-1] == 'not measured'
@@ -86,6 +81,13 @@ def test_section(rows):
     assert line(text, '| `jpeg`') == ['`jpeg`', '5', '70', '10.00', '90.00']
     assert line(text, '| clean') == ['clean', '80.40']
     assert 'one test image in 5' in text and 'all training images' in text
+    assert 'how many it drew is not recorded' in text
+    assert '\nA note.\n' in text
+
+
+def test_what_it_was_trained_on():
+    assert report.trained_on(dict(estimator_draws=9600, train_images=50000)) \
+        == '9,600 draws of 50,000 training images'
 
 
 def test_curve_that_does_not_reach(rows):

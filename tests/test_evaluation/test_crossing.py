@@ -81,6 +81,18 @@ def test_a_bound_of_a_seed_bounds_the_mean():
         assert over_seeds(by_seed)[:2] == (UNKNOWN, None)
 
 
+def test_a_goal_within_the_spread_is_neither_met_nor_missed():
+    found = over_seeds({0: Bounded(1.), 1: Bounded(2.), 2: Bounded(3.)})
+    assert found.std == 1.  # around 2
+    assert found.at_least(1.) is True and found.at_most(1.) is False
+    assert found.at_least(1.1) is found.at_most(2.9) is None
+    assert found.at_least(3.) is False and found.at_most(3.) is True
+    # one seed has no spread, a bound is as good as it is
+    assert over_seeds({0: Bounded(2.)}).at_least(1.9) is True
+    bound = over_seeds({0: Bounded(2., '>'), 1: Bounded(3.)})
+    assert bound.at_least(2.5) is True and bound.at_least(2.6) is None
+
+
 @pytest.mark.parametrize('ours, theirs, relation', [
     ('', '', ''), ('<', '', '<'), ('>', '', '>'), ('', '<', '>'),
     ('', '>', '<'), ('<', '>', '<'), ('>', '<', '>'), ('<', '<', '?'),

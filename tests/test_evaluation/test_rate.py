@@ -123,6 +123,17 @@ def test_savings_between_bounds(ours, theirs, relation):
     assert rate.savings(rows).value.relation == relation
 
 
+def test_the_best_of_several_policies():
+    rows = [CLEAN, row('clip-4', 1.0, 79.0), row('clip-8', 2.0, 78.0),
+            row('other', 0.1, 80.0)]
+    # none comes to 79.2: the one with the most bits
+    assert rate.best_policy(rows, 'clip') == 'clip-8'
+    rows += [row('clip-4', 3.0, 80.0), row('clip-8', 3.0, 80.0)]
+    # 79.2 lies a fifth of the way from 1.1 to 3.1, and 0.6 from 2.1
+    assert rate.best_policy(rows, 'clip') == 'clip-4'
+    assert rate.best_policy(rows, 'absent') is None
+
+
 NOISE = [
     CLEAN,
     noisy('featjnd', 0.5, 79.9),

@@ -1,0 +1,165 @@
+"""The report: that it is up to date, and what it says of a result."""
+import json
+import re
+
+import common
+import pytest
+import report
+import report_readme
+
+NUMBER = r'\d+\.\d+|\d+ %'
+
+
+def test_documents_are_what_the_results_give():
+    assert report.DOC.read_text() == report.document(plots=False)
+    assert report.README.read_text() == report.readme()
+
+
+def test_pictures_are_there():
+    for file in (report.DOC, report.README):
+        for picture in re.findall(r'\]\(([^)]*\.png)\)', file.read_text()):
+            assert (file.parent / picture).is_file(), picture
+
+
+@pytest.mark.parametrize('name', ['featjnd', 'quantization', 'dmv_jnd'])
+def test_findings_name_no_figure_that_no_script_measured(name):
+    text = (report.DOC.parent / f'{name}.md').read_text()
+    findings = text.partition('## What we found\n')[2].partition('\n## ')[0]
+    measured = set(re.findall(NUMBER, report.DOC.read_text()))
+    assert findings
+    assert set(re.findall(NUMBER, findings)) <= measured
+
+
+def row(name, setting, value, seed=0, **kwargs):
+    return dict(
+        dict(
+            distortion=name,
+            nrmse=setting,
+            nrmse_measured=setting,
+            participation_ratio=0.3,
+            seed=seed,
+            metrics={'mIoU': value, 'mIoU_undefined': None}), **kwargs)
+
+
+def rate_row(name, bits, value, **kwargs):
+    return dict(
+        dict(
+            policy=name,
+            protocol='rate',
+            noise_budget=None,
+            bits=bits,
+            nrmse_measured=0.5,
+            bits_per_element=bits,
+            coded_bits_per_element=bits,
+            seed=0,
+            metrics={'mIoU': value}), **kwargs)
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write a result that the report finds."""
+    monkeypatch.setattr(report, 'RESULTS', tmp_path)
+
+    def write(name, rows, **kwargs):
+        result = dict(
+            dict(
+                claim='Some claim.',
+                command='make it',
+                host='some-host',
+                split_point='backbone',
+                dataset='made up',
+                train_split='train, 7 images',
+                estimator_draws=25600,
+                test_split='test, all 8 images',
+                clean={'mIoU': 80.0, 'coco/AR_l': -1.0},
+                reduced=False,
+                protocol=common.PROTOCOL,
+                versions=dict(mmfeatjnd='9'),
+                device='cpu',
+                rows=rows), **kwargs)
+        result = {k: v for k, v in result.items() if v is not None}
+        (tmp_path / f'{name}.json').write_text(json.dumps(result))
+
+    return write
+
+
+CURVE = [row('gaussian', 0.5, 76.0), row('gaussian', 1.0, 60.0),
+         row('featjnd', 0.5, 80.4), row('featjnd', 1.0, 81.0)]
+RATES = [rate_row('featjnd', 0.5, 79.0), rate_row('featjnd', 1.0, 80.0),
+         rate_row('uniform', 1.0, 79.0), rate_row('uniform', 2.0, 80.0)]
+
+
+def test_a_negative_cost_is_printed(write):
+    write('featjnd_cifar10', CURVE)
+    text = report.featjnd_section('featjnd_cifar10', plots=False)
+    assert '| -0.10 at 0.5, -0.05 at 1 |' in text
+    # 1 % is lost below 0.5, which was not measured
+    assert '| gaussian | 76 | 60 | 0.30 | < 0.50 |' in text
+    assert 'times | at least 3 | > 2.0 |' in text
+    assert '| -0.10 | -0.05 |  | > 2.0 |' in report_readme.tables(
+        dict(featjnd=[report.load('featjnd_cifar10')], quantization=[],
+             dmv_jnd=[]), report.task_metrics, report.outdated)
+
+
+def test_what_the_estimators_saw(write):
+    write('featjnd_cifar10', CURVE)
+    text = report.featjnd_section('featjnd_cifar10', plots=False)
+    assert 'Host trained on train, 7 images; each estimator on 25,600 draws ' \
+        'of it. Tested on test, all 8 images. `make it`' in text
+    write('featjnd_cifar10', CURVE, estimator_draws=None)
+    text = report.featjnd_section('featjnd_cifar10', plots=False)
+    assert 'how many images the estimators drew is not recorded' in text
+
+
+@pytest.mark.parametrize('protocol', [None, 1, common.PROTOCOL])
+def test_an_earlier_protocol_is_marked(protocol, write):
+    write('featjnd_cifar10', CURVE, protocol=protocol)
+    old = protocol != common.PROTOCOL
+    text = report.featjnd_section('featjnd_cifar10', plots=False)
+    assert ('Measured by an earlier protocol' in text) == old
+    tables = report_readme.tables(
+        dict(featjnd=[report.load('featjnd_cifar10')], quantization=[],
+             dmv_jnd=[]), report.task_metrics, report.outdated)
+    assert ('made up.**' in tables) == old
+
+
+def test_what_is_not_defined_says_so(write):
+    write('featjnd_cifar10', CURVE)
+    text = report.featjnd_section('featjnd_cifar10', plots=False)
+    assert 'Clean: `mIoU` 80, `coco/AR_l` not defined.' in text
+
+
+@pytest.mark.parametrize('bits_of', [None, 'data set'])
+def test_bits_that_are_a_mean_of_ratios_are_marked(bits_of, write):
+    rows = [dict(r, bits_of=bits_of) for r in RATES]
+    write('quantization_cifar10', rows)
+    text = report.quantization_section('quantization_cifar10', plots=False)
+    assert ('mean of the images\' own ratios' in text) == (bits_of is None)
+
+
+def test_savings_against_their_goal(write):
+    write('quantization_cifar10', RATES)
+    text = report.quantization_section('quantization_cifar10', plots=False)
+    # 79.2: 0.6 bits against 1.2
+    assert '| bits that `featjnd` saves against `uniform` | at least 20 % | ' \
+        '50.0% | 50.0% | yes |' in text
+    assert '`featjnd` | at most 0.6 | 0.600 |' in text
+    assert 'against `clip-uniform` | at least 20 % | ? | ? | not known |' in \
+        text
+    # two seeds with 0.6 and 1.0 bits: 50 % and 17 % are 33 ± 24
+    other = [rate_row('featjnd', 0.5, 78.4, seed=1),
+             rate_row('featjnd', 1.0, 79.2, seed=1),
+             rate_row('featjnd', 2.0, 80.0, seed=1)]
+    write('quantization_cifar10', RATES + other)
+    text = report.quantization_section('quantization_cifar10', plots=False)
+    assert '33.3% ± 23.6% | 50.0%, 16.7% | not known |' in text
+
+
+def test_tables_go_between_the_marks():
+    text = f'a\n{report_readme.BEGIN}old\n{report_readme.END}b\n'
+    once = report_readme.insert(text, 'new')
+    assert once.startswith('a\n') and once.endswith('b\n')
+    assert 'new' in once and 'old' not in once
+    assert report_readme.insert(once, 'new') == once
+    with pytest.raises(ValueError, match='begin'):
+        report_readme.insert('a', 'new')
