@@ -3,21 +3,23 @@
 Every function returns the natural logarithm of steps in the unit of the
 feature, up to a scale; :func:`mmfeatjnd.functional.make_steps` puts them on
 the grid. Baselines get what they need to be strong: their own granularity,
-and the same entropy coder.
+and the same entropy coder. An image with a NaN gets NaN, never a plausible
+step.
 """
 import math
+from typing import Tuple
 
 import torch
 from torch import Tensor
 
 from .layout import channel_dim, mean_over_tokens, per_image
-from .quantize import Steps
+from .quantize import MAX_EXPONENT, Steps
 from .strength import rms
 
 
 def _log_or_mean(value: Tensor) -> Tensor:
     """Logarithm, and the image's mean of it where the value is 0."""
-    some = value > 0
+    some = value != 0  # a NaN counts as some
     log = torch.where(some, value, 1.0).log()  # 0 where there is none
     dims = list(range(1, value.dim()))
     mean = log.sum(dims, keepdim=True) / some.sum(
@@ -33,10 +35,10 @@ def jnd_log_steps(envelope: Tensor) -> Tensor:
         envelope (Tensor): What an estimator in envelope mode returns, >= 0.
 
     Returns:
-        Tensor: The same shape. Channels that never fired (envelope 0) get
-        the image's mean of the others.
+        Tensor: The same shape, float32. Channels that never fired (envelope
+        0) get the image's mean of the others.
     """
-    return _log_or_mean(envelope).add_(math.log(2))
+    return _log_or_mean(envelope.float()).add_(math.log(2))
 
 
 def jnd_rounding(log_step: Tensor, steps: Steps) -> Tensor:
@@ -67,7 +69,7 @@ def jnd_rounding(log_step: Tensor, steps: Steps) -> Tensor:
 def uniform_log_steps(feature: Tensor) -> Tensor:
     """One step for an image: the RMS of its feature, (B, 1, ...)."""
     value = per_image(rms(feature), feature)
-    return torch.where(value > 0, value, 1.0).log()
+    return torch.where(value == 0, 1.0, value).log()
 
 
 def range_log_steps(feature: Tensor) -> Tensor:
@@ -127,65 +129,137 @@ def water_filling_steps(steps: Steps, feature: Tensor) -> Steps:
     Returns:
         Steps: With exponents for the channels.
     """
-    power = mean_over_tokens(feature.float().square())
     base = steps.size(feature)
-    dropped = power < base.square() / 12
-    peak = feature.float().abs().amax(
-        list(range(1, feature.dim())), keepdim=True)
-    octaves = (2 * (peak / base).clamp_min(1)).log2().ceil() + 1
-    exponent = (2 * octaves).clamp(max=64) * dropped
+    # in units of the step, whose square may leave the range of float32
+    ratio = feature.float() / base
+    dropped = mean_over_tokens(ratio.square()) < 1 / 12
+    peak = ratio.abs().amax(list(range(1, feature.dim())), keepdim=True)
+    octaves = (2 * peak.clamp_min(1)).log2().ceil() + 1
+    exponent = (2 * octaves).clamp(max=MAX_EXPONENT).nan_to_num(0) * dropped
     return steps._replace(channel=exponent.int())
 
 
-def clip_range(feature: Tensor,
-               levels: int,
-               candidates: int = 32) -> Tensor:
+#: Ends of clipping ranges are looked for from the largest magnitude down by
+#: this many octaves, first in steps of 1/8 octave, then of 1/64.
+_CLIP_OCTAVES = 20
+_FIXED_POINT = 1 << 30
+
+
+def clip_range(feature: Tensor, levels: int) -> Tensor:
     """The clipping range of each image that minimises the squared error of a
     coarse uniform quantizer.
 
     After Cohen, Choi and Bajic (arXiv 2105.07102): clip, and quantize
     uniformly with few levels whose outermost lie on the ends of the range.
-    They find the range from a model of the features; here it is found on the
-    feature itself, which is at least as good.
+    They find the range from a model of the features after a (leaky) ReLU;
+    here it is found on the feature itself, which is at least as good. That
+    one level is 0, and how many lie on either side of it for features of both
+    signs, is ours: features are 0 more often than anything else.
 
     Args:
         feature (Tensor): (B, ...).
         levels (int): Number of levels, >= 2.
-        candidates (int): Ranges tried: equal fractions of [min, max], which
-            includes 0. Defaults to 32.
 
     Returns:
-        Tensor: (B, 2), float32: low and high.
+        Tensor: (B, 2), float32: low <= 0 <= high, whole multiples of the step
+        ``(high - low) / (levels - 1)``. NaN for an image with a NaN.
+
+    Example:
+        >>> clip_range(torch.tensor([[0.0, 2.0, 4.0, -2.0]]), 4)
+        tensor([[-2.,  4.]])
     """
     flat = feature.float().flatten(1)
-    low = flat.amin(1, keepdim=True).clamp(max=0)
-    high = flat.amax(1, keepdim=True).clamp_min(0)
-    best = torch.full_like(low, float('inf'))
-    share = torch.ones_like(low)
-    for i in range(1, candidates + 1):
-        fraction = i / candidates
-        a, b = low * fraction, high * fraction
-        step = ((b - a) / (levels - 1)).clamp_min(1e-20)
-        value = ((flat.clamp(a, b) - a) / step).round() * step + a
-        error = (value - flat).square().mean(1, keepdim=True)
-        better = error < best
-        best = torch.where(better, error, best)
-        share = torch.where(better, fraction, share)
-    return torch.cat([low, high], 1) * share
+    low, high = torch.aminmax(flat, dim=1, keepdim=True)
+    peak = torch.maximum(-low, high)
+    unit = torch.where(peak == 0, 1.0, peak)  # any step will do
+    x = (flat / unit).nan_to_num(0).sort(1).values
+    # sums of whole numbers are the same in every run, on every device
+    sums = (x * _FIXED_POINT).round().long().cumsum(1)
+    sums = torch.cat([torch.zeros_like(sums[:, :1]), sums], 1)
+    octave = torch.arange(_CLIP_OCTAVES * 8 + 1, device=x.device) / 8
+    # ranges that end exactly at the peak, too
+    divided = 1 / torch.arange(2, min(levels, 64), device=x.device)
+    step = torch.cat([(-octave).exp2(), divided]).sort(descending=True).values
+    step, _ = _best_grid(x, sums, step.expand(len(x), -1), levels)
+    octave = torch.arange(-8, 9, device=x.device) / 64
+    step, below = _best_grid(x, sums, step * (-octave).exp2(), levels)
+    ends = torch.cat([-below, levels - 1 - below], 1)
+    return unit * step * ends
+
+
+def _best_grid(x: Tensor, sums: Tensor, step: Tensor,
+               levels: int) -> Tuple[Tensor, Tensor]:
+    r"""The step with the least squared error, and its levels below 0.
+
+    Beside a quantizer that knows 0 only, the level :math:`j \Delta` saves
+    :math:`2 \Delta \sum_x \max(x - t_j, 0)` with its threshold
+    :math:`t_j = (j - 1/2) \Delta`. So the levels that save most make the
+    grid, on either side of 0.
+
+    Args:
+        x (Tensor): The features of each image, sorted, (B, M).
+        sums (Tensor): Of the first 0 to M of them, (B, M + 1), in units of
+            2^-30.
+        step (Tensor): Delta, (B, S), the largest first: of those that are
+            as good, it is taken.
+        levels (int): Number of levels.
+
+    Returns:
+        tuple[Tensor]: (B, 1) each.
+    """
+    index = torch.arange(levels - 1, device=x.device)
+    at = (step.double()[..., None] * (index + 0.5)).flatten(1)  # (B, S * L)
+    # by how much in sum what lies beyond a threshold exceeds it
+    upper = torch.searchsorted(x, at.float(), right=True)
+    lower = torch.searchsorted(x, -at.float())
+    above = (sums[:, -1:] - sums.gather(1, upper)).double() / _FIXED_POINT
+    above = above - at * (x.size(1) - upper)
+    below = -sums.gather(1, lower).double() / _FIXED_POINT - at * lower
+    saved = torch.cat(
+        [s.view(*step.shape, levels - 1) for s in (above, below)], -1)
+    # stable: where no level saves anything it is one above 0
+    saved, side = saved.sort(dim=-1, descending=True, stable=True)
+    total = saved[..., :levels - 1].sum(-1) * step
+    good = total >= total.amax(1, keepdim=True) * (1 - 1e-8)
+    best = good.int().argmax(1, keepdim=True)
+    number = (side[..., :levels - 1] >= levels - 1).sum(-1)
+    return step.gather(1, best), number.gather(1, best)
+
+
+def clip_cover(feature: Tensor, bounds: Tensor) -> Tensor:
+    """How far a clipping range may be widened: until each end that is not 0
+    has reached the features' own, and no further, since that makes only the
+    error grow.
+
+    Args:
+        feature (Tensor): (B, ...).
+        bounds (Tensor): (B, 2): low <= 0 <= high, not both 0.
+
+    Returns:
+        Tensor: (B,), float32: a factor of the range, >= 1. NaN for an image
+        with a NaN.
+
+    Example:
+        >>> clip_cover(torch.tensor([[-3.0, 8.0]]), torch.tensor([[-1., 4.]]))
+        tensor([3.])
+    """
+    ends = torch.stack(torch.aminmax(feature.float().flatten(1), dim=1), 1)
+    share = torch.where(bounds == 0, 0.0, ends / bounds)
+    # an end on the other side of 0 has nothing to reach
+    return share.amax(1).clamp_min(1)
 
 
 def clip_steps(bounds: Tensor, levels: int) -> Steps:
-    """The steps of a clipping range; level 0 is the one nearest to 0.
+    """The steps of a clipping range.
 
     Args:
-        bounds (Tensor): (B, 2): low <= 0 <= high.
+        bounds (Tensor): (B, 2): low <= 0 <= high, whole multiples of the
+            step, as :func:`clip_range` returns them.
         levels (int): Number of levels, >= 2.
 
     Returns:
-        Steps: One step for an image, with an offset.
+        Steps: One step for an image. 0 is a level.
     """
     low, high = bounds.unbind(1)
     base = (high - low) / (levels - 1)
-    base = torch.where(base > 0, base, 1.0)
-    below = (-low / base).round()
-    return Steps(base, offset=low + below * base)
+    return Steps(torch.where(base == 0, 1.0, base))

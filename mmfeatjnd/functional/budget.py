@@ -1,12 +1,14 @@
 """Meet a budget of noise or of bits with one scale for all steps."""
 import math
-from typing import Callable, Union
+from typing import Callable, Tuple, Union
 
 import torch
 from torch import Tensor
 
-from .quantize import Steps, modelled_noise
+from .quantize import MAX_LEVEL, Steps
 from .strength import rms
+
+_SMALLEST = torch.finfo(torch.float32).tiny
 
 
 def scale_to_modelled_noise(steps: Steps, feature: Tensor,
@@ -22,23 +24,58 @@ def scale_to_modelled_noise(steps: Steps, feature: Tensor,
         budget (float | Tensor): NRMSE of each image, a number or (B,).
 
     Returns:
-        Steps: The same ratios. An image without energy keeps its steps.
+        Steps: The same ratios. An image without energy keeps its steps; one
+        with a NaN or an infinite value gets NaN.
     """
     wanted = budget * rms(feature)
-    factor = wanted / modelled_noise(steps, feature).sqrt()
-    return steps.scaled(torch.where(wanted > 0, factor, 1.0))
+    # a size that is broadcast has the mean of what it stands for
+    factor = wanted / (rms(steps.size(feature)) / math.sqrt(12))
+    return steps.scaled(torch.where(wanted == 0, 1.0, factor))
+
+
+def scale_limits(feature: Tensor, steps: Steps) -> Tuple[Tensor, Tensor]:
+    """The scales of the steps between which quantization makes sense.
+
+    At the finest scale the largest value of an image has the largest level
+    that is not :func:`mmfeatjnd.functional.saturated`; finer steps would make
+    more noise. Beyond the coarsest every level is 0.
+
+    Args:
+        feature (Tensor): The clean feature, (B, ...).
+        steps (Steps): The steps at scale 1.
+
+    Returns:
+        tuple[Tensor]: The finest and the coarsest scale of each image, (B,),
+        float32. NaN for an image with a NaN.
+
+    Example:
+        >>> feature = torch.tensor([[1.0, -3.0]])
+        >>> finest, coarsest = scale_limits(feature, Steps(torch.ones(1)))
+        >>> round(float(3.0 / finest)), round(float(3.0 / coarsest), 2)
+        (32766, 0.48)
+    """
+    x = feature.float() - steps.origin(feature)
+    peak = (x.abs_() / steps.size(x)).flatten(1).amax(1)
+    peak = torch.where(peak == 0, 1.0, peak)  # all scales are alike
+    # the smallest base that keeps its precision; as a tensor, since a number
+    # over a tensor is computed as a product with an infinite reciprocal
+    smallest = torch.full_like(steps.base, _SMALLEST) / steps.base
+    finest = torch.maximum(peak / (MAX_LEVEL - 1), smallest)
+    # a level rounds to 0 below half a step
+    return finest, torch.maximum(peak * 2.1, finest)
 
 
 def bisect_scale(measure: Callable[[Tensor], Tensor],
                  target: Tensor,
                  increasing: bool = True,
-                 finest: float = 2.0**-12,
-                 coarsest: float = 2.0**12,
+                 finest: Union[float, Tensor] = 2.0**-12,
+                 coarsest: Union[float, Tensor] = 2.0**12,
                  iterations: int = 20) -> Tensor:
     """The scale of each image at which a measurement reaches a target.
 
     Bisection in the logarithm of the scale, all images at once and without a
-    host-device synchronization.
+    host-device synchronization. Whether the target was within reach is for
+    :func:`reached` to say.
 
     Args:
         measure (Callable): (B,) scales to (B,) measurements, monotone in the
@@ -46,20 +83,49 @@ def bisect_scale(measure: Callable[[Tensor], Tensor],
         target (Tensor): (B,): what the measurement shall be.
         increasing (bool): Whether the measurement grows with the scale.
             Defaults to True.
-        finest (float): The smallest scale tried. Defaults to 2^(-12).
-        coarsest (float): The largest. Defaults to 2^12.
+        finest (float | Tensor): The smallest scale tried, a number or (B,).
+            Defaults to 2^(-12).
+        coarsest (float | Tensor): The largest, likewise. Defaults to 2^12.
         iterations (int): Halvings of the interval. Defaults to 20: the scale
-            is exact to 2^(-18) octaves or so.
+            is exact to 2^(-15) octaves or so.
 
     Returns:
         Tensor: (B,), float32. Where the target is out of reach, the end
-        of the range that is nearest to it.
+        of the range that is nearest to it. NaN where a measurement is.
     """
-    low = torch.full_like(target, math.log2(finest))
-    high = torch.full_like(target, math.log2(coarsest))
+    one = torch.ones_like(target)
+    low, high = (one * finest).log2(), (one * coarsest).log2()
+    broken = torch.zeros_like(target, dtype=torch.bool)
     for _ in range(iterations):
         middle = (low + high) / 2
-        go_up = (measure(middle.exp2()) < target) == increasing
+        value = measure(middle.exp2())
+        broken = broken | value.isnan()
+        go_up = (value < target) == increasing
         low = torch.where(go_up, middle, low)
         high = torch.where(go_up, high, middle)
-    return ((low + high) / 2).exp2()
+    scale = ((low + high) / 2).exp2()
+    return torch.where(broken, torch.nan, scale)
+
+
+def reached(measured: Tensor,
+            target: Union[float, Tensor],
+            tolerance: float = 0.05) -> Tensor:
+    """Whether a search came to its target.
+
+    It does not where the target lies beyond :func:`scale_limits`, or where
+    the measurement jumps over it: in few channels and tokens, rate and noise
+    are not continuous in the scale.
+
+    Args:
+        measured (Tensor): (B,): at the scale that was found.
+        target (float | Tensor): A number or (B,): what it should be, > 0.
+        tolerance (float): Largest relative difference. Defaults to 0.05.
+
+    Returns:
+        Tensor: (B,), bool. False where the measurement is NaN.
+
+    Example:
+        >>> reached(torch.tensor([0.99, 0.5]), 1.0)
+        tensor([ True, False])
+    """
+    return (measured - target).abs() <= tolerance * target

@@ -106,9 +106,11 @@ def fit_tails(level: Tensor, steps: Steps) -> Tails:
         steps (Steps): Its steps.
 
     Returns:
-        Tails: The parameters.
+        Tails: The parameters; within their ranges for any input, so that
+        what holds a NaN breaks no table.
     """
-    magnitude = as_samples(level).abs()  # (B, T, C)
+    # a NaN is no integer; code_length() says that there was one
+    magnitude = as_samples(level).abs().nan_to_num(0)  # (B, T, C)
     exponent = token_exponents(level, steps)
     step = (exponent.float() / 2).exp2()  # relative to the base
     count, mean_step, rho = (
@@ -191,7 +193,8 @@ def code_length(level: Tensor,
         tails (Tails, optional): The parameters. Defaults to None: fitted.
 
     Returns:
-        Tensor: (B,), float32, bits of each image.
+        Tensor: (B,), float32, bits of each image. NaN for an image with a
+        NaN in its levels, or without a finite base step.
     """
     if tails is None:
         tails = fit_tails(level, steps)
@@ -208,7 +211,8 @@ def code_length(level: Tensor,
     end = (-(-ratio).expm1()).log2()
     value = rest * (ratio * _LOG2E)[p.digit] - end[p.digit]
     bits = bits + fires * (sign + value)
-    return bits.flatten(1).sum(1)
+    bits = bits.flatten(1).sum(1)
+    return torch.where(steps.base.isfinite(), bits, torch.nan)
 
 
 def empirical_entropy(level: Tensor) -> Tensor:
@@ -219,16 +223,21 @@ def empirical_entropy(level: Tensor) -> Tensor:
         level (Tensor): Integer values, (B, ...).
 
     Returns:
-        Tensor: (B,), float32, bits per element.
+        Tensor: (B,), float32, bits per element. NaN for an image with a NaN.
     """
-    flat = level.flatten(1).long()
+    flat = level.flatten(1)
+    if not flat.numel():
+        return flat.new_zeros(len(flat), dtype=torch.float32)
+    broken = flat.isnan().any(1)
+    flat = flat.nan_to_num(0).long()
     flat = flat - flat.min()
     width = int(flat.max()) + 1
     image = torch.arange(len(flat), device=flat.device)[:, None]
     counts = torch.bincount((flat + image * width).flatten(),
                             minlength=len(flat) * width).view(-1, width)
     share = counts / flat.size(1)
-    return -torch.special.xlogy(share, share).sum(1) * _LOG2E
+    entropy = -torch.special.xlogy(share, share).sum(1) * _LOG2E
+    return torch.where(broken, torch.nan, entropy)
 
 
 def soft_code_length(magnitude: Tensor, feature: Tensor,
@@ -246,8 +255,10 @@ def soft_code_length(magnitude: Tensor, feature: Tensor,
         step (Tensor): The steps, broadcastable.
 
     Returns:
-        Tensor: (B,), float32, bits of each image.
+        Tensor: (B,), float32, bits of each image. NaN for an image with a
+        NaN or an infinite value.
     """
+    finite = feature.isfinite().flatten(1).all(1)
     step = as_samples(step.expand(feature.shape))
     magnitude, feature = as_samples(magnitude), as_samples(feature)
     with torch.no_grad():
@@ -268,4 +279,4 @@ def soft_code_length(magnitude: Tensor, feature: Tensor,
     end = (-(-step / b).expm1()).clamp_min(1e-6).log2()
     bits = (-(1 - flag) * (1 - nonzero).log2() + flag *
             (sign - nonzero.log2() - end) + tail * step / b * _LOG2E)
-    return bits.flatten(1).sum(1)
+    return torch.where(finite, bits.flatten(1).sum(1), torch.nan)

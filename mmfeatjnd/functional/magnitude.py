@@ -10,7 +10,8 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
-from .strength import nrmse
+from .layout import per_image
+from .strength import nrmse, rms
 
 
 def l2_magnitude(delta: Tensor, feature: Tensor) -> Tensor:
@@ -21,9 +22,13 @@ def l2_magnitude(delta: Tensor, feature: Tensor) -> Tensor:
         feature (Tensor): The clean feature, same shape.
 
     Returns:
-        Tensor: Scalar, >= 0.
+        Tensor: Scalar, >= 0. Images whose feature is 0 are left out: nothing
+        to be relative to.
     """
-    return nrmse(delta, feature).mean()
+    alive = rms(feature) != 0  # a NaN counts as alive
+    # before the division: where() would make an infinite gradient NaN
+    ratio = nrmse(delta * per_image(alive, delta), feature)
+    return ratio.sum() / alive.sum().clamp_min(1)
 
 
 def log_magnitude(delta: Tensor,
@@ -41,7 +46,7 @@ def log_magnitude(delta: Tensor,
         Tensor: Scalar, nats, >= log(floor).
     """
     # zero in a channel that never fires: nothing to be relative to
-    alive = channel_rms > 0
+    alive = channel_rms != 0  # a NaN counts as alive
     relative = delta.float().abs() / torch.where(alive, channel_rms, 1.0)
     log = (relative + floor).log() * alive
     return log.mean() / alive.expand_as(log).float().mean().clamp_min(1e-6)

@@ -13,7 +13,8 @@ from .layout import channel_dim, mean_over_tokens, per_image
 from .noise import uniform_noise
 
 GRANULARITIES = ('tensor', 'token', 'channel', 'channel-token', 'element')
-#: Levels are clamped to +- this: they fit 16 bits.
+#: Levels are clamped to +- this: they fit 16 bits. One that lies there is
+#: saturated: how far beyond it would be is lost.
 MAX_LEVEL = (1 << 15) - 1
 #: Exponents are clamped to +- this: a factor of 2^32 either way.
 MAX_EXPONENT = 64
@@ -104,8 +105,9 @@ def make_steps(log_step: Tensor, granularity: str) -> Steps:
 
     def grid(x: Tensor) -> Tensor:
         x = (x * (2 / 0.6931471805599453)).clamp(-MAX_EXPONENT, MAX_EXPONENT)
-        # in training the grid would hide every small change from the task
-        return x if x.requires_grad else x.round().int()
+        # in training the grid would hide every small change from the task.
+        # A NaN is no integer: it is in the base already
+        return x if x.requires_grad else x.round().nan_to_num(0).int()
 
     token = per_channel = element = None
     if granularity in ('token', 'channel-token'):
@@ -142,7 +144,7 @@ def quantize(feature: Tensor,
 
     Returns:
         Tensor: Float32 with integer values in +-32767, the shape of
-        ``feature``.
+        ``feature``; see :func:`saturated`. NaN where feature or step is.
     """
     x = feature.float()
     if isinstance(offset, Tensor) or offset:
@@ -154,6 +156,28 @@ def quantize(feature: Tensor,
     if dropped is not None:
         level.masked_fill_(dropped, 0.0)
     return level.clamp_(max=MAX_LEVEL).copysign_(x)
+
+
+def saturated(level: Tensor) -> Tensor:
+    """The share of levels that lie at the end of their range.
+
+    What was clamped there has an error of any size, which grows as the steps
+    become finer. At the finest scale of
+    :func:`mmfeatjnd.functional.scale_limits` nothing is.
+
+    Args:
+        level (Tensor): What :func:`quantize` returned, (B, ...).
+
+    Returns:
+        Tensor: (B,), float32, in [0, 1]; NaN for an image with a NaN.
+
+    Example:
+        >>> level = quantize(torch.tensor([[1.0, 9e9]]), torch.tensor(0.5))
+        >>> saturated(level)
+        tensor([0.5000])
+    """
+    # 1 at the end, else 0; comparing would make a NaN 0
+    return (level.abs() / MAX_LEVEL).floor().flatten(1).mean(1)
 
 
 def dequantize(level: Tensor,
@@ -194,9 +218,9 @@ def quantize_dequantize(feature: Tensor,
 
 
 def saturate(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Cast, and clamp to what the dtype holds: half a step above the largest
+    """Cast, and clamp to what both dtypes hold: half a step above the largest
     half-precision number is no longer infinite."""
-    limit = torch.finfo(dtype).max
+    limit = min(torch.finfo(dtype).max, torch.finfo(value.dtype).max)
     return value.clamp(-limit, limit).to(dtype)
 
 

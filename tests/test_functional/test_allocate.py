@@ -6,8 +6,11 @@ import torch
 
 from mmfeatjnd.functional import (
     Steps,
+    bisect_scale,
+    clip_cover,
     clip_range,
     clip_steps,
+    code_length,
     gradient_log_steps,
     jnd_log_steps,
     jnd_rounding,
@@ -138,41 +141,238 @@ def test_water_filling_drops_what_is_below_the_level(shape):
                     assert size_[b, :, c] == pytest.approx(base)
 
 
-def test_clip_range_against_brute_force():
+# ------------------------------------------------------------------- clipping
+def _clipped(feature, bounds, levels):
+    """Symbols and values of a clipping quantizer."""
+    x = feature.clamp(bounds[:, :1], bounds[:, 1:])
+    step = clip_steps(bounds, levels).size(x)
+    return quantize(x, step), quantize_dequantize(x, step)
+
+
+def _mse(feature, bounds, levels):
+    return (_clipped(feature, bounds, levels)[1] - feature).square().mean(1)
+
+
+DISTRIBUTIONS = dict(
+    gaussian=lambda x: x,
+    relu=lambda x: x.relu(),
+    leaky=lambda x: torch.where(x > 0, x, x / 10),
+    heavy=lambda x: x**3,
+    shifted=lambda x: x + 1,
+    negative=lambda x: -x.abs(),
+    alternating=lambda x: x.sign())
+
+
+@pytest.mark.parametrize('levels', [2, 3, 4, 8, 9])
+@pytest.mark.parametrize('name', DISTRIBUTIONS)
+def test_clip_range_has_the_least_error_of_all_grids_with_0(name, levels):
+    """Against every place of 0 on 2,000 grids."""
     torch.manual_seed(5)
-    feature = torch.randn(3, 200)**3
-    feature[1].abs_()  # non-negative, and a flat one
-    feature[2] = 0
-    for levels in (2, 4, 9):
-        got = clip_range(feature, levels)
-        for b in range(2):
-            x = feature[b].double().numpy()
-            low, high = min(x.min(), 0), max(x.max(), 0)
-            errors = {}
-            for i in range(1, 33):
-                grid = np.linspace(low * i / 32, high * i / 32, levels)
-                nearest = np.abs(x[:, None] - grid).min(1)
-                errors[i] = (nearest**2).mean()
-            best = min(errors.values())
-            share = got[b, 1].item() / high
-            assert share * 32 == pytest.approx(round(share * 32), abs=1e-3)
-            assert errors[round(share * 32)] == pytest.approx(best, rel=1e-3)
-            assert got[b, 0].item() == pytest.approx(low * share, abs=1e-5)
-        assert got[2].tolist() == [0, 0]
+    feature = DISTRIBUTIONS[name](torch.randn(2, 300))
+    error = _mse(feature, clip_range(feature, levels), levels)
+    for x, got in zip(feature.double().numpy(), error.tolist()):
+        peak = np.abs(x).max()
+        best = math.inf
+        for step in np.geomspace(peak / 300, peak, 2000):
+            near = np.round(x / step)
+            for below in range(levels):
+                level = near.clip(-below, levels - 1 - below)
+                best = min(best, ((level * step - x)**2).mean())
+        assert got <= best * 1.005 + 1e-12
 
 
-def test_clip_steps_have_the_ends_as_levels():
-    bounds = torch.tensor([[-1.0, 2.0], [0.0, 6.0], [0.0, 0.0]])
+@pytest.mark.parametrize('levels', [2, 3, 4, 6, 8, 16])
+@pytest.mark.parametrize('name', DISTRIBUTIONS)
+def test_clipping_keeps_0_and_the_number_of_levels(name, levels):
+    torch.manual_seed(6)
+    feature = DISTRIBUTIONS[name](torch.randn(3, 500))
+    feature[:, :50] = 0
+    bounds = clip_range(feature, levels)
+    for scale in (0.3, 1., 1.7):
+        level, value = _clipped(feature, bounds * scale, levels)
+        assert not value[feature == 0].any()
+        for q, (low, high) in zip(level, bounds / clip_steps(bounds, levels)
+                                  .base[:, None]):
+            # the outermost lie on the ends of the range
+            assert low.item() == pytest.approx(round(low.item()), abs=1e-5)
+            assert high - low == pytest.approx(levels - 1, abs=1e-4)
+            assert q.min() >= round(low.item())
+            assert q.max() <= round(high.item())
+
+
+def test_error_falls_with_the_number_of_levels():
+    torch.manual_seed(7)
+    noise = torch.randn(1, 5000)
+    for feature in (noise, noise.relu(), noise**3):
+        errors = [
+            _mse(feature, clip_range(feature, n), n).item()
+            for n in range(2, 18)
+        ]
+        assert all(a > b for a, b in zip(errors, errors[1:]))
+        assert errors[0] < feature.square().mean()
+
+
+def test_the_level_at_0_costs_little_where_there_are_several():
+    """Against the mean squared errors of the best uniform quantizers of a
+    Gaussian (Max, Quantizing for minimum distortion, IRE Trans. Inf. Theory,
+    1960), which have no level at 0 where their number is even."""
+    torch.manual_seed(8)
+    feature = torch.randn(1, 200000)
+    for levels, best in ((3, 0.1902), (5, 0.08218), (8, 0.03744),
+                         (16, 0.01154)):
+        error = _mse(feature, clip_range(feature, levels), levels).item()
+        assert error == pytest.approx(best, rel=0.1)
+        if levels % 2:
+            assert error == pytest.approx(best, rel=0.01)
+
+
+@pytest.mark.parametrize('name', ['gaussian', 'relu', 'alternating'])
+@pytest.mark.parametrize('levels', [2, 3, 4, 8, 16])
+def test_clipping_against_one_step_at_equal_bits(name, levels):
+    torch.manual_seed(9)
+    feature = DISTRIBUTIONS[name](torch.randn(1, 4000))
+    bounds = clip_range(feature, levels)
+    cover = clip_cover(feature, bounds)
+
+    def cost(level, value):
+        error = (value - feature).square().mean().sqrt()
+        return (code_length(level, Steps(torch.ones(1))).item(),
+                (error / feature.square().mean().sqrt()).item())
+
+    rates, errors = [], []
+    for share in torch.linspace(0, 1, 9):
+        bits, error = cost(*_clipped(feature, bounds * cover**share, levels))
+
+        def rate(step):
+            return code_length(quantize(feature, step), Steps(torch.ones(1)))
+
+        step = bisect_scale(rate, torch.tensor([bits]), increasing=False)
+        other = cost(quantize(feature, step),
+                     quantize_dequantize(feature, step))[1]
+        assert error < 1.25 * other + 1e-6
+        rates.append(bits)
+        errors.append(error)
+    # the search goes one way, and cannot explode
+    assert rates == sorted(rates, reverse=True)
+    assert errors == sorted(errors) and errors[-1] <= 1
+
+
+def test_clip_cover_by_hand():
+    bounds = torch.tensor([[-1., 2.], [0., 2.], [-3., 6.], [-1., 0.],
+                           [-1., 1.]])
+    feature = torch.tensor([[-4., 4.], [-9., 4.], [-1., 2.], [2., 3.],
+                            [math.nan, 1.]])
+    cover = clip_cover(feature, bounds)
+    # an end at 0 stays there; one with nothing beyond is not moved
+    assert cover[:4].tolist() == [4, 2, 1, 1] and cover[4].isnan()
+
+
+def test_clipping_takes_the_coarsest_of_equal_grids():
+    """All errors are 0: levels far from 0 would only cost more bits."""
+    feature = torch.tensor([[-1., 1., 0., 1.], [0., 2., 2., 2.],
+                            [-3., -3., -3., -3.]])
+    for levels in (3, 4, 8):
+        level, value = _clipped(feature, clip_range(feature, levels), levels)
+        assert torch.equal(value, feature)
+        assert torch.equal(level, feature.sign())
+    feature = torch.tensor([[0., 1., 2., 3.]])
+    assert torch.equal(
+        _clipped(feature, clip_range(feature, 4), 4)[1], feature)
+
+
+def test_clipping_of_odd_images():
+    one = torch.tensor([[-0.3], [0.], [2.]])
+    bounds = clip_range(one, 4)
+    assert bounds.isfinite().all() and (bounds[:, 0] < bounds[:, 1]).all()
+    torch.testing.assert_close(_clipped(one, bounds, 4)[1], one)
+    assert clip_cover(one, bounds).tolist() == [1, 1, 1]
+    none = torch.zeros(0, 5)
+    assert clip_range(none, 4).shape == (0, 2)
+    assert clip_cover(none, clip_range(none, 4)).shape == (0, )
+    # an image alone, and in a batch of others
+    feature = torch.randn(4, 60) * torch.tensor([1., 1e-3, 1e6, 30.])[:, None]
+    together = clip_range(feature, 5)
+    for i in range(4):
+        assert torch.equal(clip_range(feature[i:i + 1], 5)[0], together[i])
+    # in any unit, and in any precision
+    torch.testing.assert_close(
+        clip_range(feature[:1] * 1e36, 5), together[:1] * 1e36)
+    torch.testing.assert_close(clip_range(feature.double(), 5), together)
+
+
+def test_clip_steps_by_hand():
+    bounds = torch.tensor([[-1., 2.], [0., 6.], [0., 0.]])
     steps = clip_steps(bounds, 4)
-    assert steps.base.tolist() == [1, 2, 1]
-    x = bounds
-    offset = steps.offset[:, None]
-    value = quantize_dequantize(x, steps.base[:, None], offset=offset)
-    torch.testing.assert_close(value, bounds)
-    # level 0 is the one nearest to 0
-    assert (steps.offset.abs() <= steps.base / 2).all()
-    uneven = clip_steps(torch.tensor([[-1.0, 3.0]]), 4)
-    level = quantize(
-        torch.linspace(-1, 3, 50)[None], uneven.base[:, None],
-        offset=uneven.offset[:, None])
-    assert level.unique().tolist() == [-1, 0, 1, 2]
+    assert steps.base.tolist() == [1, 2, 1] and steps.offset is None
+    level, value = _clipped(torch.tensor([[-5., 5.], [-5., 9.], [0., 0.]]),
+                            bounds, 4)
+    assert value.tolist() == [[-1, 2], [0, 6], [0, 0]]
+    assert level.tolist() == [[-1, 2], [0, 3], [0, 0]]
+
+
+# ------------------------------------------------------------ what is broken
+@pytest.mark.parametrize('shape', LAYOUTS)
+def test_no_plausible_steps_from_what_is_broken(shape):
+    """An image with a NaN gets no steps, and the others theirs."""
+    torch.manual_seed(10)
+    whole = torch.rand(shape) + 0.1
+    broken = whole.clone()
+    broken[1].view(-1)[2] = math.nan
+
+    def check(function):
+        got, expected = function(broken), function(whole)
+        assert got[1].isnan().all() and torch.equal(got[0], expected[0])
+
+    def size(steps):
+        return steps.size(whole).expand(shape)
+
+    check(lambda x: size(make_steps(jnd_log_steps(x), 'channel-token')))
+    check(lambda x: uniform_log_steps(x))
+    check(lambda x: size(make_steps(range_log_steps(x), 'token')))
+    check(lambda x: gradient_log_steps(whole, x))
+    check(lambda x: gradient_log_steps(x, whole))
+    check(lambda x: clip_range(x.flatten(1), 4))
+    check(lambda x: clip_steps(clip_range(x.flatten(1), 4), 4).base)
+    check(lambda x: size(
+        water_filling_steps(make_steps(uniform_log_steps(x), 'tensor'), x)))
+
+
+@pytest.mark.parametrize('shape', LAYOUTS)
+@pytest.mark.parametrize('unit', [1e37, 1e-30])
+def test_steps_do_not_depend_on_the_unit(shape, unit):
+    torch.manual_seed(11)
+    feature = torch.randn(shape)
+    w = torch.rand(shape)
+
+    def all_steps(x, unit):
+        uniform = make_steps(uniform_log_steps(x), 'tensor')
+        return [
+            uniform.size(x), water_filling_steps(uniform, x).size(x),
+            make_steps(range_log_steps(x), 'token').size(x),
+            make_steps(gradient_log_steps(w, x), 'channel-token').size(x),
+            make_steps(jnd_log_steps(x.abs()), 'channel-token').size(x),
+            clip_range(x, 4)
+        ]
+
+    for got, expected in zip(
+            all_steps(feature * unit, unit), all_steps(feature, 1.)):
+        torch.testing.assert_close(
+            got / unit, expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize('shape', [(2, 1, 1, 1), (2, 1, 1), (2, 1),
+                                   (1, 3, 2, 2), (0, 3, 2, 2), (0, 4)])
+def test_steps_of_odd_shapes_are_positive(shape):
+    for feature in (torch.zeros(shape), torch.full(shape, -7.)):
+        uniform = make_steps(uniform_log_steps(feature), 'tensor')
+        for steps in (
+                uniform, water_filling_steps(uniform, feature),
+                make_steps(range_log_steps(feature), 'token'),
+                make_steps(
+                    gradient_log_steps(feature.abs(), feature), 'element'),
+                make_steps(jnd_log_steps(feature.abs()), 'channel-token'),
+                clip_steps(clip_range(feature, 3), 3)):
+            size = steps.size(feature).expand(shape)
+            assert size.isfinite().all() and (size > 0).all()
+            value = quantize_dequantize(feature, size)
+            assert value.isfinite().all() and value.shape == shape

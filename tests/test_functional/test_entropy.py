@@ -242,6 +242,73 @@ def test_vectors_share_one_model():
     assert code_length(level, unit).item() > 8
 
 
+# ------------------------------------------------------------ what is broken
+@pytest.mark.parametrize('shape', [(3, 5, 6, 7), (3, 30, 5), (3, 40)])
+def test_no_plausible_bits_of_what_is_broken(shape):
+    """A NaN is unequal to 0, is not above 0, and is no integer: it must not
+    look like a level, nor reach a table."""
+    feature, level, steps = _case(shape)
+    expected = code_length(level, steps)
+
+    def check(got):
+        assert got[1].isnan() and torch.equal(got[::2], expected[::2])
+
+    for where in (slice(3, 4), slice(None)):
+        broken = level.clone()
+        broken[1].view(-1)[where] = math.nan
+        check(code_length(broken, steps))
+        check(code_length(broken, steps, fit_tails(level, steps)))
+        for x, low, high in zip(
+                fit_tails(broken, steps), (0, None, 0),
+                (PI_LEVELS - 1, None, SIGN_LEVELS - 1)):
+            assert low is None or (x >= low).all() and (x <= high).all()
+    # of an estimator that diverged: all levels NaN, or all of them 0
+    for value in (math.nan, math.inf):
+        base = steps.base.clone()
+        base[1] = value
+        diverged = steps._replace(base=base)
+        check(code_length(
+            quantize(feature, diverged.size(feature)), diverged))
+        dead = level.clone()
+        dead[1] = 0
+        check(code_length(dead, diverged))
+    whole = empirical_entropy(level)
+    got = empirical_entropy(broken)
+    assert got[1].isnan()
+    torch.testing.assert_close(got[::2], whole[::2])
+
+
+@pytest.mark.parametrize('shape', [(3, 5, 6, 7), (3, 30, 5), (3, 40)])
+def test_no_plausible_soft_bits_of_what_is_broken(shape):
+    feature, _, steps = _case(shape)
+    step = steps.size(feature).expand(shape)
+    magnitude = straight_through(feature.abs(), step)
+    expected = soft_code_length(magnitude, feature, step)
+    assert expected.isfinite().all()
+    for i in range(3):
+        for value in (math.nan, math.inf):
+            case = [magnitude.clone(), feature.clone(), step.clone()]
+            case[i][1].view(-1)[7] = value
+            got = soft_code_length(*case)
+            assert not got[1].isfinite(), (i, value)
+            assert got[1].isnan() or value == math.inf
+            assert torch.equal(got[::2], expected[::2])
+    # as the quantizer in training meets it
+    broken = feature.clone()
+    broken[1].view(-1)[7] = math.nan
+    got = soft_code_length(
+        straight_through(broken.abs(), step), broken, step)
+    assert got[1].isnan()
+
+
+@pytest.mark.parametrize('shape', [(0, 5, 6, 7), (0, 30, 5), (0, 40)])
+def test_no_image_takes_no_bits(shape):
+    none = torch.zeros(shape)
+    assert code_length(none, Steps(torch.ones(0))).shape == (0, )
+    assert soft_code_length(none, none, torch.ones(())).shape == (0, )
+    assert empirical_entropy(none).shape == (0, )
+
+
 # --------------------------------------------------------- empirical entropy
 def test_empirical_entropy_by_hand():
     level = torch.tensor([[0., 0., 0., 0.], [0., 1., 0., 1.],

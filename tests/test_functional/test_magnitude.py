@@ -56,3 +56,37 @@ def test_rate_has_a_gradient_to_every_image():
     bits = [torch.ones(2, requires_grad=True)]
     rate(bits, [torch.zeros(2, 5)]).backward()
     assert bits[0].grad.tolist() == pytest.approx([0.1, 0.1])
+
+
+# ------------------------------------------------------------------ odd images
+def test_images_without_energy_are_left_out_of_l2():
+    """A black image may leave a whole level at 0: nothing to be relative to,
+    and no reason for an infinite loss."""
+    feature = torch.ones(3, 2, 2)
+    feature[1] = 0
+    delta = torch.full((3, 2, 2), 0.5, requires_grad=True)
+    value = l2_magnitude(delta, feature)
+    assert value.item() == pytest.approx(0.5)
+    grad, = torch.autograd.grad(value, delta)
+    assert grad.isfinite().all() and not grad[1].any()
+    assert (grad[::2] > 0).all()
+    assert l2_magnitude(delta, torch.zeros_like(feature)) == 0
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_no_magnitude_hides_what_is_broken(value):
+    whole = torch.ones(3, 4, 5)
+    broken = whole.clone()
+    broken[1, 2, 3] = value
+    assert l2_magnitude(broken, whole).isnan()
+    assert l2_magnitude(whole, broken).isnan()
+    # an image without energy hides nothing of its distortion
+    assert l2_magnitude(broken, whole * torch.tensor([1., 0., 1.])[
+        :, None, None]).isnan()
+    rms = torch.ones(1, 1, 5)
+    assert not log_magnitude(broken, rms).isfinite()
+    rms[..., 3] = math.nan
+    assert log_magnitude(whole, rms).isnan()
+    assert log_magnitude(broken, torch.zeros(1, 1, 5)).isnan()
+    assert not rate([torch.tensor([1., value])],
+                    [torch.zeros(2, 5)]).isfinite()

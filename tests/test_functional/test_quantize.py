@@ -14,6 +14,8 @@ from mmfeatjnd.functional import (
     modelled_noise,
     quantize,
     quantize_dequantize,
+    saturate,
+    saturated,
     straight_through,
 )
 from mmfeatjnd.functional.quantize import (
@@ -82,6 +84,55 @@ def test_levels_are_clamped_to_16_bits():
     assert MAX_LEVEL == 32767
 
 
+def test_saturation_is_told():
+    """Finer steps make more noise once the levels end."""
+    x = torch.randn(2, 1000).clamp(-3, 3)
+    x[1, ::4] = 40.
+    for step, share in ((1e-3, [0, 0]), (40 / 32766, [0, 0]),
+                        (1.2e-3, [0, 0.25]), (1e-9, [1, 1])):
+        level = quantize(x, torch.tensor(step))
+        got = saturated(level).tolist()
+        if step == 1e-3:  # 40 needs 40000 levels
+            share = [0, 0.25]
+        assert got == pytest.approx(share, abs=1e-6), step
+    fine, finer = (
+        (quantize_dequantize(x, torch.tensor(step)) - x)[1].abs().max()
+        for step in (40 / 32766, 1e-4))
+    assert fine < 1e-3 and finer > 30
+
+
+def test_saturation_by_hand():
+    level = torch.tensor([[32767., -32767., 32766., 0.], [1., 2., 3., -4.]])
+    assert saturated(level).tolist() == [0.5, 0]
+    level[1, 2] = math.nan
+    assert saturated(level)[0] == 0.5 and saturated(level)[1].isnan()
+    assert saturated(torch.zeros(0, 3, 2)).shape == (0, )
+
+
+def test_what_is_no_number_stays_so():
+    x = torch.ones(3, 4)
+    x[1, 2] = math.nan
+    level = quantize(x, torch.tensor(0.3))
+    assert level[1].isnan().tolist() == [False, False, True, False]
+    assert not level[::2].isnan().any()
+    step = torch.tensor([[1.], [math.nan], [1.]])
+    level = quantize(torch.ones(3, 4), step, deadzone=0.7)
+    assert level.isnan().all(1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize('granularity', GRANULARITIES)
+def test_steps_of_no_number_break_their_image_only(granularity):
+    log_step = torch.randn(3, 4, 5, 5)
+    expected = make_steps(log_step, granularity)
+    log_step[1, 2, 3, 3] = math.nan
+    steps = make_steps(log_step, granularity)
+    size, whole = (
+        x.size(log_step).expand(log_step.shape) for x in (steps, expected))
+    assert size[1].isnan().all() and torch.equal(size[::2], whole[::2])
+    for exponent in steps[1:4]:  # integers within what is coded
+        assert exponent is None or exponent.abs().max() <= MAX_EXPONENT
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision_features_are_quantized_in_float32(dtype):
     x = torch.randn(2, 4, 3, 3).to(dtype)
@@ -90,6 +141,28 @@ def test_half_precision_features_are_quantized_in_float32(dtype):
     assert level.dtype == torch.float32
     torch.testing.assert_close(level, quantize(x.float(), step), rtol=0,
                                atol=0)
+
+
+@pytest.mark.parametrize('dtype', [
+    torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_values_return_to_the_dtype_of_the_features(dtype):
+    x = torch.tensor([[1., -2., 3.25]], dtype=dtype)
+    value = saturate(quantize_dequantize(x, torch.tensor(0.25)), dtype)
+    assert value.dtype == dtype and torch.equal(value, x)
+    # what overflowed ends at the end of the range
+    largest = torch.finfo(dtype).max
+    largest = min(largest, torch.finfo(torch.float32).max)
+    ends = saturate(torch.tensor([math.inf, -math.inf, math.nan]), dtype)
+    assert ends[:2].tolist() == [largest, -largest] and ends[2].isnan()
+
+
+def test_double_precision_is_quantized_in_float32():
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    level = quantize(x, torch.tensor(0.1))
+    assert level.dtype == torch.float32
+    assert torch.equal(level, quantize(x.float(), torch.tensor(0.1)))
+    steps = make_steps(x, 'channel-token')
+    assert steps.base.dtype == steps.size(x).dtype == torch.float32
 
 
 def test_steps_and_rounding_for_every_element():
