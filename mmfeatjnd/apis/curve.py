@@ -194,6 +194,7 @@ class Bench:
 
     def _one_pass(self, operations, clean: bool) -> List[dict]:
         loader = self.dataloader()
+        self.neck.read_levels = None  # asked, and all checked, anew
 
         def new(operation=None):
             return _Setting(new_evaluator(self.runner, loader), operation)

@@ -110,7 +110,6 @@ class FeatJNDMixin:
         """
         objective, neck = self.featjnd_objective, self.featjnd_neck
         discrepancy = objective.discrepancy
-        first = neck.read_levels is None
         with torch.no_grad():
             find_read_levels(self, neck, inputs, data_samples)
         seed = self.featjnd_steps.next_seed()
@@ -127,7 +126,7 @@ class FeatJNDMixin:
             with neck.run(
                     operation, images, seed=seed, content=content) as run:
                 noticed = discrepancy(self, inputs, data_samples, reference)
-        if first:
+        if not self.featjnd_watch.begun:
             # the check waits for the device, and a frozen host does not
             # change
             check_faults([run])

@@ -60,6 +60,8 @@ def find_read_levels(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
     found = _reachable(outputs, leaves)
     if not found:  # a host that hides its graph, or did not pass the split
         found = set(neck.levels)
+    # what the split does not emit is an error of the config, told later
+    found |= set(neck.levels) - {level for _, level in leaves}
     neck.read_levels = tuple(i for i in neck.levels if i in found)
     if unread := [i for i in neck.levels if i not in found]:
         print_log(

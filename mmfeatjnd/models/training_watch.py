@@ -25,6 +25,11 @@ class TrainingWatch:
         self._discrepancy: Optional[Tensor] = None
         self._nonzero: Optional[Tensor] = None
 
+    @property
+    def begun(self) -> bool:
+        """bool: Whether a step was noted."""
+        return self._steps > 0
+
     @torch.no_grad()
     def step(self, neck, run: Run, discrepancy: Tensor) -> None:
         """Note one step, without waiting for the device.
