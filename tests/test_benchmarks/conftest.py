@@ -48,13 +48,18 @@ def tiny_data(tmp_path_factory):
 
 
 @pytest.fixture
-def tiny(tiny_data, tmp_path, monkeypatch):
+def loaders(tiny_data):
+    """The text of the data loaders of a config."""
+    return ''.join(
+        LOADER.format(name=name, root=tiny_data)
+        for name in ('train', 'val', 'test'))
+
+
+@pytest.fixture
+def tiny(loaders, tmp_path, monkeypatch):
     """A benchmark 'tiny' in place of CIFAR-10, one seed, results and work dir
     in ``tmp_path``."""
     import common
-    loaders = ''.join(
-        LOADER.format(name=name, root=tiny_data)
-        for name in ('train', 'val', 'test'))
     for name, text in (('host', HOST), ('featjnd', FEATJND)):
         (tmp_path / f'{name}.py').write_text(
             text.format(root=ROOT) + loaders)
