@@ -4,6 +4,7 @@ The shipped configs and tools, on data and hosts made small.
 """
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -123,9 +124,27 @@ def infer(make, config, checkpoint, image):
     return inferencer(image)['predictions'].shape == image.shape[:2]
 
 
+def predictions(path):
+    """What ``tools/test.py --out`` wrote, by image: scores of a classifier or
+    detector, classes of the pixels of a segmentor."""
+    if path.is_dir():  # of MMSegmentation, label maps
+        return {f.name: np.asarray(Image.open(f)) for f in path.iterdir()}
+    return {
+        row['img_path']: np.asarray(row['pred_score'] if 'pred_score' in row
+                                    else row['pred_instances']['scores'])
+        for row in pickle.loads(path.read_bytes())
+    }
+
+
+def change(a, b):
+    """Of scores the largest, of classes the share that differs."""
+    assert a.shape == b.shape
+    return (a != b).mean() if a.ndim == 2 else np.abs(a - b).max()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('make', [detection, classification, segmentation])
-def test_train_test_and_curve(make, tmp_path):
+def test_train_test_and_curve(make, tmp_path, run_tool):
     cfg, metric = make(tmp_path)
     cfg.load_from = None
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2)
@@ -143,13 +162,25 @@ def test_train_test_and_curve(make, tmp_path):
     state = torch.load(checkpoint, weights_only=False)['state_dict']
     assert any(k.startswith('neck.estimators.0.') for k in state)
 
-    hook = "[dict(type='mmfeatjnd.PerturbationHook'," \
-        "distortion='gaussian',nrmse=0.75,seed=1)]"
-    run('test.py', config, checkpoint, '--work-dir', tmp_path / 't',
-        '--cfg-options', f'custom_hooks={hook}', cwd=tmp_path)
-    logs = list((tmp_path / 't').glob('*/*.json'))
-    tested = json.loads(logs[0].read_text())
+    def test(name, *options):
+        """Predictions and metrics of tools/test.py."""
+        run_tool('test.py', config, checkpoint, '--work-dir', tmp_path / name,
+                 '--out', tmp_path / f'{name}.pkl', *options)
+        log, = (tmp_path / name).glob('*/*.json')
+        return (predictions(tmp_path / f'{name}.pkl'),
+                json.loads(log.read_text()))
+
+    hook = "custom_hooks=[dict(type='mmfeatjnd.PerturbationHook'," \
+        "distortion='gaussian',nrmse={},seed=1)]"
+    clean, _ = test('clean')
+    noisy, tested = test('noisy', '--cfg-options', hook.format(0.75))
+    faint, _ = test('faint', '--cfg-options', hook.format(1e-6))
     assert tested['jnd/nrmse'] == pytest.approx(0.75, rel=1e-4)
+    # it reaches every prediction, and does as much as it is strong
+    assert clean.keys() == noisy.keys() == faint.keys() and len(clean) >= 2
+    for name, x in clean.items():
+        strong, weak = (change(x, y[name]) for y in (noisy, faint))
+        assert strong > 1e-4 and weak < strong / 1000
 
     run('analysis_tools/jnd_curve.py', config, checkpoint, '--distortions',
         'featjnd', 'gaussian', 'gradient-sensitivity', '--nrmse', '0.25',
@@ -166,6 +197,9 @@ def test_train_test_and_curve(make, tmp_path):
     same, = (r for r in rows if r['distortion'] == 'gaussian'
              and r['nrmse'] == 0.75 and r['seed'] == 1)
     assert same['metrics'][metric] == pytest.approx(tested[metric], abs=1e-6)
+    # the other hosts are right, or wrong, about all images either way
+    if make is segmentation:
+        assert same['metrics'] != rows[0]['metrics']
 
     # the file that trained it serves the host's own API
     image = np.zeros((64, 64, 3), np.uint8)
