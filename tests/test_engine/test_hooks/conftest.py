@@ -56,7 +56,7 @@ def test(build, batch, tmp_path):
         from mmpretrain.models import AverageClsScoreTTA
         model = model or build('classifier', **neck)
         for estimator in getattr(model.neck, 'estimators', ()):
-            estimator.num_updates.fill_(trained)
+            estimator.initial.fill_(trained)
         dataloader = dict(
             batch_size=size,
             num_workers=0,

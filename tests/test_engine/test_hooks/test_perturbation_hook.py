@@ -5,6 +5,14 @@ from mmengine.config import Config
 from mmfeatjnd.engine.hooks import PerturbationHook
 
 
+def assert_clean(model):
+    """Nothing of the hook is left on the model."""
+    assert model.neck.change is None and not model.neck.attached
+    for module in model.modules():
+        assert 'forward' not in vars(module)
+        assert not module._forward_hooks and not module._forward_pre_hooks
+
+
 def hook(distortion='gaussian', nrmse=0.4, **kwargs):
     return PerturbationHook(distortion, nrmse, **kwargs)
 
@@ -21,7 +29,7 @@ def test_metrics_of_every_distortion(test, distortion):
     assert metrics['jnd/nrmse'] == pytest.approx(0.7, rel=1e-4)
     assert 0 < metrics['jnd/participation_ratio'] <= 1
     assert metrics['score'] != clean['score']
-    assert model.neck.operation is None
+    assert_clean(model)
     if distortion == 'gaussian':
         assert metrics['jnd/participation_ratio'] == pytest.approx(
             1 / 3, rel=0.1)
@@ -61,7 +69,7 @@ def test_one_hook_after_another(test):
 def test_in_validation(test):
     metrics, model = test(hook(), what='val')
     assert metrics['jnd/nrmse'] == pytest.approx(0.4, rel=1e-4)
-    assert model.neck.operation is None
+    assert_clean(model)
     assert metrics == pytest.approx(test(hook())[0])
 
 
@@ -70,14 +78,16 @@ def test_tta(test, size):
     metrics, model = test(hook(), tta=True, size=size)
     assert metrics['jnd/nrmse'] == pytest.approx(0.4, rel=1e-4)
     assert metrics['score'] != test(tta=True, size=size)[0]['score']
-    assert model.neck.operation is None
+    assert_clean(model)
     other, _ = test(hook(), tta=True, size=3)
     assert other == pytest.approx(metrics, rel=1e-5)
 
 
-def test_gradient_sensitivity_needs_the_model(test):
-    with pytest.raises(RuntimeError, match='without --tta'):
-        test(hook('gradient-sensitivity'), tta=True)
+def test_gradient_sensitivity_of_every_view(test):
+    metrics, model = test(hook('gradient-sensitivity'), tta=True)
+    assert metrics['jnd/nrmse'] == pytest.approx(0.4, rel=1e-4)
+    assert metrics['score'] != test(tta=True)[0]['score']
+    assert_clean(model)
 
 
 def test_a_named_split(test):

@@ -7,11 +7,10 @@ from mmfeatjnd.coding import encode_image
 from mmfeatjnd.coding.bitstream import QuantizedLevel
 from mmfeatjnd.engine.hooks import QuantizationHook
 from mmfeatjnd.functional import Steps
+from mmfeatjnd.models.forward_runs import every_forward
 
-MEASURED = {
-    'jnd/nrmse', 'jnd/bits_per_element', 'jnd/coded_bytes',
-    'jnd/coded_bits_per_element'
-}
+MEASURED = {'jnd/nrmse', 'jnd/bits_per_element'}
+CODED = {'jnd/coded_bytes', 'jnd/coded_bits_per_element'}
 POLICIES = [
     'featjnd', 'permuted', 'uniform', 'range', 'gradient', 'water-filling',
     'clip-uniform'
@@ -35,29 +34,33 @@ def hook(policy='featjnd', **kwargs):
 @pytest.mark.parametrize('policy', POLICIES)
 def test_metrics_of_every_policy(test, policy):
     clean, _ = test()
-    metrics, model = test(hook(policy, noise_budget=0.5))
-    assert set(metrics) == {'score'} | MEASURED
-    assert metrics['jnd/nrmse'] == pytest.approx(0.5, rel=0.1)
+    # four levels reach no more where they cover all features
+    metrics, model = test(hook(policy, noise_budget=0.4, coded=True))
+    assert set(metrics) == {'score'} | MEASURED | CODED
+    assert metrics['jnd/nrmse'] == pytest.approx(0.4, rel=0.01)
     assert metrics['score'] != clean['score']
     # side information included
     assert 0 < metrics['jnd/bits_per_element'] < metrics[
         'jnd/coded_bits_per_element']
     assert metrics['jnd/coded_bytes'] > 10
-    assert model.neck.operation is None
+    assert model.neck.change is None
 
 
-def test_the_bytes_are_those_of_the_streams(test):
-    operations = hook('range', scale=0.2)
-    metrics, _ = test(operations, size=6)
-    quantized = operations.operation.quantized
+def test_the_bytes_are_those_of_the_streams(test, batch):
+    hooked = hook('range', scale=0.2, coded=True)
+    metrics, model = test(hooked, size=6)
+    with torch.no_grad(), every_forward(
+            model, model.neck, hooked.operation) as runs:
+        model(*batch('classifier', 6), mode='predict')
+    (images, symbols, steps, dtype), = runs[0].kept
+    assert images.tolist() == list(range(6))
     lengths = [
         len(
             encode_image([
                 QuantizedLevel(
-                    level[i:i + 1],
+                    symbols[i:i + 1],
                     Steps(*(None if x is None else x[i:i + 1]
                             for x in steps)), dtype)
-                for level, steps, dtype in quantized
             ])) for i in range(6)
     ]
     assert metrics['jnd/coded_bytes'] == pytest.approx(sum(lengths) / 6)
@@ -80,9 +83,12 @@ def test_the_operation_is_removed(test):
     assert test(model=model)[0] == clean != quantized
 
 
-def test_without_bitstreams(test):
-    metrics, _ = test(hook('uniform', coded=False))
-    assert set(metrics) == {'score', 'jnd/nrmse', 'jnd/bits_per_element'}
+def test_bitstreams_are_written_where_they_are_asked_for(test):
+    metrics, _ = test(hook('uniform'))
+    assert set(metrics) == {'score'} | MEASURED
+    coded, _ = test(hook('uniform', coded=True))
+    assert set(coded) == {'score'} | MEASURED | CODED
+    assert {k: coded[k] for k in metrics} == metrics
 
 
 def test_validation_within_training(test):
@@ -93,15 +99,16 @@ def test_validation_within_training(test):
     class Watch(QuantizationHook):
 
         def before_train_iter(self, runner, *args, **kwargs):
-            assert runner.model.neck.operation is None
+            assert runner.model.neck.change is None
+            assert 'forward' not in vars(runner.model)
 
         def after_val_epoch(self, runner, metrics=None):
             super().after_val_epoch(runner, metrics)
             seen.append(metrics)
 
-    test(Watch(policy='featjnd'), what='train')
+    test(Watch(policy='featjnd', coded=True), what='train')
     assert len(seen) == 3
-    assert all(set(m) == {'score'} | MEASURED for m in seen)
+    assert all(set(m) == {'score'} | MEASURED | CODED for m in seen)
     assert len({m['jnd/nrmse'] for m in seen}) == 3
 
 
@@ -110,13 +117,17 @@ def test_an_estimator_file(test, build, tmp_path):
     source = build('classifier', estimator=dict(mode='envelope'))
     with torch.no_grad():
         source.neck.estimators[0].expand.bias.fill_(-1.)
-    source.neck.estimators[0].num_updates.fill_(1)
+    source.neck.estimators[0].initial.fill_(1)
     save_estimator(source, path)
     expected, _ = test(hook(), model=source)
-    metrics, model = test(hook(estimator=path), trained=False)
+    model = build('classifier', estimator=dict(mode='envelope'))
+    own = {k: v.clone() for k, v in model.neck.estimators.state_dict().items()}
+    metrics, _ = test(hook(estimator=path), model=model, trained=False)
     assert metrics == expected != test(hook())[0]
-    bias = model.neck.estimators[0].expand.bias
-    assert torch.equal(bias, torch.full_like(bias, -1.))
+    # the model keeps its own
+    state = model.neck.estimators.state_dict()
+    assert len(state) == len(own)
+    assert all(torch.equal(v, own[k]) for k, v in state.items())
 
 
 def test_an_estimator_that_was_never_trained_is_refused(test):
@@ -132,10 +143,12 @@ def test_a_signed_estimator_is_refused(test):
     test(hook('uniform'), mode='signed')
 
 
-def test_gradient_needs_the_model(test, build, configs):
-    with pytest.raises(RuntimeError, match="type='mmfeatjnd.FeatJND'"):
-        test(hook('gradient'), model=build(configs[1](
-            'classifier', plain=True)))
+def test_gradient_on_a_plain_host(test, build, configs):
+    plain = build(configs[1]('classifier', plain=True))
+    metrics, _ = test(hook('gradient'), model=plain)
+    assert metrics == test(hook('gradient'))[0]
+    assert all(p.requires_grad for p in plain.backbone.parameters())
+    assert all(p.grad is None for p in plain.parameters())
 
 
 def test_a_host_without_a_neck(test, build, configs):
