@@ -107,7 +107,10 @@ class _Calibration:
                 known[octave] = length / elements
             return known[octave]
 
-        finest = math.log2(operation.policy.finest)
+        # no finer than saturates a symbol of any image
+        finest = math.log2(max(
+            float(operation.policy.limits(feature, at)[0].max())
+            for feature, at in cases))
         return [_solve(rate, target, finest) for target in targets]
 
 
@@ -130,7 +133,7 @@ def _solve(rate,
         while rate(low) < target:
             if low <= finest:
                 return None
-            low -= 1
+            low = max(low - 1, finest)
     high = low + 1.0
     for _ in range(iterations):
         middle = (low + high) / 2
@@ -206,7 +209,8 @@ def measure_rates(cfg: Config,
     at_noise = [(name, None, i, create(name, seed, noise_budget=budget))
                 for (name, i, seed), budget in product(cases, noise_budgets)]
     bench = Bench(cfg, checkpoint, estimators)
-    for probe in probes:
+    for (_, i, _), probe in zip(cases, probes):
+        bench.use(i)
         probe.check(bench.neck)
     settings = []
     if bits:

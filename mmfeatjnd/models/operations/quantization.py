@@ -1,9 +1,11 @@
 """The operation that quantizes features."""
 import copy
+import logging
 from collections import Counter
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmfeatjnd.functional import (
@@ -15,9 +17,12 @@ from mmfeatjnd.functional import (
     nrmse,
     quantize,
     quantize_fused,
+    reached,
     saturate,
+    saturated,
     scale_to_modelled_noise,
 )
+from mmfeatjnd.functional.quantize import MAX_LEVEL
 from mmfeatjnd.models.run import Run, Visit
 from mmfeatjnd.registry import STEP_POLICIES
 from .base_operation import BaseOperation
@@ -31,9 +36,11 @@ class Quantization(BaseOperation):
 
     How coarse: exactly one of ``scale``, ``noise_budget`` and ``bits``.
     Measures ``nrmse`` (mean over the levels), ``bits`` (code length of the
-    entropy model, without side information), ``elements`` and, with
-    ``coded``, ``coded_bytes`` (the whole stream of an image: header, steps,
-    parameters and levels). The padding of a map is not sent: a receiver finds
+    entropy model, without side information), ``elements``, ``saturated``
+    (share of the symbols at the end of their range), for a budget ``reached``
+    (share of the levels that came to it) and, with ``coded``,
+    ``coded_bytes`` (the whole stream of an image: header, steps, parameters
+    and levels). The padding of a map is not sent: a receiver finds
     0 there.
 
     Args:
@@ -148,10 +155,13 @@ class Quantization(BaseOperation):
 
     def _solve(self, feature: Tensor, at) -> Tensor:
         """The scale of each image, (B,)."""
-        batch = len(feature)
-        one = feature.new_ones(batch, dtype=torch.float32)
+        one = feature.new_ones(len(feature), dtype=torch.float32)
         if self.scale is not None:
             return one * self.scale
+        if self.noise == 'model' and self.bits is None:
+            steps = at(one).steps
+            return scale_to_modelled_noise(steps, feature,
+                                           self.noise_budget).base / steps.base
 
         def noise(scale):
             value = self.apply(feature, at(scale))[1]
@@ -159,21 +169,17 @@ class Quantization(BaseOperation):
 
         def rate(scale):
             allocation = at(scale)
-            level = self.apply(feature, allocation)[0]
-            return code_length(level, allocation.steps) / level[0].numel()
+            symbols = self.apply(feature, allocation)[0]
+            return code_length(symbols, allocation.steps) / symbols[0].numel()
 
-        if self.bits is not None:
-            return bisect_scale(
-                rate,
-                one * self.bits,
-                increasing=False,
-                finest=self.policy.finest)
-        if self.noise == 'model':
-            steps = at(one).steps
-            return scale_to_modelled_noise(steps, feature,
-                                           self.noise_budget).base / steps.base
+        finest, coarsest = self.policy.limits(feature, at)
+        by_rate = self.bits is not None
         return bisect_scale(
-            noise, one * self.noise_budget, finest=self.policy.finest)
+            rate if by_rate else noise,
+            one * (self.bits if by_rate else self.noise_budget),
+            increasing=not by_rate,
+            finest=finest,
+            coarsest=coarsest)
 
     def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
         at = self.allocate(feature, visit, level)
@@ -181,10 +187,18 @@ class Quantization(BaseOperation):
         symbols, value = self.apply(feature, allocation)
         steps = allocation.steps
         value = saturate(value, feature.dtype)
+        noise = nrmse(value.float() - feature.float(), feature)
+        bits = code_length(symbols, steps)
+        elements = symbols[0].numel()
         visit.measure(
-            nrmse=nrmse(value.float() - feature.float(), feature),
-            bits=code_length(symbols, steps),
-            elements=torch.full_like(visit.keys, symbols[0].numel()))
+            nrmse=noise,
+            bits=bits,
+            elements=torch.full_like(visit.keys, elements),
+            saturated=saturated(symbols))
+        if self.bits is not None:
+            visit.measure(reached=reached(bits / elements, self.bits))
+        elif self.noise_budget is not None and self.noise == 'measured':
+            visit.measure(reached=reached(noise, self.noise_budget))
         visit.run.kept.append((visit.images, symbols, steps, feature.dtype))
         return value
 
@@ -206,12 +220,34 @@ class Quantization(BaseOperation):
         result = dict(
             nrmse=float(columns['nrmse'].nanmean()),
             bits_per_element=float(columns['bits'].sum() / elements))
+        self._warn(columns)
         if 'coded_bytes' in columns:
             coded = columns['coded_bytes']
             result['coded_bytes'] = float(coded.mean())
             result['coded_bits_per_element'] = float(8 * coded.sum() /
                                                      elements)
         return result
+
+    def _warn(self, columns: Dict[str, Tensor]) -> None:
+        """Say what was asked and not to be had."""
+        lost = float(columns['saturated'].nanmean())
+        if lost > 0:
+            print_log(
+                f'{self.name}: {lost:.2%} of the symbols are saturated at '
+                f'+-{MAX_LEVEL}: the steps are too fine for the largest '
+                'values, whose error grows. Use a larger scale.',
+                logger='current',
+                level=logging.WARNING)
+        missed = 1 - float(columns['reached'].nanmean()) \
+            if 'reached' in columns else 0.0
+        if missed > 0:
+            what = dict(bits=self.bits, noise_budget=self.noise_budget)
+            asked = ', '.join(f'{k}={v:g}' for k, v in what.items() if v)
+            print_log(
+                f'{self.name}: {missed:.0%} of images and levels do not come '
+                f'within 5 % of {asked}; what they came to was measured.',
+                logger='current',
+                level=logging.WARNING)
 
     def row(self, summary: Dict[str, float]) -> dict:
         summary = dict(summary)
@@ -222,6 +258,8 @@ class Quantization(BaseOperation):
             scale=self.scale,
             bits=self.bits,
             nrmse_measured=summary.pop('nrmse'),
+            # all bits over all elements, not the mean of the images' ratios
+            bits_of='data set',
             seed=self.seed,
             **summary)
 
