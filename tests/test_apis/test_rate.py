@@ -53,7 +53,7 @@ def bench(small_classifier):
     estimator, = model.neck.estimators
     files = []
     for i in range(2):
-        estimator.num_updates.fill_(1)
+        estimator.initial.fill_(1)
         torch.nn.init.normal_(estimator.expand.weight, std=0.5 + 0.5 * i)
         files.append(str(root / f'{i}.pth'))
         save_estimator(model, files[-1])
@@ -69,7 +69,7 @@ def test_rates(bench):
     ])
     rows = measure_rates(
         cfg, host, policies, [0.5, 1.5], [0.4], (0, 1), files,
-        calibration_images=8)
+        calibration_images=8, calibration_split='test')
     assert rows[0] == dict(policy='clean', metrics=rows[0]['metrics'])
     rates = {(r['policy'], r['bits'], r['seed']): r
              for r in rows[1:] if r['protocol'] == 'rate'}
@@ -100,7 +100,8 @@ def test_rates(bench):
 
     # two ways to the same numbers: one pass for all, and a test with the hook
     row = rates['featjnd', 1.5, 1]
-    tested = hooked(cfg, host, files[1], policy='featjnd', scale=row['scale'])
+    tested = hooked(cfg, host, files[1], policy='featjnd', scale=row['scale'],
+                    coded=True)
     assert tested['jnd/nrmse'] == pytest.approx(row['nrmse_measured'])
     assert tested['jnd/coded_bytes'] == row['coded_bytes']
     assert tested['accuracy/top1'] == row['metrics']['accuracy/top1']
@@ -120,12 +121,12 @@ def test_rates_without_bitstreams(bench):
     cfg, host, _ = bench
     rows = measure_rates(
         cfg, host, {'u': 'uniform', 'g': 'gradient'}, [1.0], seeds=(0, 1),
-        calibration_images=1, coded=False)
+        calibration_images=1, calibration_split='test', coded=False)
     assert [(r['policy'], r.get('seed')) for r in rows] == [
         ('clean', None), ('u', 0), ('g', 0)]
     for row in rows[1:]:
         assert 'coded_bits_per_element' not in row
-        # one batch of 4 of the 8 images was looked at
+        # one of the 8 images was looked at
         assert row['bits_per_element'] == pytest.approx(1.0, rel=0.2)
 
 
