@@ -22,7 +22,7 @@ def host(small_classifier):
     cfg.dump(config)
     torch.manual_seed(0)
     model = build_model(cfg)
-    model.neck.estimators[0].num_updates.fill_(1)
+    model.neck.estimators[0].initial.fill_(1)
     torch.save(dict(state_dict=model.state_dict()), root / 'model.pth')
     return config, root / 'model.pth'
 
@@ -31,6 +31,7 @@ def test_rate_curve(run, host, tmp_path, capfd):
     run(*host, '--policies', 'uniform', 'permuted',
         "dict(type='featjnd',granularity='token')", '--bits', 0.5, 1,
         '--noise-budgets', 0.3, '--seeds', 2, '--calibration-images', 4,
+        '--calibration-split', 'test',
         '--out', tmp_path / 'out', '--work-dir', tmp_path / 'work')
     assert sorted(os.listdir(tmp_path / 'out')) == [
         'noise.png', 'rates.json', 'rates.md', 'rates.png']
@@ -57,6 +58,7 @@ def test_one_protocol_without_bitstreams(run, host, tmp_path):
 def test_a_wrong_metric_does_not_lose_the_rows(run, host, tmp_path):
     with pytest.raises(SystemExit, match='measures accuracy/top1'):
         run(*host, '--policies', 'uniform', '--bits', 1, '--no-coded',
+            '--calibration-split', 'test',
             '--metric', 'mIoU', '--out', tmp_path)
     assert len(json.loads((tmp_path / 'rates.json').read_text())) == 2
 
