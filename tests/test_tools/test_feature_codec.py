@@ -17,7 +17,8 @@ from mmfeatjnd.apis.feature_codec import (
     same_prediction,
 )
 from mmfeatjnd.coding import feature_file
-from mmfeatjnd.models import Quantization, attached
+from mmfeatjnd.models import Quantization
+from mmfeatjnd.models.forward_runs import every_forward
 
 LIBRARY = dict(
     classifier='mmpretrain', segmentor='mmseg', detector='mmdet')
@@ -99,10 +100,9 @@ def images(folder, *names, size=(40, 32)):
 def whole(codec, path, quantization):
     """The host in one piece, under the same quantization."""
     inputs, samples = codec.load(path)
-    quantization.start(samples, 1)
-    with torch.no_grad(), attached(codec.model, codec.neck), \
-            codec.neck.operating(quantization):
-        return codec.model.predict(inputs, samples)[0]
+    with torch.no_grad(), every_forward(codec.model, codec.neck,
+                                        quantization):
+        return codec.model(inputs, samples, mode='predict')[0]
 
 
 def convolutions(monkeypatch, model, function):
@@ -201,7 +201,7 @@ def test_bytes_do_not_depend_on_other_images(make, tmp_path):
     args = make('classifier')
     codec = FeatureCodec(*args)
     for estimator in codec.neck.estimators:
-        estimator.num_updates.fill_(1)
+        estimator.initial.fill_(1)
     quantization = Quantization('permuted')
     names = ('a.png', 'b.png', 'c.png')
     one = [codec.encode(folder / n, quantization) for n in names]
@@ -329,7 +329,7 @@ def test_encode_refuses(run, encode, project, tmp_path):
     state = torch.load(checkpoint)['state_dict']
     torch.save({k: v for k, v in state.items() if 'rpn' not in k},
                tmp_path / 'part.pth')
-    with pytest.raises(SystemExit, match='lacks .* parameters .*rpn_head'):
+    with pytest.raises(SystemExit, match='lacks 6 of .* weights .*rpn_head'):
         run('encode', config, tmp_path / 'part.pth', folder, out)
     assert not out.exists()
 
@@ -384,11 +384,12 @@ def test_a_file_that_lies_is_refused(make, tmp_path):
         'classifier', split='backbone.layer2', in_channels=16))
     stream = feature_file.unpack(
         other.encode(folder / 'a.png', Quantization('uniform'))).stream
-    with pytest.raises(UsageError, match='corrupted: strides'):
-        codec.decode(content._replace(stream=stream))
     strides = ((5120, 320, 20, 1), )
-    with pytest.raises(UsageError, match='the host expects'):
-        codec.decode(content._replace(stream=stream, strides=strides))
+    with pytest.raises(UsageError, match='corrupted: strides'):
+        codec.decode(content._replace(strides=strides))
+    for lie in (dict(stream=stream), dict(stream=stream, strides=strides)):
+        with pytest.raises(UsageError, match='the host expects'):
+            codec.decode(content._replace(**lie))
     with pytest.raises(UsageError, match="'backbone.conv1' does not lie"):
         codec.decode(content._replace(outputs={'backbone.conv1': [None]}))
     with pytest.raises(UsageError, match='the host fails on what'):
