@@ -111,6 +111,13 @@ def test_a_local_checkpoint_is_the_one_that_another_config_leaves(path):
 
 
 @pytest.mark.parametrize('path', CONFIGS)
+def test_a_killed_run_can_be_resumed(path):
+    # MMEngine deletes the oldest checkpoint before the new one is whole
+    cfg = Config.fromfile(osp.join(ROOT, path))
+    assert cfg.default_hooks.checkpoint.get('max_keep_ckpts', -1) != 1
+
+
+@pytest.mark.parametrize('path', CONFIGS)
 def test_builds(path, stock_config):
     cfg = Config.fromfile(osp.join(ROOT, path))
     assert cfg.train_dataloader and cfg.optim_wrapper and cfg.train_cfg

@@ -120,6 +120,6 @@ param_scheduler = dict(
     total_steps=max_epochs,
     convert_to_iter_based=True)
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1))
+    logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
 log_processor = dict(window_size=10)
 randomness = dict(seed=0)

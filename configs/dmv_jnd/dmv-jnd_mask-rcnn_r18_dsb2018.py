@@ -43,5 +43,5 @@ train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(
-    checkpoint=dict(max_keep_ckpts=1), logger=dict(interval=10))
+    checkpoint=dict(max_keep_ckpts=2), logger=dict(interval=10))
 randomness = dict(seed=0)

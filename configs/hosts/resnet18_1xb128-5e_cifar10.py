@@ -6,5 +6,5 @@ _base_ = [
     '../_base_/schedules/cifar10_one_cycle.py',
     'mmpretrain::_base_/default_runtime.py',
 ]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)

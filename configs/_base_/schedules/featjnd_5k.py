@@ -32,5 +32,5 @@ featjnd = dict(
         val_interval=5000),
     default_hooks=dict(
         logger=dict(log_metric_by_epoch=False),
-        checkpoint=dict(by_epoch=False, interval=1000, max_keep_ckpts=1)),
+        checkpoint=dict(by_epoch=False, interval=1000, max_keep_ckpts=2)),
     log_processor=dict(by_epoch=False))

@@ -8,5 +8,5 @@ _base_ = [
 ]
 train_dataloader = dict(num_workers=4)
 train_cfg = dict(val_interval=10)
-default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=2))
 randomness = dict(seed=0)
