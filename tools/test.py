@@ -5,7 +5,7 @@ The flags and their meanings are those of the host libraries::
     python tools/test.py CONFIG CHECKPOINT --out results.pkl --tta
 """
 from mmfeatjnd import compat  # first: it lets `_base_` reach every host
-from mmfeatjnd.apis import checkpoints, cli, console, launch
+from mmfeatjnd.apis import checkpoints, cli, console, launch, testing
 
 
 def main():
@@ -15,11 +15,11 @@ def main():
         compat.register_trusted_checkpoint_loader()
         cfg = cli.load_config(args.config)
         launch.prepare_host(cfg)
-        cli.merge_test_args(cfg, args)
+        testing.merge_test_args(cfg, args)
         with launch.distributed(cfg):
             checkpoints.ensure_checkpoint(
                 cfg, remedy='python tools/test.py CONFIG {}')
-            launch.run_test(launch.build_runner(cfg), args)
+            testing.run_test(launch.build_runner(cfg), args)
 
 
 if __name__ == '__main__':

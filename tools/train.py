@@ -5,7 +5,7 @@ The flags and their meanings are those of the host libraries::
     python tools/train.py CONFIG --work-dir DIR --amp --resume
 """
 from mmfeatjnd import compat  # first: it lets `_base_` reach every host
-from mmfeatjnd.apis import checkpoints, cli, console, launch
+from mmfeatjnd.apis import checkpoints, cli, console, launch, training
 
 
 def main():
@@ -19,7 +19,7 @@ def main():
         with launch.distributed(cfg):
             names = checkpoints.ensure_checkpoint(cfg)
             checkpoints.drop_pretrained(cfg, names)
-            launch.build_runner(cfg).train()
+            training.train(cfg)
 
 
 if __name__ == '__main__':

@@ -1,22 +1,33 @@
 """``--cfg-options`` that also takes dicts, such as a hook."""
+import argparse
 import ast
 from typing import Any
 
 from mmengine.config import DictAction
 
 
-def _value(node: ast.AST) -> Any:
-    """Literals, lists, tuples, ``{...}`` and ``dict(...)``; nothing runs."""
+def literal(node: ast.AST) -> Any:
+    """The value of an expression that a config may contain.
+
+    Args:
+        node (ast.AST): Literals, lists, tuples, ``{...}`` and ``dict(...)``.
+
+    Returns:
+        Any: The value; nothing is run for it.
+
+    Raises:
+        ValueError: It is another expression.
+    """
     if isinstance(node, ast.Call) and isinstance(
             node.func, ast.Name) and node.func.id == 'dict' and not node.args:
-        return {k.arg: _value(k.value) for k in node.keywords}
+        return {k.arg: literal(k.value) for k in node.keywords}
     if isinstance(node, ast.Dict):
         return {
-            _value(k): _value(v)
+            literal(k): literal(v)
             for k, v in zip(node.keys, node.values)
         }
     if isinstance(node, (ast.List, ast.Tuple)):
-        values = [_value(e) for e in node.elts]
+        values = [literal(e) for e in node.elts]
         return values if isinstance(node, ast.List) else tuple(values)
     return ast.literal_eval(node)
 
@@ -29,14 +40,24 @@ class CfgOptions(DictAction):
     mean in MMEngine.
     """
 
+    def __call__(self, parser, namespace, values, option_string=None):
+        """See :class:`argparse.Action`."""
+        try:
+            for pair in values:
+                if not pair.partition('=')[0] or '=' not in pair:
+                    raise ValueError(f'{pair!r} is not of the form key=value')
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, ValueError) as error:
+            raise argparse.ArgumentError(self, str(error)) from error
+
     @staticmethod
     def _parse_iterable(val: str) -> Any:
         if 'dict(' not in val and '{' not in val:
             return DictAction._parse_iterable(val)
         try:
-            return _value(ast.parse(val, mode='eval').body)
-        except (SyntaxError, ValueError) as error:
+            return literal(ast.parse(val, mode='eval').body)
+        except (SyntaxError, TypeError, ValueError) as error:
             raise ValueError(
-                f'--cfg-options: cannot read {val!r} ({error}). Write it as '
+                f'cannot read {val!r} ({error}). Write it as '
                 "in a config, e.g. \"[dict(type='mmfeatjnd.PerturbationHook',"
                 'nrmse=0.5)]".') from error

@@ -2,28 +2,30 @@
 
 MMDetection, MMPretrain and MMSegmentation give their ``tools/train.py`` and
 ``tools/test.py`` the same flags, but what a flag does to the config differs.
-The functions here edit a :class:`mmengine.config.Config` the way the host
-named by its ``default_scope`` would.
+The functions here edit a :class:`mmengine.config.Config` the way the library
+of its model would; those of ``tools/test.py`` are in :mod:`.testing`.
 """
 import argparse
 import logging
+import math
 import os
 import os.path as osp
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.runner import find_latest_checkpoint
 
 from mmfeatjnd import compat
 from .cfg_options import CfgOptions
-from .console import UsageError, log
+from .checkpoints import read_weights
+from .console import UsageError, check_writable, log
+from .library import host_of, type_name
+from .work_dirs import resolve_resume
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 DUMP_SUFFIXES = ('.pkl', '.pickle')
-METRIC_SUFFIXES = ('.json', '.yaml', '.yml') + DUMP_SUFFIXES
 
 
 def _parser(description):
@@ -75,6 +77,7 @@ def parse_train_args(argv=None):
         '--resume',
         nargs='?',
         const='auto',
+        type=_path,
         help='resume from this checkpoint; without a path, from the latest '
         'one in the work dir, if there is one')
     parser.add_argument(
@@ -179,6 +182,21 @@ def add_cfg_options(parser):
         'are needed and blanks are not allowed')
 
 
+def _path(text):
+    if not text:
+        raise argparse.ArgumentTypeError('a path is needed, not nothing')
+    return text
+
+
+def positive(text):
+    """A positive, finite number."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f'{text} is not positive and finite')
+    return value
+
+
 def count(text):
     """A number of things, at least 1."""
     value = int(text)
@@ -197,13 +215,122 @@ def open_config(args):
         Config: The config.
 
     Raises:
-        UsageError: If there is no such file.
+        UsageError: If it cannot be read, or the options do not fit it.
     """
     compat.check_environment()
     compat.register_trusted_checkpoint_loader()
     cfg = load_config(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    merge_options(cfg, args.cfg_options)
     return cfg
+
+
+def open_test(args, checkpoints):
+    """:func:`open_config`, for a tool that tests checkpoints.
+
+    Args:
+        args (argparse.Namespace): See :func:`open_config`.
+        checkpoints (Sequence[str]): The files.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        UsageError: If the config cannot be tested, or a file holds no
+            weights.
+    """
+    cfg = open_config(args)
+    require_parts(cfg, 'model', 'test_dataloader', 'test_evaluator')
+    for checkpoint in checkpoints:
+        read_weights(checkpoint)
+    return cfg
+
+
+def open_curve(args):
+    """Check all arguments of :func:`curve_parser`, and read the config.
+
+    Args:
+        args (argparse.Namespace): The arguments.
+
+    Returns:
+        Config: The config, with ``work_dir``.
+
+    Raises:
+        UsageError: If something stands in the way of the curve.
+    """
+    cfg = open_test(args, [args.checkpoint])
+    if args.estimators and len(args.estimators) != args.seeds:
+        raise UsageError(f'{len(args.estimators)} --estimators for --seeds '
+                         f'{args.seeds}: give one for each')
+    set_out_folder(cfg, args)
+    return cfg
+
+
+def set_out_folder(cfg, args):
+    """Set the work dir of a tool whose results go to a folder.
+
+    Args:
+        cfg (Config): The config, edited in place.
+        args (argparse.Namespace): With ``out`` and ``work_dir``.
+
+    Raises:
+        UsageError: If ``out`` cannot be written.
+    """
+    check_writable(args.out, folder=True)
+    cfg.work_dir = args.work_dir or str(args.out)
+
+
+def short_names(checkpoints):
+    """Names to tell checkpoints apart in a table or a figure.
+
+    Args:
+        checkpoints (Sequence[str]): The files.
+
+    Returns:
+        list[str]: The names without suffix or, where these are not unique,
+        with the folder or as they are.
+
+    Raises:
+        UsageError: A checkpoint is there twice.
+    """
+    paths = [Path(checkpoint) for checkpoint in checkpoints]
+    for name in (lambda p: p.stem, lambda p: f'{p.parent.name}/{p.stem}', str):
+        names = [name(path) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise UsageError(f'a checkpoint is given twice: {", ".join(names)}')
+
+
+def require_parts(cfg, *names):
+    """Raise a :class:`UsageError` unless a config has these fields.
+
+    Args:
+        cfg (Config): The config.
+        *names (str): Of fields that must be there and not None.
+    """
+    missing = [name for name in names if cfg.get(name) is None]
+    if missing:
+        raise UsageError(f'the config {cfg.filename} has no '
+                         f'{", ".join(missing)}')
+
+
+def merge_options(cfg, options):
+    """Merge ``--cfg-options`` into a config.
+
+    Args:
+        cfg (Config): The config, edited in place.
+        options (dict, optional): Dotted keys to values.
+
+    Raises:
+        UsageError: If the config has no place for one.
+    """
+    try:
+        # a copy: MMEngine takes the `_delete_` out of what it merges
+        cfg.merge_from_dict(deepcopy(options or {}))
+    except (AttributeError, IndexError, KeyError, TypeError,
+            ValueError) as error:
+        raise UsageError(
+            f'--cfg-options: {", ".join(options)} cannot be set in the config '
+            f'({type(error).__name__}: {error})') from error
 
 
 def check_metric(metric, rows, saved):
@@ -230,11 +357,17 @@ def load_config(path):
         Config: The config.
 
     Raises:
-        UsageError: If there is no such file.
+        UsageError: If there is no such file, or it cannot be read.
     """
     if not osp.isfile(path):
         raise UsageError(f'the config {path!r} does not exist')
-    return Config.fromfile(path)
+    try:
+        return Config.fromfile(path)
+    except compat.EnvironmentProblem:
+        raise
+    except Exception as error:  # a config is a program
+        raise UsageError(f'cannot read the config {path}\n  '
+                         f'{type(error).__name__}: {error}') from error
 
 
 def merge_train_args(cfg, args):
@@ -255,69 +388,39 @@ def merge_train_args(cfg, args):
     Raises:
         UsageError: If the config cannot do what a flag asks.
     """
-    with _options(cfg, args):
+    parts = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    with merged_options(cfg, args, parts):
         if args.no_validate:
             cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         if args.amp:
             enable_amp(cfg)
         if args.auto_scale_lr:
             enable_auto_scale_lr(cfg)
-        _set_loaders(cfg, args, LOADERS, persistent_workers=True)
-    _drop_idle_persistence(cfg)
+        set_loaders(cfg, args, LOADERS, persistent_workers=True)
+    drop_idle_persistence(cfg)
     resolve_resume(cfg, args.resume)
     return cfg
 
 
-def merge_test_args(cfg, args):
-    """Edit a config as the flags of ``tools/test.py`` ask.
+@contextmanager
+def merged_options(cfg, args, parts):
+    """Merge ``--cfg-options`` where the host does, around the flags.
 
     Args:
-        cfg (Config): The config, edited in place.
-        args (argparse.Namespace): From :func:`parse_test_args`.
-
-    Returns:
-        Config: The same config.
+        cfg (Config): The config, edited in place: before the inside of the
+            context, in MMPretrain after it.
+        args (argparse.Namespace): The arguments.
+        parts (Sequence[str]): Fields that must be there.
 
     Raises:
-        UsageError: If the config cannot do what a flag asks.
+        UsageError: If a field is missing or an option does not fit.
     """
-    with _options(cfg, args):
-        if args.amp:
-            cfg.test_cfg.fp16 = True
-        if args.show or args.show_dir:
-            enable_visualization(cfg, args)
-        _set_loaders(cfg, args, ['test_dataloader'])
-    _drop_idle_persistence(cfg)
-    cfg.load_from = args.checkpoint
-    cfg.resume = False
-    if args.out:
-        route_output(cfg, args)
-    # after the options, so that `model.backbone...` still names the backbone
-    if args.tta:
-        enable_tta(cfg)
-    return cfg
-
-
-def scope_of(cfg):
-    """Return the default scope of a config: the name of its host."""
-    return cfg.get('default_scope') or 'mmengine'
-
-
-def type_name(cfg):
-    """Return the class name in a config, without its scope."""
-    kind = cfg.get('type')
-    if isinstance(kind, type):
-        return kind.__name__
-    return kind.rsplit('.', 1)[-1] if kind else kind
-
-
-@contextmanager
-def _options(cfg, args):
-    """Merge ``--cfg-options`` where the host does, around the flags."""
-    options = args.cfg_options or {}
-    late = options.get('default_scope', scope_of(cfg)) == 'mmpretrain'
+    merged = deepcopy(cfg)
+    merge_options(merged, args.cfg_options)
+    require_parts(merged, *parts)
+    late = host_of(merged) == 'mmpretrain'
     if not late:
-        cfg.merge_from_dict(options)
+        merge_options(cfg, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir:
         cfg.work_dir = args.work_dir
@@ -326,15 +429,23 @@ def _options(cfg, args):
         cfg.work_dir = osp.join('./work_dirs', name)
     yield
     if late:
-        cfg.merge_from_dict(options)
+        merge_options(cfg, args.cfg_options)
 
 
-def _set_loaders(cfg, args, names, **extra):
+def set_loaders(cfg, args, names, **extra):
+    """Set what MMPretrain's tools set in data loaders, and what flags ask.
+
+    Args:
+        cfg (Config): The config, edited in place.
+        args (argparse.Namespace): The arguments.
+        names (Sequence[str]): Which of :data:`LOADERS`.
+        **extra: Further defaults of MMPretrain.
+    """
     for name in names:
         loader = cfg.get(name)
         if not loader:
             continue
-        if scope_of(cfg) == 'mmpretrain':
+        if host_of(cfg) == 'mmpretrain':
             defaults = dict(
                 pin_memory=True,
                 collate_fn=dict(type='default_collate'),
@@ -347,9 +458,15 @@ def _set_loaders(cfg, args, names, **extra):
             loader['persistent_workers'] = False
 
 
-def _drop_idle_persistence(cfg):
-    # torch refuses persistent workers where there are no workers, so that
-    # `--cfg-options train_dataloader.num_workers=0` alone would fail
+def drop_idle_persistence(cfg):
+    """Keep no workers where there are none.
+
+    Torch refuses to, so that ``--cfg-options train_dataloader.num_workers=0``
+    alone would fail.
+
+    Args:
+        cfg (Config): The config, edited in place.
+    """
     for name in LOADERS:
         loader = cfg.get(name)
         if loader and not loader.get('num_workers'):
@@ -406,149 +523,6 @@ def enable_auto_scale_lr(cfg):
             'chosen for: add `auto_scale_lr=dict(base_batch_size=...)` to the '
             'config')
     cfg.auto_scale_lr.enable = True
-
-
-def resolve_resume(cfg, resume=None):
-    """Settle what training starts from: a run of its own or ``load_from``.
-
-    MMEngine's automatic resumption forgets ``load_from`` even where there is
-    nothing to resume, and the host would start from random weights. Here
-    ``load_from`` is kept in that case.
-
-    Args:
-        cfg (Config): The config with its ``work_dir``, edited in place.
-        resume (str, optional): A checkpoint, or ``'auto'`` for the latest in
-            the work dir. Defaults to None: what the config says.
-    """
-    if resume not in (None, 'auto'):
-        cfg.resume, cfg.load_from = True, resume
-        return
-    by_config = cfg.get('resume') and not cfg.get('load_from')
-    if resume == 'auto' or by_config:
-        if find_latest_checkpoint(cfg.work_dir):
-            cfg.resume, cfg.load_from = True, None
-        else:
-            cfg.resume = False
-            log(f'nothing to resume in {cfg.work_dir}: starting anew')
-
-
-def enable_visualization(cfg, args):
-    """Turn on the host's visualization hook.
-
-    Args:
-        cfg (Config): The config, edited in place.
-        args (argparse.Namespace): With ``show``, ``show_dir``, ``wait_time``
-            and ``interval``.
-
-    Raises:
-        UsageError: If ``default_hooks`` has no ``visualization``.
-    """
-    hook = (cfg.get('default_hooks') or {}).get('visualization')
-    if not hook:
-        raise UsageError(
-            '--show and --show-dir need the visualization hook of the host '
-            'library: set `default_hooks.visualization` in the config, as in '
-            "the host's default_runtime.py")
-    scope = scope_of(cfg)
-    if scope == 'mmpretrain':
-        hook.update(
-            enable=True,
-            show=args.show,
-            wait_time=args.wait_time,
-            out_dir=args.show_dir,
-            interval=args.interval or 1)
-        return
-    hook['draw'] = True
-    if args.interval:
-        hook['interval'] = args.interval
-    if args.show:
-        hook.update(show=True, wait_time=args.wait_time)
-    if args.show_dir:
-        if scope == 'mmseg':
-            cfg.visualizer['save_dir'] = args.show_dir
-        else:
-            hook['test_out_dir'] = args.show_dir
-
-
-def enable_tta(cfg):
-    """Wrap the model for test-time augmentation.
-
-    Where the config has no ``tta_model`` or ``tta_pipeline``, MMDetection and
-    MMPretrain models get horizontal flips.
-
-    Args:
-        cfg (Config): The config, edited in place.
-
-    Raises:
-        UsageError: If there is no default for the host.
-    """
-    scope = scope_of(cfg)
-    if scope == 'mmdet':
-        nms = dict(type='nms', iou_threshold=0.5)
-        model = dict(
-            type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
-    elif scope == 'mmpretrain':
-        model = dict(type='mmpretrain.AverageClsScoreTTA')
-    else:
-        missing = {'tta_model', 'tta_pipeline'} - set(cfg)
-        if missing:
-            raise UsageError(
-                f'--tta has no default for {scope} configs: add '
-                f'{" and ".join(sorted(missing))} to the config')
-
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    if 'tta_model' not in cfg:
-        cfg.tta_model = model
-    if 'tta_pipeline' not in cfg:
-        cfg.tta_pipeline = _flip_pipeline(dataset.pipeline, scope)
-    dataset.pipeline = deepcopy(cfg.tta_pipeline)
-
-    wrapped = ConfigDict(**cfg.tta_model)
-    wrapped.module = cfg.model
-    # MMEngine gives the wrapper the top-level preprocessor, if there is one,
-    # and the wrapper's replaces the model's own
-    own, shared = (c.get('data_preprocessor') for c in (cfg.model, cfg))
-    if own and shared and own != shared:
-        wrapped.data_preprocessor = own
-    cfg.model = wrapped
-
-
-def _flip_pipeline(pipeline, scope):
-    *head, pack = deepcopy(list(pipeline))
-    if scope == 'mmdet':
-        # the boxes are flipped back by these
-        keys = tuple(
-            pack.get('meta_keys', ('img_id', 'img_path', 'ori_shape',
-                                   'img_shape', 'scale_factor')))
-        pack['meta_keys'] = keys + tuple(
-            k for k in ('flip', 'flip_direction') if k not in keys)
-    flips = [dict(type='RandomFlip', prob=p) for p in (1., 0.)]
-    return [*head, dict(type='TestTimeAug', transforms=[flips, [pack]])]
-
-
-def route_output(cfg, args):
-    """Check ``--out``, and tell the metrics of MMSegmentation about it.
-
-    Args:
-        cfg (Config): The config, edited in place.
-        args (argparse.Namespace): With ``out`` and ``out_item``.
-
-    Raises:
-        UsageError: If the suffix does not fit what is to be written.
-    """
-    out = args.out
-    if args.out_item == 'metrics':
-        check_suffix(out, METRIC_SUFFIXES, 'metrics')
-    elif scope_of(cfg) != 'mmseg':
-        check_suffix(out, DUMP_SUFFIXES, 'predictions')
-    else:
-        if osp.isfile(out):
-            raise UsageError(f'--out {out}: a folder is needed, not a file')
-        metrics = cfg.test_evaluator
-        for metric in metrics if isinstance(metrics, list) else [metrics]:
-            metric.update(output_dir=out, keep_results=True)
 
 
 def check_suffix(path, suffixes, what):

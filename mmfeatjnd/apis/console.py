@@ -1,18 +1,53 @@
 """What a command-line tool tells and writes."""
+import errno
 import logging
 import os
 import os.path as osp
-import sys
+import tempfile
 from contextlib import contextmanager
 
 from mmengine.logging import print_log
 from mmengine.utils import mkdir_or_exist
 
 from mmfeatjnd.compat import EnvironmentProblem
+from mmfeatjnd.models.hosts import CheckpointError
+
+#: Of a write that the disk does not take; such an error names no file.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UsageError(RuntimeError):
     """A mistake of the user's, told without a traceback by the tools."""
+
+
+def check_writable(path, folder=False):
+    """Find out whether a file or folder can be written, and make nothing.
+
+    For the time before the work whose results are to be written there.
+
+    Args:
+        path (str): The file or folder.
+        folder (bool): Whether it is a folder. Defaults to False.
+
+    Raises:
+        UsageError: It cannot be, and why.
+    """
+    kinds = ['a file', 'a folder']
+    at = osp.abspath(path)
+    if osp.lexists(at) and osp.isdir(at) != folder:
+        raise UsageError(f'cannot write {path}: it is {kinds[not folder]}, '
+                         f'but {kinds[folder]} is to be written')
+    if not folder:
+        at = osp.dirname(at)
+    while not osp.lexists(at):
+        at = osp.dirname(at)
+    if not osp.isdir(at):
+        raise UsageError(f'cannot write {path}: {at} is no folder')
+    try:
+        tempfile.TemporaryFile(dir=at).close()
+    except OSError as error:
+        raise UsageError(
+            f'cannot write {path}: {at}: {error.strerror}') from error
 
 
 @contextmanager
@@ -25,7 +60,12 @@ def atomic_path(path):
     Yields:
         str: A name beside it with the same suffix. Nothing is left of it
         after an error, and ``path`` is then as it was.
+
+    Raises:
+        UsageError: It cannot be written: found before anything runs, but for
+            a disk that gets full.
     """
+    check_writable(path)
     folder, name = osp.split(osp.abspath(path))
     mkdir_or_exist(folder)
     stem, suffix = osp.splitext(name)
@@ -34,6 +74,11 @@ def atomic_path(path):
         yield partial
         if osp.exists(partial):
             os.replace(partial, path)
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise UsageError(
+                f'cannot write {path}: {error.strerror}') from error
+        raise
     finally:
         if osp.exists(partial):
             os.remove(partial)
@@ -43,12 +88,27 @@ def atomic_path(path):
 def plain_errors():
     """End the program with the message alone, without a traceback.
 
-    Holds for :class:`UsageError` and for packages that do not fit together.
+    Holds for :class:`UsageError`, for packages that do not fit together, for
+    checkpoints that do not fit the host, and for files that cannot be read or
+    written.
     """
     try:
         yield
-    except (UsageError, EnvironmentProblem) as error:
-        sys.exit(f'error: {printable(error)}' if is_first() else 1)
+    except (UsageError, EnvironmentProblem, CheckpointError) as error:
+        _leave(str(error), error)
+    except OSError as error:
+        if error.filename is not None:
+            _leave(f'{error.strerror}: {error.filename}', error)
+        elif error.errno in _NO_SPACE:
+            _leave(error.strerror, error)
+        elif isinstance(error, FileNotFoundError):  # a library's own words
+            _leave(str(error), error)
+        raise
+
+
+def _leave(message, error):
+    message = f'error: {printable(message)}'
+    raise SystemExit(message if is_first() else 1) from error
 
 
 def printable(text):

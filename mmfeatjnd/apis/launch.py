@@ -1,21 +1,23 @@
-"""Process group, runner and output of the command-line tools."""
+"""Process group and runner of the command-line tools."""
 import datetime
+import functools
 import gc
 import logging
 import os
+import os.path as osp
 import subprocess
 from contextlib import contextmanager
 
 import torch.distributed as torch_dist
 from mmengine.device import get_device
-from mmengine.dist import get_dist_info, init_dist
-from mmengine.registry import RUNNERS, DefaultScope
+from mmengine.dist import init_dist, master_only
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
 from mmfeatjnd.compat import HOST_LIBRARIES, require
-from .cli import scope_of
-from .console import UsageError, atomic_path, log
+from .console import UsageError, check_writable, log
+from .library import host_of
 
 RANK_VARIABLE = dict(
     pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
@@ -30,7 +32,7 @@ def prepare_host(cfg):
     Raises:
         EnvironmentProblem: If the host library cannot be imported.
     """
-    host = scope_of(cfg)
+    host = host_of(cfg)
     if host in HOST_LIBRARIES:
         require(host)
     if host == 'mmdet':
@@ -144,45 +146,56 @@ def replace_sync_bn(node):
     return count
 
 
-def build_runner(cfg):
+def build_runner(cfg, training=False):
     """Build the runner that a config names.
+
+    It writes the config beside its log, not over another one: the work dir
+    may be the folder of the user's own file, and a test or an analysis, which
+    edits its config, must not stand in for the training before it.
 
     Args:
         cfg (Config): The config.
+        training (bool): Whether it is to train: only then a config that is in
+            the work dir already, from a training before, is replaced.
+            Defaults to False.
 
     Returns:
-        Runner: MMEngine's, or that of ``runner_type``.
+        Runner: MMEngine's, or that of ``runner_type``, of a subclass.
+
+    Raises:
+        UsageError: If the work dir cannot be written.
     """
-    if 'runner_type' not in cfg:
-        return Runner.from_cfg(cfg)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        return RUNNERS.build(cfg)
+    check_writable(cfg.work_dir, folder=True)
+    kind = cfg.get('runner_type', Runner)
+    if isinstance(kind, str):
+        scope = cfg.get('default_scope')
+        with RUNNERS.switch_scope_and_registry(scope) as registry:
+            found = registry.get(kind)
+        if found is None:
+            raise UsageError(f'runner_type {kind!r} is not registered')
+        kind = found
+    return _careful(kind, training).from_cfg(cfg)
 
 
-def run_test(runner, args):
-    """Test, and write what ``--out`` asks for.
+@functools.lru_cache(maxsize=None)
+def _careful(runner_class, training):
+    """A Runner that spares the configs in its work dir."""
 
-    Args:
-        runner (Runner): The runner.
-        args (argparse.Namespace): With ``out`` and ``out_item``.
+    @master_only
+    def dump_config(self):
+        """Dump the config to the work dir or, where one must stay, beside
+        the log."""
+        given = self.cfg.filename
+        target = osp.join(self.work_dir, osp.basename(given or ''))
+        if given is None or not osp.exists(target) or (
+                training and not osp.samefile(target, given)):
+            super(careful, self).dump_config()
+        else:
+            self.cfg.dump(osp.join(self.log_dir, osp.basename(given)))
 
-    Returns:
-        dict: The metrics.
-    """
-    scope = scope_of(runner.cfg)
-    metrics_only = args.out_item == 'metrics'
-    if not args.out or (scope == 'mmseg' and not metrics_only):
-        return runner.test()
-    with atomic_path(args.out) as path:
-        if not metrics_only:
-            if scope == 'mmdet':
-                from mmdet.evaluation import DumpDetResults as Dump
-            else:
-                from mmengine.evaluator import DumpResults as Dump
-            runner.test_evaluator.metrics.append(Dump(out_file_path=path))
-        metrics = runner.test()
-        if metrics_only and get_dist_info()[0] == 0:
-            from mmengine.fileio import dump
-            dump(metrics, path)
-    log(f'written: {args.out}')
-    return metrics
+    careful = type(runner_class.__name__, (runner_class, ), {
+        '__module__': runner_class.__module__,
+        '__doc__': runner_class.__doc__,
+        'dump_config': dump_config
+    })
+    return careful

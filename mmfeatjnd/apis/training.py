@@ -7,8 +7,17 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmfeatjnd.models.hosts import build_host
-from .cli import resolve_resume
+from .console import UsageError
 from .launch import build_runner
+from .library import host_of
+from .work_dirs import (
+    check_run,
+    claimed,
+    latest_checkpoint,
+    moved,
+    named_checkpoint,
+    resolve_resume,
+)
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -20,30 +29,68 @@ def build_model(cfg: Config) -> nn.Module:
     Returns:
         nn.Module: The model, on the CPU, its weights not yet loaded.
     """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(cfg.get('default_scope') or host_of(cfg))
     return build_host(cfg)
 
 
+def train(cfg: Config) -> None:
+    """Train a config, and no other one in its ``work_dir`` meanwhile.
+
+    Args:
+        cfg (Config): The config, with ``work_dir``.
+
+    Raises:
+        UsageError: Another process trains there.
+    """
+    with claimed(cfg.work_dir):
+        build_runner(cfg, training=True).train()
+
+
 def trained_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
-    """The last checkpoint of a run of :func:`train_once` that finished."""
-    if not (Path(work_dir) / 'done').is_file():
+    """The last checkpoint of a run of :func:`train_once` that finished.
+
+    Args:
+        work_dir (str | Path): The run's, also moved or copied since.
+
+    Returns:
+        str, optional: The path. None of a run that did not finish, or whose
+        last checkpoint is gone.
+    """
+    done = Path(work_dir) / 'done'
+    if not done.is_file():
         return None
-    return (Path(work_dir) / 'last_checkpoint').read_text().strip()
+    name = done.read_text().strip()
+    path = moved(work_dir, name) if name else named_checkpoint(work_dir)
+    return path if path and Path(path).exists() else None
 
 
 def train_once(cfg: Config) -> str:
     """Train a config unless its ``work_dir`` holds a finished run.
 
-    An interrupted run is resumed.
+    An interrupted run is resumed. A process that trains there already is
+    waited for.
 
     Args:
         cfg (Config): The config, with ``work_dir``.
 
     Returns:
         str: The last checkpoint.
+
+    Raises:
+        UsageError: The ``work_dir`` holds a run of another config, or the run
+            leaves no checkpoint.
     """
-    if trained_checkpoint(cfg.work_dir) is None:
+    with claimed(cfg.work_dir, wait=True):
+        checkpoint = trained_checkpoint(cfg.work_dir)
+        if checkpoint is not None:
+            check_run(cfg, checkpoint)
+            return checkpoint
         resolve_resume(cfg, 'auto')
-        build_runner(cfg).train()
-        (Path(cfg.work_dir) / 'done').touch()
-    return trained_checkpoint(cfg.work_dir)
+        build_runner(cfg, training=True).train()
+        checkpoint = latest_checkpoint(cfg.work_dir)
+        if checkpoint is None:
+            raise UsageError(f'the training in {cfg.work_dir} left no '
+                             'checkpoint: default_hooks.checkpoint of '
+                             f'{cfg.filename} must write one')
+        (Path(cfg.work_dir) / 'done').write_text(checkpoint)
+        return checkpoint

@@ -3,6 +3,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
+
+from mmfeatjnd.apis.console import UsageError
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
@@ -22,11 +25,16 @@ class Rgb:
         return dict(img=self.images[i], gt_label=np.array(i % 2))
 
 
-def test_cifar10_folder_keeps_every_pixel(tmp_path):
+@pytest.fixture
+def tool():
     spec = importlib.util.spec_from_file_location(
         'cifar10', TOOLS / 'dataset_converters' / 'cifar10.py')
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
+    return tool
+
+
+def test_cifar10_folder_keeps_every_pixel(tool, tmp_path):
     dataset = Rgb()
     tool.write_folder(dataset, tmp_path)
     files = sorted(f.relative_to(tmp_path) for f in tmp_path.glob('*/*.png'))
@@ -35,3 +43,11 @@ def test_cifar10_folder_keeps_every_pixel(tmp_path):
     ]
     bgr = cv2.imread(str(tmp_path / 'dog/00001.png'))
     assert np.array_equal(bgr[..., ::-1], dataset.images[1])
+
+
+def test_an_image_that_cannot_be_written(tool, tmp_path):
+    """OpenCV says so by what it returns only."""
+    (tmp_path / 'cat').mkdir()
+    (tmp_path / 'cat/00000.png').mkdir()
+    with pytest.raises(UsageError, match='cannot write .*cat/00000.png'):
+        tool.write_folder(Rgb(), tmp_path)

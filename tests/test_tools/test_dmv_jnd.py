@@ -147,14 +147,48 @@ def test_train_and_test(folder, run_tool):
              '--strengths', 1, '--out', 'both')
     rows = json.loads((folder / 'both/dmv_jnd.json').read_text())
     assert [r['series'] for r in rows] == ['dmv-jnd', 'gaussian'] * 2
+    # several points of each are a curve of each
+    run_tool('analysis_tools/dmv_jnd_curve.py', 'dmv.py', *both,
+             '--strengths', 1, 0.5, '--distortions', 'dmv-jnd', '--out', '.')
+    rows = json.loads((folder / 'dmv_jnd.json').read_text())
+    assert [r['series'] for r in rows] == [
+        f'dmv-jnd of {name}/epoch_1' for name in ('trained', 'other')
+        for _ in range(2)
+    ]
+    assert (folder / 'dmv.py').read_text() == CONFIG
     for name, checkpoints in (('one', both[:1]), ('two', both)):
         run_tool('analysis_tools/dmv_jnd_figure.py', 'dmv.py', *checkpoints,
                  '--images', 0, 3, '--out', f'{name}.png')
+    # the config beside the picture is the user's
+    assert (folder / 'dmv.py').read_text() == CONFIG
+    with pytest.raises(SystemExit, match='error: --images 99: the test set'):
+        run_tool('analysis_tools/dmv_jnd_figure.py', 'dmv.py', checkpoint,
+                 '--images', 99, '--out', 'no.png')
     one, two = (Image.open(folder / f'{n}.png') for n in ('one', 'two'))
     assert two.width > 1.5 * one.width
 
 
 def test_a_missing_checkpoint_of_a_task(folder, run_tool):
     (folder / 'second.pth').unlink()
-    with pytest.raises(FileNotFoundError, match="'second'.*second.pth"):
+    with pytest.raises(SystemExit, match="error: .*'second'.*second.pth"):
         run_tool('train.py', 'dmv.py', '--work-dir', 'w')
+
+
+@pytest.mark.parametrize('argv, reason', [
+    (['no.pth', '--out', 'c'], 'no.pth\n  there is no such file'),
+    (['first.pth', 'first.pth', '--out', 'c'], 'checkpoint is given twice'),
+    (['first.pth', '--out', 'dmv.py'], 'it is a file, but a folder'),
+    (['first.pth', '--out', 'dmv.py/c'], 'dmv.py is no folder'),
+])
+def test_a_curve_is_told_what_is_wrong_before_it_runs(folder, run_tool, argv,
+                                                     reason):
+    with pytest.raises(SystemExit, match=f'error: .*{reason}'):
+        run_tool('analysis_tools/dmv_jnd_curve.py', 'dmv.py', *argv)
+
+
+@pytest.mark.parametrize('strength', ['nan', 'inf', '-1', '0'])
+def test_no_such_strength(folder, run_tool, strength, capsys):
+    with pytest.raises(SystemExit):
+        run_tool('analysis_tools/dmv_jnd_curve.py', 'dmv.py', 'first.pth',
+                 '--out', 'c', f'--strengths={strength}')
+    assert 'is not positive and finite' in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """tools/misc/print_config.py and tools/model_converters/publish_model.py."""
 import hashlib
+import io
 import os
 import os.path as osp
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -40,8 +42,37 @@ def test_print_config_refuses(run_tool, config, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run_tool('misc/print_config.py', config, '--save-path', 'a.txt')
     assert '--save-path must end with' in capsys.readouterr().err
-    with pytest.raises(SystemExit, match='does not exist'):
-        run_tool('misc/print_config.py', tmp_path / 'no.py')
+    for path, option, reason in [
+        ('no.py', 'a.b=1', 'does not exist'),
+        ('child.py', 'a.b.c=1', r'--cfg-options: a\.b\.c cannot be set'),
+        ('child.py', 'd.x=1', r'--cfg-options: d\.x cannot be set'),
+    ]:
+        with pytest.raises(SystemExit, match=f'error: .*{reason}'):
+            run_tool('misc/print_config.py', tmp_path / path, '--cfg-options',
+                     option)
+
+
+@pytest.mark.parametrize('name, text', [
+    ('broken.py', 'a = dict('),
+    ('fails.py', 'a = 1 / 0'),
+    ('orphan.py', "_base_ = './no_such.py'"),
+    ('elsewhere.py', "_base_ = 'mmdet::no_such.py'"),
+    ('broken.json', '{'),
+    ('text.txt', 'a = 1'),
+])
+def test_a_config_that_cannot_be_read(run_tool, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SystemExit, match=f'error: cannot read .*{name}\n  '):
+        run_tool('misc/print_config.py', tmp_path / name)
+
+
+def test_an_option_that_is_none(run_tool, config, capsys):
+    for option in ('abc', '=1', 'a=[(1,2)', "a=[dict(b=open('x'))]"):
+        with pytest.raises(SystemExit):
+            run_tool('misc/print_config.py', config, '--cfg-options', option)
+        error = capsys.readouterr().err
+        assert 'argument --cfg-options: ' in error
+        assert 'Traceback' not in error
 
 
 # ------------------------------------------------------------ publish_model
@@ -103,13 +134,38 @@ def test_publish_model_is_reproducible(run_tool, checkpoint, tmp_path, capsys):
 
 
 def test_publish_model_refuses(run_tool, tmp_path):
-    with pytest.raises(SystemExit, match='does not exist'):
-        run_tool('model_converters/publish_model.py', tmp_path / 'no.pth', 'o')
-    torch.save(dict(state_dict={}, meta={}), tmp_path / 'empty.pth')
-    with pytest.raises(SystemExit, match='no weights'):
-        run_tool('model_converters/publish_model.py', tmp_path / 'empty.pth',
-                 tmp_path / 'out')
-    assert os.listdir(tmp_path) == ['empty.pth']
+    tool = 'model_converters/publish_model.py'
+    with pytest.raises(SystemExit, match='no.pth\n  there is no such file'):
+        run_tool(tool, tmp_path / 'no.pth', 'o')
+    source = tmp_path / 'bad.pth'
+    for content, reason in [
+        (dict(state_dict={}, meta={}), 'there are no weights in it'),
+        ({}, 'there are no weights in it'),
+        ({'backbone.conv1.weight': 'text'}, 'there are no weights in it'),
+        ([torch.ones(1)], 'no weights in it, but a list'),
+        (7, 'no weights in it, but a int'),
+        (dict(w=torch.ones(1), note='text'), "'note' is no tensor"),
+        (dict(format='mmfeatjnd.estimator', state_dict={}),
+         'an estimator without its host'),
+    ]:
+        torch.save(content, source)
+        with pytest.raises(SystemExit, match=f'bad.pth\n  .*{reason}'):
+            run_tool(tool, source, tmp_path / 'out')
+    for content in (b'', b'text', make_zip()):
+        source.write_bytes(content)
+        with pytest.raises(SystemExit, match='error: cannot publish .*bad'):
+            run_tool(tool, source, tmp_path / 'out')
+    torch.save(dict(w=torch.ones(1)), source)
+    with pytest.raises(SystemExit, match='cannot write .*bad.pth is no fold'):
+        run_tool(tool, source, source / 'out')
+    assert os.listdir(tmp_path) == ['bad.pth']
+
+
+def make_zip():
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, 'w') as file:
+        file.writestr('a.txt', 'no checkpoint')
+    return data.getvalue()
 
 
 # ---------------------------------------------------------------- printable

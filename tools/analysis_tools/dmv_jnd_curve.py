@@ -20,7 +20,7 @@ def parse_args():
     parser.add_argument(
         '--strengths',
         nargs='+',
-        type=float,
+        type=cli.positive,
         default=[1.0, *HOMOGENEITY],
         help='times the JND; by default 1, 8/9, ..., 1/9: the homogeneity '
         'test')
@@ -64,11 +64,12 @@ def table(rows):
 def main():
     args = parse_args()
     with console.plain_errors():
-        cfg = cli.open_config(args)
-        missing = [c for c in args.checkpoints if not Path(c).is_file()]
-        if missing:
-            raise console.UsageError(f'no checkpoint at {", ".join(missing)}')
-    cfg.work_dir = args.work_dir or str(args.out)
+        cfg = cli.open_test(args, args.checkpoints)
+        cli.set_out_folder(cfg, args)
+        save(measure(cfg, args), args.out)
+
+
+def measure(cfg, args):
     points = [
         Point(distortion, strength, seed) for distortion in args.distortions
         for strength in args.strengths for seed in range(
@@ -76,20 +77,25 @@ def main():
     ]
     one_curve = len(args.checkpoints) == 1 or len(args.strengths) == 1
     rows = []
-    for checkpoint in args.checkpoints:
+    names = cli.short_names(args.checkpoints)
+    for checkpoint, name in zip(args.checkpoints, names):
         for row in measure_dmv_jnd(cfg, checkpoint, points, args.split,
                                    args.every):
             series = row['distortion']
             if not one_curve:
-                series += f' of {Path(checkpoint).parent.name}'
+                series += f' of {name}'
             rows.append(dict(checkpoint=checkpoint, series=series, **row))
-    with console.atomic_path(args.out / 'dmv_jnd.json') as path:
+    return rows
+
+
+def save(rows, out):
+    with console.atomic_path(out / 'dmv_jnd.json') as path:
         Path(path).write_text(json.dumps(rows, indent=1))
-    with console.atomic_path(args.out / 'dmv_jnd.md') as path:
+    with console.atomic_path(out / 'dmv_jnd.md') as path:
         Path(path).write_text(table(rows))
-    with console.atomic_path(args.out / 'dmv_jnd.png') as path:
+    with console.atomic_path(out / 'dmv_jnd.png') as path:
         draw_curve(rows, path)
-    print(f'\n{table(rows)}\nSaved to {args.out}/dmv_jnd.json, dmv_jnd.md, '
+    print(f'\n{table(rows)}\nSaved to {out}/dmv_jnd.json, dmv_jnd.md, '
           'dmv_jnd.png')
 
 

@@ -28,28 +28,31 @@ def parse_args():
     return parser.parse_args()
 
 
-def _title(checkpoint, checkpoints):
-    path = Path(checkpoint)
-    alike = sum(Path(c).stem == path.stem for c in checkpoints) > 1
-    return f'{path.parent.name}/{path.stem}' if alike else path.stem
-
-
-@torch.no_grad()
 def main():
     args = parse_args()
     with console.plain_errors():
-        cfg = cli.open_config(args)
         cli.check_suffix(
             str(args.out), ('.png', '.pdf', '.svg'), 'pictures')
+        console.check_writable(args.out)
+        draw(cli.open_test(args, args.checkpoints), args)
+
+
+@torch.no_grad()
+def draw(cfg, args):
     cfg.work_dir = args.work_dir or str(args.out.parent)
     cfg.test_dataloader.dataset.indices = args.images
     cfg.test_dataloader.batch_size = len(args.images)
     stages = {}
-    for checkpoint in args.checkpoints:
+    titles = cli.short_names(args.checkpoints)
+    for checkpoint, title in zip(args.checkpoints, titles):
         runner, model = dmv_jnd_runner(cfg, checkpoint)
-        batch = next(iter(runner.build_dataloader(cfg.test_dataloader)))
-        data = model.data_preprocessor(batch, False)
-        title = _title(checkpoint, args.checkpoints)
+        try:
+            loader = runner.build_dataloader(cfg.test_dataloader)
+        except IndexError as error:
+            raise console.UsageError(
+                f'--images {" ".join(map(str, args.images))}: the test set '
+                f'has no such image ({error})') from error
+        data = model.data_preprocessor(next(iter(loader)), False)
         stages[title] = model.find(data['inputs'], data['data_samples'])
     with console.atomic_path(args.out) as path:
         draw_training(stages, path, range(len(args.images)))

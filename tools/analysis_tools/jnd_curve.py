@@ -33,10 +33,10 @@ def parse_args():
 def main():
     args = parse_args()
     with console.plain_errors():
-        cfg = cli.open_config(args)
-    cfg.work_dir = args.work_dir or str(args.out)
-    rows = measure_curve(cfg, args.checkpoint, args.distortions, args.nrmse,
-                         range(args.seeds), args.estimators, args.definition)
+        cfg = cli.open_curve(args)
+        rows = measure_curve(cfg, args.checkpoint, args.distortions,
+                             args.nrmse, range(args.seeds), args.estimators,
+                             args.definition)
     # first what took the time: a wrong --metric must not lose it
     with console.atomic_path(args.out / 'curve.json') as path:
         Path(path).write_text(json.dumps(rows, indent=1))

@@ -13,6 +13,7 @@ import cv2
 from mmengine.utils import track_iter_progress
 
 import mmfeatjnd  # noqa: F401
+from mmfeatjnd.apis.console import UsageError, check_writable, plain_errors
 
 
 def write_folder(dataset, out: Path) -> None:
@@ -21,6 +22,9 @@ def write_folder(dataset, out: Path) -> None:
     Args:
         dataset: A loaded MMPretrain dataset of RGB arrays.
         out (Path): The folder.
+
+    Raises:
+        UsageError: An image cannot be written.
     """
     classes = dataset.metainfo['classes']
     for name in classes:
@@ -28,7 +32,9 @@ def write_folder(dataset, out: Path) -> None:
     for i in track_iter_progress(list(range(len(dataset)))):
         info = dataset.get_data_info(i)
         file = out / classes[int(info['gt_label'])] / f'{i:05d}.png'
-        cv2.imwrite(str(file), info['img'][..., ::-1])  # OpenCV writes BGR
+        image = info['img'][..., ::-1]  # OpenCV writes BGR
+        if not cv2.imwrite(str(file), image):  # it raises nothing
+            raise UsageError(f'cannot write {file}: is the disk full?')
 
 
 def main():
@@ -40,10 +46,12 @@ def main():
         '--out', type=Path, default=Path('data/cifar10'), help='image folder')
     args = parser.parse_args()
     from mmpretrain.datasets import CIFAR10
-    for split in ('train', 'test'):
-        print(f'{split}:')
-        write_folder(
-            CIFAR10(data_root=args.source, split=split), args.out / split)
+    with plain_errors():
+        check_writable(args.out, folder=True)
+        for split in ('train', 'test'):
+            print(f'{split}:')
+            write_folder(
+                CIFAR10(data_root=args.source, split=split), args.out / split)
 
 
 if __name__ == '__main__':

@@ -29,11 +29,11 @@ def main():
 
     with console.plain_errors():
         cfg = cli.load_config(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
-    print(cfg.pretty_text)
-    if args.save_path:
-        with console.atomic_path(args.save_path) as path:
-            cfg.dump(path)
+        cli.merge_options(cfg, args.cfg_options)
+        print(cfg.pretty_text)
+        if args.save_path:
+            with console.atomic_path(args.save_path) as path:
+                cfg.dump(path)
 
 
 if __name__ == '__main__':

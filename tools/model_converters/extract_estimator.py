@@ -4,7 +4,42 @@ import argparse
 from mmengine.runner import load_checkpoint
 
 from mmfeatjnd import compat  # first: it lets `_base_` reach every host
-from mmfeatjnd.apis import build_model, cli, console, save_estimator
+from mmfeatjnd.apis import (
+    build_model,
+    checkpoints,
+    cli,
+    console,
+    save_estimator,
+)
+from mmfeatjnd.models.hosts import check_host_weights
+
+
+def extract(cfg, checkpoint, out):
+    """Write the estimators in a checkpoint to a file.
+
+    Args:
+        cfg (Config): The config that it was trained with.
+        checkpoint (str): The checkpoint.
+        out (str): The file.
+
+    Raises:
+        UsageError: There are none, or not of this config; or not all of the
+            host is there.
+    """
+    console.check_writable(out)
+    weights = checkpoints.read_weights(checkpoint)
+    names = [name.removeprefix('module.') for name in weights]
+    if not any(name.startswith('neck.estimators.') for name in names):
+        raise console.UsageError(
+            f'there is no estimator in {checkpoint}. Give a checkpoint that '
+            'tools/train.py has written with this config')
+    model = build_model(cfg)
+    try:
+        check_host_weights(model, weights, checkpoint)
+        load_checkpoint(model, checkpoint, map_location='cpu')
+        save_estimator(model, out)
+    except (RuntimeError, ValueError) as error:  # each says what is wrong
+        raise console.UsageError(f'{checkpoint}: {error}') from error
 
 
 def main():
@@ -17,9 +52,8 @@ def main():
         compat.check_environment()
         compat.register_trusted_checkpoint_loader()
         cfg = cli.load_config(args.config)
-    model = build_model(cfg)
-    load_checkpoint(model, args.checkpoint, map_location='cpu')
-    save_estimator(model, args.out)
+        cli.require_parts(cfg, 'model')
+        extract(cfg, args.checkpoint, args.out)
     print(f'Saved to {args.out}')
 
 

@@ -10,15 +10,13 @@ writes ``jnd-<first 8 hex digits of its SHA-256>.pth``.
 import argparse
 import hashlib
 import io
-import os.path as osp
 from collections import OrderedDict
 
 import numpy as np
 import torch
-from mmengine.runner import CheckpointLoader
 
 from mmfeatjnd import compat
-from mmfeatjnd.apis import console
+from mmfeatjnd.apis import checkpoints, console
 
 
 def plain(value):
@@ -53,15 +51,14 @@ def published(checkpoint):
         the weights, MMEngine has put it into ``state_dict``.
 
     Raises:
-        UsageError: If there are no weights in it.
+        BadCheckpoint: If there are no weights in it, or something else, too.
     """
-    if checkpoint.get('format') == 'mmfeatjnd.estimator':
-        raise console.UsageError(
-            'an estimator file holds nothing but weights already')
-    weights = checkpoint.get('state_dict', checkpoint)
-    if not weights or not all(
-            isinstance(v, torch.Tensor) for v in weights.values()):
-        raise console.UsageError('there are no weights in the checkpoint')
+    weights = checkpoints.weights_of(checkpoint)
+    others = [k for k, v in weights.items() if not torch.is_tensor(v)]
+    if others:
+        raise checkpoints.BadCheckpoint(
+            f'{others[0]!r} is no tensor: what is published is loaded with '
+            'weights_only=True, and holds nothing but weights')
     # a copy, because a view would be saved with all of its storage
     state_dict = OrderedDict(
         (k, v.detach().cpu().clone()) for k, v in weights.items())
@@ -81,13 +78,15 @@ def publish(in_file, out_file):
     Returns:
         str: Path of the file written.
     """
-    if not osp.isfile(in_file):
-        raise console.UsageError(f'the checkpoint {in_file} does not exist')
-    checkpoint = CheckpointLoader.load_checkpoint(
-        in_file, map_location='cpu', logger='silent')
+    console.check_writable(out_file)
+    try:
+        content = published(checkpoints.read_checkpoint(in_file))
+    except checkpoints.BadCheckpoint as error:
+        raise console.UsageError(
+            f'cannot publish {in_file}\n  {error}') from error
     # in memory, because torch writes a file's name into the file
     buffer = io.BytesIO()
-    torch.save(published(checkpoint), buffer)
+    torch.save(content, buffer)
     data = buffer.getvalue()
     digest = hashlib.sha256(data).hexdigest()[:8]
     path = f'{out_file.removesuffix(".pth")}-{digest}.pth'

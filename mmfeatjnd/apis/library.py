@@ -1,0 +1,58 @@
+"""The host library that a config is about."""
+import inspect
+from typing import Any, Optional
+
+from mmengine.config import Config
+from mmengine.config.lazy import LazyAttr, LazyObject
+
+from mmfeatjnd.compat import HOST_LIBRARIES
+
+
+def type_name(cfg: dict) -> Optional[str]:
+    """Name of the class that a part of a config names.
+
+    Args:
+        cfg (dict): With ``type``: a string with or without scope, a class, or
+            what a new-style config imports.
+
+    Returns:
+        str, optional: The name without its scope. None without a type.
+    """
+    kind = _imported(cfg.get('type'))
+    if kind is None or isinstance(kind, str):
+        return kind and kind.rsplit('.', 1)[-1]
+    return kind.__name__
+
+
+def host_of(cfg: Config) -> str:
+    """Name of the library that a config's model comes from.
+
+    The model says it, because the ``default_scope`` need not: new-style
+    configs have none, and one library's data may train another's model.
+
+    Args:
+        cfg (Config): A config with ``model``.
+
+    Returns:
+        str: 'mmdet', 'mmpretrain' or 'mmseg'. Where the model does not tell:
+        the default scope, 'mmengine' without one.
+    """
+    model = cfg.get('model') or {}
+    while 'module' in model:  # wrapped for augmentation at test time
+        model = model['module']
+    key = 'host' if type_name(model) == 'FeatJND' else 'type'
+    kind = _imported(model.get(key))
+    names = [kind] if isinstance(kind, str) else []
+    if inspect.isclass(kind):
+        names = [cls.__module__ for cls in kind.__mro__]
+    for name in names:
+        if name.partition('.')[0] in HOST_LIBRARIES:
+            return name.partition('.')[0]
+    return cfg.get('default_scope') or 'mmengine'
+
+
+def _imported(kind: Any) -> Any:
+    """What a new-style config imports; everything else as it is."""
+    if isinstance(kind, (LazyAttr, LazyObject)):
+        return kind.build()
+    return kind

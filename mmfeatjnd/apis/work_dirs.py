@@ -1,0 +1,245 @@
+"""What a work dir holds: whose run it is, and how far it got."""
+import ast
+import fcntl
+import logging
+import os
+import os.path as osp
+import re
+from contextlib import contextmanager
+
+from mmengine.utils import mkdir_or_exist
+
+from .cfg_options import literal
+from .checkpoints import BadCheckpoint, on_first_rank, read_checkpoint
+from .console import UsageError, check_writable, log
+
+_CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
+_TIMESTAMP = re.compile(r'_?\d{8}_\d{6}$')
+
+
+def named_checkpoint(work_dir):
+    """The checkpoint that a work dir's ``last_checkpoint`` names.
+
+    MMEngine writes an absolute path there. Of a work dir that was moved or
+    copied since, the file in it is meant.
+
+    Args:
+        work_dir (str): The work dir.
+
+    Returns:
+        str, optional: Path of the file, which need not exist. None where
+        nothing is named.
+    """
+    file = osp.join(work_dir, 'last_checkpoint')
+    if not osp.isfile(file):
+        return None
+    with open(file) as content:
+        path = content.read().strip()
+    return moved(work_dir, path) if path else None
+
+
+def moved(work_dir, path):
+    """Where a file of a work dir is, after the work dir was moved or copied.
+
+    Args:
+        work_dir (str): The work dir.
+        path (str): Of the file, as written down before.
+
+    Returns:
+        str: The file of that name in the work dir, ``path`` without one.
+    """
+    here = osp.join(work_dir, osp.basename(path))
+    return here if osp.exists(here) else path
+
+
+def latest_checkpoint(work_dir):
+    """The newest checkpoint of a work dir that can be read.
+
+    Usually that is the one that ``last_checkpoint`` names. MMEngine deletes
+    an old checkpoint before the new one is whole, and names it after that:
+    where a run was killed then, the one with the highest number counts.
+
+    Args:
+        work_dir (str): The work dir.
+
+    Returns:
+        str, optional: The path. None if there is none.
+    """
+    named = named_checkpoint(work_dir)
+    for path in ([named] if named else []) + _numbered(work_dir, named):
+        try:
+            read_checkpoint(path)
+        except BadCheckpoint as error:
+            log(f'{path} is left out: {error}', logging.WARNING)
+            continue
+        if path != named:
+            log(f'{path} is the newest whole checkpoint in {work_dir}')
+        return path
+    return None
+
+
+def _numbered(work_dir, named):
+    """All other checkpoints of a work dir, the highest number first, and
+    first those that count the same as the one that is named."""
+    name = osp.basename(named or '')
+    kind = name.partition('_')[0]
+    found = []
+    for other in os.listdir(work_dir) if osp.isdir(work_dir) else []:
+        match = _CHECKPOINT.fullmatch(other)
+        if match and other != name:
+            found.append((match[1] == kind, int(match[2]), other))
+    return [osp.join(work_dir, entry[-1]) for entry in sorted(found)[::-1]]
+
+
+def resolve_resume(cfg, resume=None):
+    """Settle what training starts from: a run of its own or ``load_from``.
+
+    MMEngine's automatic resumption forgets ``load_from`` even where there is
+    nothing to resume, and the host would start from random weights. Here
+    ``load_from`` is kept in that case.
+
+    Args:
+        cfg (Config): The config with its ``work_dir``, edited in place.
+        resume (str, optional): A checkpoint, or ``'auto'`` for the latest in
+            the work dir. Defaults to None: what the config says.
+
+    Raises:
+        UsageError: If the work dir's run is of another config.
+    """
+    if resume not in (None, 'auto'):
+        cfg.resume, cfg.load_from = True, resume
+    elif resume == 'auto' or (cfg.get('resume') and not cfg.get('load_from')):
+        found = latest_checkpoint(cfg.work_dir)
+        if found:
+            check_run(cfg, found)
+            cfg.resume, cfg.load_from = True, found
+            return
+        cfg.resume = False
+        log(f'nothing to resume in {cfg.work_dir}: starting anew')
+    _warn_of_other_run(cfg)
+
+
+def check_run(cfg, checkpoint):
+    """Raise unless a checkpoint is of a run of this config.
+
+    The checkpoint holds the name of its config, which names it whatever the
+    work dir is called and whatever options were set. What else has changed in
+    the model is logged.
+
+    Args:
+        cfg (Config): The config.
+        checkpoint (str): In its work dir.
+
+    Raises:
+        UsageError: It is of another config.
+    """
+    meta = read_checkpoint(checkpoint).get('meta', {})
+    former, name = _run_name(meta), _config_name(cfg)
+    if former and name and former != name:
+        raise UsageError(
+            f'the work dir {cfg.work_dir} holds a run of the config '
+            f'{former!r} ({osp.basename(checkpoint)}), not of {name!r}.\n'
+            f'Give {name!r} a --work-dir of its own, or go on from that run '
+            f'on purpose: --resume {checkpoint}')
+    recorded = _recorded_model(meta)
+    if recorded is not None and 'model' in cfg:
+        changes = _changes(recorded, cfg.model.to_dict(), 'model')
+        if changes:
+            log(f'the model of {checkpoint} was another one:\n  '
+                + '\n  '.join(changes), logging.WARNING)
+
+
+def _warn_of_other_run(cfg):
+    path = named_checkpoint(cfg.work_dir)
+    if path is None:
+        return
+    try:
+        former = _run_name(read_checkpoint(path).get('meta', {}))
+    except BadCheckpoint:
+        return
+    name = _config_name(cfg)
+    if former and name and former != name:
+        log(f'the work dir {cfg.work_dir} holds a run of the config '
+            f'{former!r}, whose checkpoints this run of {name!r} overwrites '
+            'where they have the same names. Give it a --work-dir of its own',
+            logging.WARNING)
+
+
+def _run_name(meta):
+    """Name of the config of a run: MMEngine adds the time to it."""
+    return _TIMESTAMP.sub('', meta.get('experiment_name') or '')
+
+
+def _config_name(cfg):
+    file = osp.basename(cfg.filename or '')
+    return cfg.get('experiment_name') or osp.splitext(file)[0]
+
+
+def _recorded_model(meta):
+    """The model in the config that MMEngine keeps in a checkpoint; nothing of
+    its text is run."""
+    try:
+        for node in ast.parse(meta.get('cfg') or '').body:
+            if isinstance(node, ast.Assign) and node.targets[0].id == 'model':
+                return literal(node.value)
+    except (AttributeError, SyntaxError, TypeError, ValueError):
+        pass  # a config of another format
+    return None
+
+
+def _changes(old, new, path):
+    """What differs between two models, one line each. Not how they are
+    initialized, which a checkpoint replaces, nor the data preprocessor, which
+    the Runner adds."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [
+            line for key in keys
+            if key not in ('init_cfg', 'pretrained', 'data_preprocessor')
+            for line in _changes(old.get(key), new.get(key), f'{path}.{key}')
+        ]
+    return [] if old == new else [f'{path}: {old!r}, now {new!r}']
+
+
+@contextmanager
+def claimed(work_dir, wait=False):
+    """Keep other processes from training in a work dir at the same time.
+
+    Where the file system has no locks, nothing is kept.
+
+    Args:
+        work_dir (str): The work dir, which is made.
+        wait (bool): Whether to wait for a process that trains there. Defaults
+            to False.
+
+    Raises:
+        UsageError: On every rank, if there is one and ``wait`` is off.
+    """
+    lock = []
+    on_first_rank(lambda: lock.append(_lock(work_dir, wait)))
+    try:
+        yield
+    finally:
+        for descriptor in lock:
+            os.close(descriptor)
+
+
+def _lock(work_dir, wait):
+    check_writable(work_dir, folder=True)
+    mkdir_or_exist(work_dir)
+    # the kernel forgets it when the process ends, however it ends
+    descriptor = os.open(work_dir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                os.close(descriptor)
+                raise UsageError(
+                    f'another process trains in {work_dir}. Wait for its end, '
+                    'or give this one a --work-dir of its own') from None
+            log(f'waiting for another process that trains in {work_dir}')
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        pass  # a file system without locks
+    return descriptor
