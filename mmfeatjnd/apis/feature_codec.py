@@ -1,5 +1,7 @@
 """Run a host in two parts, with a file of features between them."""
 import copy
+import logging
+from collections import defaultdict
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
@@ -9,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
 from torch import Tensor
@@ -30,8 +33,8 @@ from mmfeatjnd.models.forward_runs import prepare
 from mmfeatjnd.models.operations.quantization import streams
 from mmfeatjnd.models.splits import Skeleton, from_blank, to_blank
 from .checkpoints import ensure_checkpoint
-from .cli import type_name
-from .console import UsageError, atomic_path
+from .cli import scope_of, type_name
+from .console import UsageError, atomic_path, log
 from .estimator_file import host_hash, load_estimator
 from .launch import prepare_host
 from .training import build_model
@@ -374,6 +377,9 @@ class FeatureCodec:
              path: Union[str, Path]) -> None:
         """Write predictions as ``tools/test.py --out`` does.
 
+        An image that is in the config's test set gets its id and its
+        annotations, so that the hosts' own tools can score the file.
+
         Args:
             predictions (Iterable): What :meth:`decode` returned.
             path (str | Path): A pickle file, written atomically: a list of
@@ -386,12 +392,53 @@ class FeatureCodec:
             from mmengine.evaluator import DumpResults as Dump
         from mmengine.fileio import dump
         metric = Dump(out_file_path=str(path))
+        truth = _Annotations(self.cfg)
+        unknown = 0
         for prediction in predictions:
+            unknown += not truth.add_to(prediction)
             row = prediction.to_dict()
             row.pop('seg_logits', None)
             metric.process({}, [row])
         with atomic_path(str(path)) as partial:
             dump(metric.results, partial)
+        if unknown:
+            log(f'{unknown} of {len(metric.results)} images are not in the '
+                'test set of the config: they have no annotations to be '
+                'scored by', logging.WARNING)
+
+
+class _Annotations:
+    """Who an image is, and its ground truth, by the config's test set."""
+
+    def __init__(self, cfg: Config) -> None:
+        self.dataset = None
+        self.indices: Dict[str, List[Tuple[tuple, int]]] = defaultdict(list)
+        dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+        with DefaultScope.overwrite_default_scope(scope_of(cfg)), \
+                suppress(OSError, KeyError, AttributeError, TypeError):
+            # without the data set's files there is nothing to score by
+            self.dataset = DATASETS.build(dataset)
+            for i in range(len(self.dataset)):
+                parts = Path(self.dataset.get_data_info(i)['img_path']).parts
+                self.indices[parts[-1]].append((parts, i))
+
+    def add_to(self, prediction: Any) -> bool:
+        """Whether exactly one image of the test set has this name."""
+        name = Path(prediction.img_path).parts
+        found = [
+            i for parts, i in self.indices.get(name[-1], ())
+            if parts[-len(name):] == name
+        ]
+        if len(found) != 1:
+            return False
+        sample = self.dataset[found[0]]['data_samples']
+        known = prediction.metainfo
+        prediction.set_metainfo(
+            {k: v for k, v in sample.metainfo.items() if k not in known})
+        for key in sample.keys():
+            if key.startswith('gt_'):
+                prediction.set_field(getattr(sample, key), key)
+        return True
 
 
 def _load(model: torch.nn.Module, checkpoint: str) -> None:

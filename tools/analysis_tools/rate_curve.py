@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmfeatjnd.apis import cli, console, measure_rates
 from mmfeatjnd.apis.cfg_options import CfgOptions
+from mmfeatjnd.apis.data import SPLITS
 from mmfeatjnd.apis.rate import name_policies
 from mmfeatjnd.evaluation import rate
 from mmfeatjnd.models import Quantization
@@ -67,12 +68,20 @@ def parse_args():
         '--calibration-images',
         type=cli.count,
         default=64,
-        help='how many images the scale of the steps is found on')
+        help='how many images the scale of the steps is found on, drawn at '
+        'random')
+    parser.add_argument(
+        '--calibration-split',
+        choices=SPLITS,
+        default='train',
+        help='whose images these are; they go through the pipeline of the '
+        'test')
     parser.add_argument(
         '--no-coded',
         action='store_true',
-        help='write no bitstreams: the rate is that of the entropy model, '
-        'without side information')
+        help='write no bitstreams, which take seconds for an image of the '
+        'size of COCO\'s: the rate is that of the entropy model, without '
+        'side information')
     args = parser.parse_args()
     if not args.bits and not args.noise_budgets:
         parser.error('give --bits or --noise-budgets')
@@ -89,12 +98,11 @@ def parse_args():
 def main():
     args = parse_args()
     with console.plain_errors():
-        cfg = cli.open_config(args)
-    cfg.work_dir = args.work_dir or str(args.out)
-    rows = measure_rates(cfg, args.checkpoint, args.policies, args.bits,
-                         args.noise_budgets, range(args.seeds),
-                         args.estimators, args.calibration_images,
-                         not args.no_coded)
+        cfg = cli.open_curve(args)
+        rows = measure_rates(cfg, args.checkpoint, args.policies, args.bits,
+                             args.noise_budgets, range(args.seeds),
+                             args.estimators, args.calibration_images,
+                             args.calibration_split, not args.no_coded)
     # first what took the time: a wrong --metric must not lose it
     with console.atomic_path(args.out / 'rates.json') as path:
         Path(path).write_text(json.dumps(rows, indent=1))
