@@ -88,5 +88,5 @@ def test_wrong_arguments(run, argv, message, capsys):
 def test_missing_files(run, host, tmp_path):
     with pytest.raises(SystemExit, match='does not exist'):
         run(tmp_path / 'no.py', host[1], '--out', tmp_path)
-    with pytest.raises(FileNotFoundError, match='No checkpoint'):
+    with pytest.raises(SystemExit, match='there is no such file'):
         run(host[0], tmp_path / 'no.pth', '--out', tmp_path)
