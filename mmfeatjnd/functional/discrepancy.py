@@ -3,10 +3,26 @@
 FeatJND (arXiv 2601.21933) replaces the drop in task performance by a
 differentiable discrepancy and leaves it open; these are ours. DMV-JND
 (arXiv 2102.08168) uses the cross entropy to the classifier's own label.
+
+A NaN in either prediction makes the discrepancy NaN; a class that the host
+rules out with a logit of minus infinity adds nothing.
 """
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def _check_classes(logits: Tensor) -> None:
+    if logits.size(1) < 2:
+        raise ValueError(
+            'the softmax over one class is always 1, whatever its logit: '
+            f'logits of shape {tuple(logits.shape)} need '
+            'binary_kl_divergence or binary_cross_entropy')
+
+
+def _expected_ratio(p: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
+    """p log(p / q); 0 where p is."""
+    return p * torch.where(p == 0, 0.0, log_p - log_q)
 
 
 def kl_divergence(clean: Tensor,
@@ -21,10 +37,14 @@ def kl_divergence(clean: Tensor,
 
     Returns:
         Tensor: Scalar, nats per image or per pixel, >= 0.
+
+    Raises:
+        ValueError: There is one class only.
     """
+    _check_classes(clean)
     log_p = F.log_softmax(clean.float() / temperature, 1)
     log_q = F.log_softmax(perturbed.float() / temperature, 1)
-    return (log_p.exp() * (log_p - log_q)).sum(1).mean()
+    return _expected_ratio(log_p.exp(), log_p, log_q).sum(1).mean()
 
 
 def cross_entropy(clean: Tensor, perturbed: Tensor) -> Tensor:
@@ -36,8 +56,14 @@ def cross_entropy(clean: Tensor, perturbed: Tensor) -> Tensor:
 
     Returns:
         Tensor: Scalar, nats per image or per pixel, >= 0.
+
+    Raises:
+        ValueError: There is one class only.
     """
-    return F.cross_entropy(perturbed.float(), clean.argmax(1))
+    _check_classes(clean)
+    loss = F.cross_entropy(perturbed.float(), clean.argmax(1))
+    # which is the largest of a NaN and others is no answer
+    return torch.where(clean.isnan().any(), torch.nan, loss)
 
 
 def binary_kl_divergence(clean: Tensor,
@@ -65,8 +91,8 @@ def binary_kl_divergence(clean: Tensor,
     """
     z, w = clean.float() / temperature, perturbed.float() / temperature
     p = z.sigmoid()
-    kl = (p * (F.logsigmoid(z) - F.logsigmoid(w)) + (1 - p) *
-          (F.logsigmoid(-z) - F.logsigmoid(-w)))
+    kl = _expected_ratio(p, F.logsigmoid(z), F.logsigmoid(w))
+    kl = kl + _expected_ratio(1 - p, F.logsigmoid(-z), F.logsigmoid(-w))
     return kl.sum(1).mean()
 
 
@@ -92,4 +118,5 @@ def binary_cross_entropy(clean: Tensor,
     yes = (clean.float().sigmoid() > threshold).float()
     loss = F.binary_cross_entropy_with_logits(
         perturbed.float(), yes, reduction='none')
-    return loss.sum(1).mean()
+    loss = loss.sum(1).mean()
+    return torch.where(clean.isnan().any(), torch.nan, loss)

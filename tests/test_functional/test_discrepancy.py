@@ -3,10 +3,17 @@ import math
 import pytest
 import torch
 
-from mmfeatjnd.functional import cross_entropy, kl_divergence
+from mmfeatjnd.functional import (
+    binary_cross_entropy,
+    binary_kl_divergence,
+    cross_entropy,
+    kl_divergence,
+)
 
 P = torch.tensor([0.5, 0.25, 0.25])
 Q = torch.tensor([0.25, 0.25, 0.5])
+ALL = [kl_divergence, cross_entropy, binary_kl_divergence,
+       binary_cross_entropy]
 
 
 def test_kl_by_hand():
@@ -54,3 +61,70 @@ def test_gradient_of_kl():
     q = Q.log()[None].requires_grad_()
     grad, = torch.autograd.grad(kl_divergence(P.log()[None], q), q)
     torch.testing.assert_close(grad[0], Q - P)
+
+
+# --------------------------------------------------------------------- sigmoid
+def test_binary_kl_is_that_of_two_classes():
+    """A sigmoid on z is a softmax over (z, 0)."""
+    z, w = torch.randn(2, 6, 3)
+    zero = torch.zeros(6)
+    expected = sum(
+        kl_divergence(
+            torch.stack([z[:, k], zero], 1), torch.stack([w[:, k], zero], 1))
+        for k in range(3))
+    torch.testing.assert_close(binary_kl_divergence(z, w), expected)
+    assert binary_kl_divergence(z, z) == 0
+    torch.testing.assert_close(
+        binary_kl_divergence(z, w, 2.), binary_kl_divergence(z / 2, w / 2))
+
+
+def test_binary_cross_entropy_by_hand():
+    p = torch.tensor([[0.9, 0.2]])  # yes, no
+    q = torch.tensor([[0.6, 0.7]])
+    got = binary_cross_entropy(p.logit(), q.logit())
+    assert got.item() == pytest.approx(-math.log(0.6) - math.log(0.3))
+    # of a host that says yes above 0.1
+    got = binary_cross_entropy(p.logit(), q.logit(), 0.1)
+    assert got.item() == pytest.approx(-math.log(0.6) - math.log(0.7))
+
+
+@pytest.mark.parametrize('function',
+                         [binary_kl_divergence, binary_cross_entropy])
+def test_binary_means_are_over_images_and_pixels(function):
+    maps = torch.randn(2, 2, 3, 4, 5)
+    flat = maps.permute(0, 1, 3, 4, 2).reshape(2, -1, 3)
+    torch.testing.assert_close(function(*maps), function(*flat))
+
+
+# ------------------------------------------------------- what is no prediction
+@pytest.mark.parametrize('function', ALL)
+@pytest.mark.parametrize('side', [0, 1])
+def test_no_discrepancy_of_what_is_broken(function, side):
+    """A NaN is the largest logit to arg-max, and says no to a threshold."""
+    pair = torch.randn(2, 3, 4, 2, 2)
+    assert function(*pair).isfinite()
+    pair[side, 1, 2, 0, 1] = math.nan
+    assert function(*pair).isnan()
+
+
+@pytest.mark.parametrize('function', [kl_divergence, cross_entropy,
+                                      binary_kl_divergence])
+def test_a_class_that_is_ruled_out_adds_nothing(function):
+    clean, perturbed = torch.randn(2, 3, 4)
+    clean[:, 2] = perturbed[:, 2] = -math.inf
+    perturbed.requires_grad_()
+    value = function(clean, perturbed)
+    keep = [0, 1, 3]
+    torch.testing.assert_close(
+        value, function(clean[:, keep], perturbed[:, keep]))
+    grad, = torch.autograd.grad(value, perturbed)
+    assert grad.isfinite().all() and not grad[:, 2].any()
+    assert (grad[:, keep] != 0).all()
+
+
+@pytest.mark.parametrize('function', [kl_divergence, cross_entropy])
+@pytest.mark.parametrize('shape', [(2, 1), (2, 1, 3, 3)])
+def test_a_softmax_over_one_class_is_refused(function, shape):
+    """It is always 1: nothing would ever seem to change."""
+    with pytest.raises(ValueError, match='one class is always 1.*binary_kl'):
+        function(torch.randn(shape), torch.randn(shape))
