@@ -165,7 +165,7 @@ def test_configs_of_every_host(tmp_path, base, model):
 @pytest.mark.skipif(
     not (ROOT / 'mmfeatjnd' / '.mim').is_dir(), reason='not installed')
 def test_configs_of_this_package(tmp_path):
-    base = 'mmfeatjnd::hosts/resnet18_cifar10.py'
+    base = 'mmfeatjnd::hosts/resnet18_1xb128-5e_cifar10.py'
     (tmp_path / 'config.py').write_text(f'_base_ = {base!r}\n')
     config = Config.fromfile(tmp_path / 'config.py')
     assert config.model.type == 'ImageClassifier'
