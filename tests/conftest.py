@@ -1,5 +1,6 @@
 """One tiny host of each library; random weights, seconds on a CPU."""
 import copy
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
@@ -19,6 +21,22 @@ def _no_default_scope():
     """A Runner leaves its scope behind; no test may depend on it."""
     yield
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture
+def messages():
+    """What MMEngine's logger is given meanwhile, one string each."""
+    found = []
+
+    class Keep(logging.Handler):
+
+        def emit(self, record):
+            found.append(record.getMessage())
+
+    handler, logger = Keep(), MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield found
+    logger.removeHandler(handler)
 
 
 def _classifier():

@@ -204,7 +204,7 @@ class Quantization(BaseOperation):
 
     def finish(self, run: Run) -> None:
         """Write the bitstreams of the images, if they are asked for."""
-        if not self.coded:
+        if not self.coded or not run.kept:  # a picture without regions
             return
         device = run.kept[0][0].device
         sizes = [len(x) for x in streams(run.kept, run.batch_size)]

@@ -1,118 +1,165 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
-from mmengine.structures import BaseDataElement
 
 from mmfeatjnd.functional import (
     DISTORTIONS,
+    NEEDS_JND,
     gaussian_noise,
     image_keys,
     nrmse,
     participation_ratio,
 )
-from mmfeatjnd.models import ConvEstimator, Perturbation, image_ids
+from mmfeatjnd.models import FeatJNDNeck, Perturbation
 
 
-def make_neck(mode='signed'):
+def make_neck(mode='signed', levels=1):
     torch.manual_seed(0)
-    estimator = ConvEstimator(4, hidden_channels=8, mode=mode).eval()
-    return SimpleNamespace(split='backbone', estimator_of=lambda level:
-                           estimator)
-
-
-def make_samples(*ids):
-    return [BaseDataElement(metainfo=dict(img_id=i)) for i in ids]
+    estimator = dict(
+        type='mmfeatjnd.ConvEstimator', hidden_channels=8, mode=mode)
+    return FeatJNDNeck(estimator, in_channels=[4] * levels).eval()
 
 
 def make_feature(*ids):
     return 2 + gaussian_noise(image_keys(ids, 77), (4, 5, 6))
 
 
+def apply(operation, neck, *features, **kwargs):
+    with torch.no_grad(), neck.run(operation, **kwargs) as run:
+        return neck.apply_levels(features), run
+
+
 @pytest.mark.parametrize('definition', ['rms', 'std', 'range'])
 @pytest.mark.parametrize('name', sorted(DISTORTIONS))
 @pytest.mark.parametrize('mode', ['signed', 'envelope'])
 def test_strength_is_what_was_asked(name, definition, mode):
-    operation = Perturbation(name, 0.3, definition)
     feature = make_feature(5, 6)
-    sensitivity = {0: feature.square(), 1: feature.square()}
-    operation.start(make_samples(5, 6), 2, sensitivity)
-    neck = make_neck(mode)
-    with torch.no_grad():
-        out = [operation(feature, level, neck) for level in (0, 1)]
+    out, run = apply(
+        Perturbation(name, 0.3, definition),
+        make_neck(mode, 2),
+        feature,
+        feature,
+        images=[5, 6],
+        sensitivity={i: [feature.square()] for i in (0, 1)})
     target = torch.full((2, ), 0.3)
     for x in out:
         torch.testing.assert_close(
             nrmse(x - feature, feature, definition), target, rtol=1e-4,
             atol=0)
-    measured = operation.measured()
+    measured = run.measured
     assert list(measured) == ['nrmse', 'participation_ratio']
-    torch.testing.assert_close(measured['nrmse'], target)
+    torch.testing.assert_close(measured['nrmse'].float(), target)
     ratio = sum(participation_ratio(x - feature) for x in out) / 2
     torch.testing.assert_close(
-        measured['participation_ratio'], ratio, rtol=1e-3, atol=0)
+        measured['participation_ratio'].float(), ratio, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize('name', sorted(DISTORTIONS))
 def test_an_image_is_distorted_alike_in_any_batch(name):
-    neck = make_neck('envelope')
+    neck = make_neck('envelope', 3)
     operation = Perturbation(name, 0.5, seed=3)
 
     def run(*ids):
         feature = make_feature(*ids)
-        operation.start(make_samples(*ids), len(ids), {2: feature.square()})
-        with torch.no_grad():
-            return operation(feature, 2, neck)
+        sensitivity = {i: [feature.square()] for i in range(3)}
+        return apply(
+            operation, neck, feature, feature, feature, images=ids,
+            sensitivity=sensitivity)[0][2]
 
     batch = run('a', 'b', 'c')
-    for i, name in enumerate('abc'):
-        torch.testing.assert_close(run(name)[0], batch[i])
+    for i, image in enumerate('abc'):
+        torch.testing.assert_close(run(image)[0], batch[i])
     torch.testing.assert_close(run('c', 'a')[1], batch[0])
 
 
 def test_the_seed_changes_the_noise():
-    feature, results = make_feature(0), []
-    for seed in (0, 0, 1):
-        operation = Perturbation('gaussian', 0.5, seed=seed)
-        operation.start(make_samples(0), 1)
-        results.append(operation(feature, 0, make_neck()))
-    assert torch.equal(results[0], results[1])
-    assert not torch.equal(results[0], results[2])
-
-
-def test_several_views_of_an_image():
-    operation = Perturbation('gaussian', 0.5)
-    operation.start(make_samples(1, 2), 2)
-    views = torch.ones(4, 4, 5, 6)
-    out = operation(views, 0, make_neck())
-    assert torch.equal(out[:2], out[2:])
-    assert not torch.equal(out[0], out[1])
-    with pytest.raises(RuntimeError, match='2 images.*batch of 3'):
-        operation(views[:3], 0, make_neck())
-
-
-def test_start_is_needed():
-    with pytest.raises(RuntimeError, match='0 images'):
-        Perturbation('gaussian', 0.5)(make_feature(0), 0, make_neck())
-
-
-def test_start_forgets_the_batch_before():
-    operation = Perturbation('gaussian', 0.5)
-    operation.start(make_samples(1, 2), 2)
-    operation(make_feature(1, 2), 0, make_neck())
-    assert operation.levels == {0}
-    operation.start(make_samples(3), 1)
-    assert operation.measured() == {} and operation.levels == set()
-
-
-@pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_broken_features(value):
-    operation = Perturbation('gaussian', 0.5)
-    operation.start(None, 1)
     feature = make_feature(0)
-    feature[0, 1, 2, 3] = value
-    with pytest.raises(ValueError, match='NaN or infinite.*level 2.*split'):
-        operation(feature, 2, make_neck())
+    a, b, c, d = (
+        apply(Perturbation('gaussian', 0.5, seed=seed), make_neck(), feature,
+              images=[0], **kwargs)[0][0]
+        for seed, kwargs in ((0, {}), (0, {}), (1, {}), (1, dict(seed=0))))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert torch.equal(a, d)  # the seed of a run goes before
+
+
+def test_levels_get_different_noise():
+    feature = make_feature(0)
+    a, b = apply(
+        Perturbation('gaussian', 0.5), make_neck(levels=2), feature,
+        feature)[0]
+    assert not torch.equal(a, b)
+
+
+def test_the_operation_keeps_nothing_of_a_batch():
+    """A setting alone: one object may serve any number of runs."""
+    operation = Perturbation('gaussian', 0.5)
+    before = dict(vars(operation))
+    feature = make_feature(1, 2)
+    first, _ = apply(operation, make_neck(), feature, images=[1, 2])
+    assert vars(operation) == before
+    _, run = apply(operation, make_neck(), feature[:1], images=[3])
+    assert run.measured['nrmse'].shape == (1, )
+    again, _ = apply(operation, make_neck(), feature, images=[1, 2])
+    assert torch.equal(first[0], again[0])
+
+
+@pytest.mark.parametrize('value', [6e4, 65504.])
+def test_half_precision_stays_finite(value):
+    """And what is measured is what the host gets."""
+    feature = torch.full((2, 4, 5, 6), value).half()
+    feature[1] = 1
+    (out, ), run = apply(Perturbation('gaussian', 0.5), make_neck(), feature)
+    assert out.dtype == torch.half and out.isfinite().all()
+    assert (out[0] == 65504).float().mean() > 0.2  # the end of the range
+    actual = nrmse(out.float() - feature.float(), feature)
+    torch.testing.assert_close(run.measured['nrmse'].float(), actual)
+    assert actual[0] < 0.45 and abs(actual[1] - 0.5) < 1e-3
+    assert not run.faults.any()
+
+
+def test_an_image_without_energy_is_left_alone():
+    feature = make_feature(5, 6)
+    feature[1] = 0
+    (out, ), run = apply(Perturbation('gaussian', 0.5), make_neck(), feature)
+    assert not out[1].any() and not run.faults.any()
+    assert run.measured['nrmse'].tolist() == [pytest.approx(0.5), 0]
+
+
+def test_check():
+    neck = make_neck()
+    for name in DISTORTIONS:
+        operation = Perturbation(name, 1)
+        if name not in NEEDS_JND:
+            operation.check(neck)
+            continue
+        with pytest.raises(RuntimeError, match=f"'{name}'.*needs a trained"):
+            operation.check(neck)
+    neck.estimators[0].initial.fill_(1)
+    for name in DISTORTIONS:
+        Perturbation(name, 1).check(neck)
+
+
+def test_every_level_that_is_read_needs_its_estimator():
+    neck, operation = make_neck(levels=2), Perturbation('featjnd', 1)
+    neck.estimators[0].initial.fill_(1)
+    operation.check(neck)  # nobody knows yet whether anything reads level 1
+    neck.read_levels = (0, )
+    operation.check(neck)
+    neck.read_levels = (0, 1)
+    with pytest.raises(RuntimeError, match='needs a trained estimator'):
+        operation.check(neck)
+
+
+def test_summary_and_row():
+    operation = Perturbation('gaussian', 0.5, seed=3)
+    summary = operation.summary(
+        dict(
+            nrmse=torch.tensor([0.25, 0.75, float('nan')]),
+            participation_ratio=torch.tensor([0.5, 0.25, float('nan')])))
+    # an image without regions has nothing to measure
+    assert summary == dict(nrmse=0.5, participation_ratio=0.375)
+    assert operation.row(summary) == dict(
+        distortion='gaussian', nrmse=0.5, nrmse_measured=0.5,
+        participation_ratio=0.375, seed=3)
 
 
 @pytest.mark.parametrize('kwargs, message', [
@@ -126,13 +173,3 @@ def test_broken_features(value):
 def test_errors(kwargs, message):
     with pytest.raises(ValueError, match=message):
         Perturbation(**dict(dict(distortion='gaussian', strength=1), **kwargs))
-
-
-def test_image_ids():
-    assert image_ids(None, 3) == [0, 1, 2]
-    # an id of 0 is an id; MMPretrain and MMSegmentation have other names
-    samples = make_samples(0, None) + [
-        BaseDataElement(metainfo=dict(sample_idx=7, img_path='x')),
-        BaseDataElement(metainfo=dict(img_path='b.png')),
-    ]
-    assert image_ids(samples, 4) == [0, 1, 7, 'b.png']

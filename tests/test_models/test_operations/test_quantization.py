@@ -1,8 +1,5 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
-from mmengine.structures import BaseDataElement
 
 from mmfeatjnd.coding import decode_image, encode_image
 from mmfeatjnd.coding.bitstream import QuantizedLevel
@@ -16,7 +13,8 @@ from mmfeatjnd.functional import (
     rms,
     to_tokens,
 )
-from mmfeatjnd.models import ConvEstimator, Quantization, TokenEstimator
+from mmfeatjnd.models import FeatJNDNeck, Quantization
+from mmfeatjnd.models.operations.quantization import streams
 
 POLICIES = [
     'featjnd', 'permuted', 'uniform', 'range', 'gradient', 'water-filling',
@@ -26,22 +24,20 @@ POLICIES = [
 SHAPES = dict(map=(8, 16, 15), tokens=(240, 8), vector=(640, ))
 
 
-def make_neck(layout='map', mode='envelope', trained=True):
+def make_neck(layout='map', mode='envelope', trained=True, levels=1):
     torch.manual_seed(0)
     channels = SHAPES[layout][-1 if layout != 'map' else 0]
-    cls = ConvEstimator if layout == 'map' else TokenEstimator
-    estimator = cls(channels, hidden_channels=8, mode=mode).eval()
+    kind = 'Conv' if layout == 'map' else 'Token'
+    neck = FeatJNDNeck(
+        dict(
+            type=f'mmfeatjnd.{kind}Estimator', hidden_channels=8, mode=mode),
+        in_channels=[channels] * levels,
+        shared=True).eval()
+    estimator, = neck.estimators
     with torch.no_grad():  # far from constant
         estimator.expand.weight.mul_(2)
-    estimator.num_updates.fill_(trained)
-    return SimpleNamespace(
-        split='backbone',
-        estimators=[estimator],
-        estimator_of=lambda level: estimator)
-
-
-def make_samples(*ids):
-    return [BaseDataElement(metainfo=dict(img_id=i)) for i in ids]
+    estimator.initial.fill_(trained)
+    return neck
 
 
 def make_feature(layout, *ids):
@@ -53,13 +49,28 @@ def make_feature(layout, *ids):
     return feature * strength[:shape[-1]]
 
 
-def run(operation, layout='map', ids=(5, 6), levels=(0, )):
+def apply(operation, neck, *features, **kwargs):
+    with torch.no_grad(), neck.run(operation, **kwargs) as run:
+        return neck.apply_levels(features), run
+
+
+def run(operation, layout='map', ids=(5, 6), levels=1):
     feature = make_feature(layout, *ids)
-    sensitivity = {i: (feature + 1).square() for i in levels}
-    operation.start(make_samples(*ids), len(ids), sensitivity)
-    neck = make_neck(layout)
-    with torch.no_grad():
-        return feature, [operation(feature, i, neck) for i in levels]
+    outputs, result = apply(
+        operation,
+        make_neck(layout, levels=levels),
+        *[feature] * levels,
+        images=ids,
+        sensitivity={i: [(feature + 1).square()] for i in range(levels)})
+    return feature, outputs, result
+
+
+def symbols_and_steps(run, level=0):
+    return run.kept[level][1:3]
+
+
+def bits_per_element(run):
+    return (run.measured['bits'] / run.measured['elements']).float()
 
 
 # ------------------------------------------------------------------- budgets
@@ -68,9 +79,10 @@ def run(operation, layout='map', ids=(5, 6), levels=(0, )):
 def test_the_measured_noise_is_what_was_asked(name, layout):
     policy = dict(type=name)
     if name == 'clip-uniform':
-        policy.update(levels=32)  # the fewer, the more noise at least
+        # what lies between the best range and all of the features'
+        policy.update(levels=3 if layout == 'map' else 6)
     operation = Quantization(policy, noise_budget=0.5)
-    feature, outputs = run(operation, layout, levels=(0, 1))
+    feature, outputs, result = run(operation, layout, levels=2)
     target = torch.full((2, ), 0.5)
     # a channel that is dropped is a jump
     tolerance = 0.05 if name == 'water-filling' else 0.01
@@ -78,12 +90,12 @@ def test_the_measured_noise_is_what_was_asked(name, layout):
         torch.testing.assert_close(
             nrmse(out - feature, feature), target, rtol=tolerance, atol=0)
     torch.testing.assert_close(
-        operation.measured()['nrmse'], target, rtol=tolerance, atol=0)
+        result.measured['nrmse'].float(), target, rtol=tolerance, atol=0)
     # an own scale for each image and level
-    first, second = operation.quantized
-    assert len(first[1].base.unique()) == 2
+    first, second = (symbols_and_steps(result, i)[1] for i in (0, 1))
+    assert len(first.base.unique()) == 2
     if name == 'permuted' and layout != 'vector':
-        assert not torch.equal(first[1].token, second[1].token)
+        assert not torch.equal(first.token, second.token)
 
 
 @pytest.mark.parametrize('layout', SHAPES)
@@ -91,8 +103,8 @@ def test_the_measured_noise_is_what_was_asked(name, layout):
     'name', ['featjnd', 'permuted', 'uniform', 'range', 'gradient'])
 def test_the_modelled_noise_is_what_was_asked(name, layout):
     operation = Quantization(name, noise_budget=0.3, noise='model')
-    feature, _ = run(operation, layout)
-    _, steps, _ = operation.quantized[0]
+    feature, _, result = run(operation, layout)
+    _, steps = symbols_and_steps(result)
     model = modelled_noise(steps, feature).sqrt() / rms(feature)
     torch.testing.assert_close(model, torch.full((2, ), 0.3))
 
@@ -104,13 +116,13 @@ def test_the_bits_are_what_was_asked(name, layout):
         pytest.skip('the last values of a vector that fire have small steps: '
                     'the rate is not monotone there')
     operation = Quantization(name, bits=0.7)
-    feature, _ = run(operation, layout)
-    bits = operation.measured()['bits_per_element']
+    feature, _, result = run(operation, layout)
+    bits = bits_per_element(result)
     # in so few channels and tokens that fall to 0 together, the rate jumps
     jumps = name in ('range', 'water-filling')
     torch.testing.assert_close(
         bits, torch.full((2, ), 0.7), rtol=0.15 if jumps else 0.03, atol=0)
-    level, steps, _ = operation.quantized[0]
+    level, steps = symbols_and_steps(result)
     torch.testing.assert_close(
         bits, code_length(level, steps) / feature[0].numel())
 
@@ -121,9 +133,10 @@ def test_permuted_spends_the_budget_elsewhere(kwargs):
     and other tokens that bear it."""
     one = Quantization('featjnd', noise_budget=0.3, noise='model')
     other = Quantization('permuted', noise_budget=0.3, noise='model')
-    feature, (a, ) = run(one)
-    _, (b, ) = run(other)
-    first, second = one.quantized[0][1], other.quantized[0][1]
+    feature, (a, ), result = run(one)
+    _, first = symbols_and_steps(result)
+    _, (b, ), result = run(other)
+    _, second = symbols_and_steps(result)
     torch.testing.assert_close(
         modelled_noise(first, feature), modelled_noise(second, feature))
     torch.testing.assert_close(
@@ -138,55 +151,80 @@ def test_more_bits_less_noise():
     noise = []
     for bits in (0.2, 0.5, 1.0, 2.0):
         operation = Quantization('featjnd', bits=bits)
-        run(operation)
-        noise.append(float(operation.measured()['nrmse'].mean()))
+        noise.append(float(run(operation)[2].measured['nrmse'].mean()))
     assert noise == sorted(noise, reverse=True)
 
 
 @pytest.mark.parametrize('how', [dict(noise_budget=0.01), dict(bits=7.0)])
 def test_clipping_out_of_reach_ends_at_its_least_error(how):
     policy = dict(type='clip-uniform', levels=3)
-    feature, (best, ) = run(Quantization(policy, scale=1.0))
-    _, (out, ) = run(Quantization(policy, **how))
+    _, (best, ), _ = run(Quantization(policy, scale=1.0))
+    _, (out, ), _ = run(Quantization(policy, **how))
     torch.testing.assert_close(out, best, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize('how', [dict(noise_budget=0.4), dict(bits=0.8)])
+def test_what_was_reached_is_measured(how):
+    for policy, reached in (('uniform', [1, 1]),
+                            (dict(type='clip-uniform', levels=65), [0, 0])):
+        _, _, result = run(Quantization(policy, **how))
+        assert result.measured['reached'].tolist() == reached
+    assert 'reached' not in run(Quantization('uniform'))[2].measured
+
+
+def test_saturated_symbols_are_measured(messages):
+    feature = torch.ones(2, 4)
+    feature[0, 3] = 1e6  # 2 of 8 symbols cannot be told apart from others
+    operation = Quantization('uniform', scale=1e-5)
+    _, result = apply(operation, make_vector_neck(), feature)
+    # steps of 5 and 1e-5: levels 200000 and 100000
+    assert result.measured['saturated'].tolist() == [0.25, 1]
+    operation.summary(result.measured)
+    assert '62.50% of the symbols are saturated' in messages[-1]
 
 
 def test_half_precision_stays_finite():
     feature = torch.full((1, 8, 2, 2), 65504.).half()
-    operation = Quantization('uniform', scale=0.66, coded=False)
-    operation.start(make_samples(5), 1)
-    out = operation(feature, 0, make_neck())
-    level, steps, _ = operation.quantized[0]
+    (out, ), result = apply(
+        Quantization('uniform', scale=0.66), make_neck(), feature)
+    level, steps = symbols_and_steps(result)
     assert (level * steps.size(level) > 80000).all()  # 2 x 0.66 x 65504
     assert out.dtype == torch.half and (out == 65504).all()
+    assert result.measured['nrmse'] == 0  # after the cast
+    assert not result.faults.any()
 
 
 # ------------------------------------------------------------------- by hand
+def make_vector_neck():
+    return FeatJNDNeck(
+        dict(type='mmfeatjnd.TokenEstimator', hidden_channels=2),
+        in_channels=4).eval()
+
+
 def test_uniform_by_hand():
     feature = torch.tensor([[3., -4., 1., 0.]])  # RMS: sqrt(26) / 2
     step = 26**0.5 / 2
     operation = Quantization('uniform')
     assert operation.scale == 1
-    operation.start(None, 1)
-    out = operation(feature, 0, make_neck())
+    neck = make_vector_neck()
+    (out, ), result = apply(operation, neck, feature)
     torch.testing.assert_close(out, step * torch.tensor([[1., -2., 0., 0.]]))
-    level, steps, dtype = operation.quantized[0]
+    images, level, steps, dtype = result.kept[0]
     assert level.tolist() == [[1, -2, 0, 0]] and dtype == torch.float32
+    assert images.tolist() == [0]
     torch.testing.assert_close(steps.base, torch.tensor([step]))
     # rounding towards 0, and a wider zero bin
     for kwargs, expected in ((dict(rounding=0.), [1, -1, 0, 0]),
                              (dict(deadzone=1.3), [0, -2, 0, 0])):
-        operation = Quantization('uniform', **kwargs)
-        operation.start(None, 1)
-        operation(feature, 0, make_neck())
-        assert operation.quantized[0][0].tolist() == [expected]
+        _, result = apply(Quantization('uniform', **kwargs), neck, feature)
+        assert symbols_and_steps(result)[0].tolist() == [expected]
 
 
 @pytest.mark.parametrize('name', POLICIES)
 def test_the_values_are_those_of_the_levels(name):
     operation = Quantization(name, scale=0.7)
-    feature, outputs = run(operation)
-    for out, (level, steps, dtype) in zip(outputs, operation.quantized):
+    feature, outputs, result = run(operation)
+    for out, (_, level, steps, dtype) in zip(outputs, result.kept):
         assert torch.equal(level, level.round())
         item = QuantizedLevel(level, steps, dtype)
         assert torch.equal(item.dequantize(), out)
@@ -199,16 +237,16 @@ def test_the_values_are_those_of_the_levels(name):
     dict(noise_budget=0.4, noise='model')])
 @pytest.mark.parametrize('name', POLICIES)
 def test_an_image_is_quantized_alike_in_any_batch(name, how):
-    operation = Quantization(name, seed=3, coded=False, **how)
+    operation = Quantization(name, seed=3, **how)
     torch.manual_seed(1)
-    _, (batch, ) = run(operation, ids='abc')
+    _, (batch, ), result = run(operation, ids='abc')
     torch.manual_seed(2)
     assert torch.equal(run(operation, ids='abc')[1][0], batch)
-    measured = operation.measured()
-    for i, name in enumerate('abc'):
-        _, (alone, ) = run(operation, ids=name)
+    measured = result.measured
+    for i, image in enumerate('abc'):
+        _, (alone, ), result = run(operation, ids=image)
         torch.testing.assert_close(alone[0], batch[i])
-        for key, value in operation.measured().items():
+        for key, value in result.measured.items():
             torch.testing.assert_close(value[0], measured[key][i])
     torch.testing.assert_close(
         run(operation, ids='ca')[1][0], batch[[2, 0]])
@@ -219,38 +257,86 @@ def test_an_image_is_quantized_alike_in_any_batch(name, how):
 @pytest.mark.parametrize('layout', SHAPES)
 @pytest.mark.parametrize('name', POLICIES)
 def test_coded_bytes_are_those_of_the_stream(name, layout, dtype):
-    operation = Quantization(name, bits=0.8)
+    operation = Quantization(name, bits=0.8, coded=True)
     feature = make_feature(layout, 5, 6).to(dtype)
-    operation.start(
-        make_samples(5, 6), 2, {i: feature.float()**2 for i in (0, 1)})
-    with torch.no_grad():
-        outputs = [operation(feature, i, make_neck(layout)) for i in (0, 1)]
+    outputs, result = apply(
+        operation,
+        make_neck(layout, levels=2),
+        feature,
+        feature,
+        images=[5, 6],
+        sensitivity={i: [feature.float()**2] for i in (0, 1)})
     assert all(out.dtype == dtype for out in outputs)
-    measured = operation.measured()
+    measured = result.measured
     elements = 2 * feature[0].numel()
+    assert measured['elements'].tolist() == [elements] * 2
     for i in range(2):
         image = [
             QuantizedLevel(
                 level[i:i + 1],
                 Steps(*(None if x is None else x[i:i + 1] for x in steps)),
-                kind) for level, steps, kind in operation.quantized
+                kind) for _, level, steps, kind in result.kept
         ]
         data = encode_image(image)
         assert measured['coded_bytes'][i] == len(data)
         # header, parameters and steps count
-        assert len(data) * 8 > measured['bits_per_element'][i] * elements
+        assert len(data) * 8 > measured['bits'][i]
         # and a decoder that has nothing but the bytes gets what the host got
         for item, out in zip(decode_image(data), outputs):
             assert torch.equal(item.dequantize()[0], out[i])
-    torch.testing.assert_close(
-        measured['coded_bits_per_element'],
-        measured['coded_bytes'] * 8 / elements)
 
 
 def test_without_bitstreams():
-    operation = Quantization('uniform', coded=False)
-    run(operation)
-    assert list(operation.measured()) == ['nrmse', 'bits_per_element']
+    _, _, result = run(Quantization('uniform'))
+    assert {'nrmse', 'bits', 'elements'} <= set(result.measured)
+    assert 'coded_bytes' not in result.measured
+
+
+def test_the_streams_of_views_lie_one_after_the_other():
+    """Two windows of each image, and two levels in each window's stream."""
+    operation = Quantization('uniform', coded=True)
+    views = make_feature('map', 1, 2, 3, 4)
+    outputs, result = apply(
+        operation, make_neck(levels=2), views, views / 2, images=[1, 2])
+    data = streams(result.kept, 2)
+    assert result.measured['coded_bytes'].tolist() == [len(d) for d in data]
+    for i, stream in enumerate(data):
+        size = len(encode_image(_levels(result, 2 * i)))
+        for row, part in ((2 * i, stream[:size]), (2 * i + 1, stream[size:])):
+            first, second = decode_image(part)
+            assert torch.equal(first.dequantize()[0], outputs[0][row])
+            assert torch.equal(second.dequantize()[0], outputs[1][row])
+
+
+def _levels(run, row):
+    one = slice(row, row + 1)
+    return [
+        QuantizedLevel(
+            level[one],
+            Steps(*(None if x is None else x[one] for x in steps)), dtype)
+        for _, level, steps, dtype in run.kept
+    ]
+
+
+def test_the_stream_of_an_image_without_regions_is_empty():
+    neck = make_neck()
+    neck.row_images = torch.tensor([1, 1])
+    _, result = apply(
+        Quantization('uniform', coded=True),
+        neck,
+        make_feature('map', 1, 2),
+        images=[4, 5, 6])
+    size = result.measured['coded_bytes']
+    assert size[1] > 0 and size[0] == size[2] == 0
+
+
+def test_no_regions_at_all():
+    _, result = apply(
+        Quantization('uniform', coded=True),
+        make_neck(),
+        torch.zeros(0, *SHAPES['map']),
+        images=[4, 5])
+    assert result.measured == {}
 
 
 # ------------------------------------------------------------------ odd cases
@@ -262,42 +348,22 @@ def test_an_image_without_energy(name, how):
     operation = Quantization(name, **how)
     feature = make_feature('map', 5, 6)
     feature[1] = 0
-    operation.start(None, 2, {0: feature.square()})
-    with torch.no_grad():
-        out = operation(feature, 0, make_neck())
+    (out, ), result = apply(
+        operation, make_neck(), feature, sensitivity={0: [feature.square()]})
     assert out.isfinite().all() and not out[1].any()
-    measured = operation.measured()
+    measured = result.measured
     assert all(v.isfinite().all() for v in measured.values())
     assert measured['nrmse'][1] == 0 and measured['nrmse'][0] > 0
-    assert measured['bits_per_element'][1] == 0
+    assert measured['bits'][1] == 0 and measured['bits'][0] > 0
 
 
-@pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_broken_features(value):
+def test_the_operation_keeps_nothing_of_a_batch():
     operation = Quantization('uniform')
-    operation.start(None, 1)
-    feature = make_feature('map', 0)
-    feature[0, 1, 2, 3] = value
-    with pytest.raises(ValueError, match='NaN or infinite.*level 2.*split'):
-        operation(feature, 2, make_neck())
-
-
-def test_several_views_of_an_image():
-    operation = Quantization('permuted')
-    operation.start(make_samples(1, 2), 2)
-    views = make_feature('map', 1, 1).repeat(2, 1, 1, 1)
-    with torch.no_grad():
-        out = operation(views, 0, make_neck())
-    assert torch.equal(out[:2], out[2:])
-    assert not torch.equal(out[0], out[1])
-
-
-def test_start_forgets_the_batch_before():
-    operation = Quantization('uniform')
-    run(operation)
-    assert len(operation.quantized) == 1
-    operation.start(None, 2)
-    assert operation.quantized == [] and operation.levels == set()
+    before = dict(vars(operation))
+    _, _, result = run(operation)
+    assert len(result.kept) == 1
+    assert vars(operation) == before
+    assert len(run(operation)[2].kept) == 1
 
 
 @pytest.mark.parametrize('kwargs, message', [
@@ -329,22 +395,41 @@ def test_check():
 
 
 def test_row():
-    operation = Quantization('permuted', noise_budget=0.4, seed=2)
-    run(operation)
-    mean = {k: float(v.mean()) for k, v in operation.measured().items()}
-    row = operation.row(mean)
+    operation = Quantization('permuted', noise_budget=0.4, seed=2, coded=True)
+    summary = operation.summary(run(operation)[2].measured)
+    row = operation.row(summary)
     assert row['policy'] == 'permuted' and row['seed'] == 2
     assert row['protocol'] == 'equal-noise' and row['noise_budget'] == 0.4
     assert row['scale'] is None and row['bits'] is None
-    assert row['nrmse_measured'] == mean['nrmse']
-    assert row['coded_bytes'] == mean['coded_bytes']
-    assert Quantization('uniform').row(mean)['protocol'] == 'rate'
+    assert row['nrmse_measured'] == summary['nrmse']
+    for name in ('coded_bytes', 'bits_per_element', 'coded_bits_per_element'):
+        assert row[name] == summary[name] > 0
+    assert Quantization('uniform').row(summary)['protocol'] == 'rate'
+
+
+def test_the_rate_of_a_data_set_is_that_of_all_its_elements():
+    """Not the mean of the images' rates, where small images would count as
+    much as large ones."""
+    operation = Quantization('uniform', coded=True)
+    _, _, result = run(operation)
+    columns = {k: torch.zeros(3).double() for k in result.measured}
+    columns.update(
+        nrmse=torch.tensor([0.2, 0.4, float('nan')]).double(),
+        bits=torch.tensor([100., 20., 0.]).double(),
+        elements=torch.tensor([50., 10., 0.]).double(),
+        coded_bytes=torch.tensor([27., 3., 0.]).double())
+    summary = operation.summary(columns)
+    assert summary['nrmse'] == pytest.approx(0.3)
+    assert summary['bits_per_element'] == 2
+    assert summary['coded_bytes'] == 10
+    assert summary['coded_bits_per_element'] == 4
+    columns['elements'][2] = 60  # an image of which every symbol is free
+    assert operation.summary(columns)['bits_per_element'] == 1
 
 
 def test_tokens_differ_in_their_steps():
     """That is the point: a token's step follows its tolerance."""
-    operation = Quantization('featjnd')
-    feature, _ = run(operation)
-    size = to_tokens(operation.quantized[0][1].size(feature).expand(
-        feature.shape))
+    feature, _, result = run(Quantization('featjnd'))
+    _, steps = symbols_and_steps(result)
+    size = to_tokens(steps.size(feature).expand(feature.shape))
     assert (size.amax(1) > 1.4 * size.amin(1)).all()
