@@ -2,9 +2,14 @@
 VENV ?= .venv
 PYTHON ?= python3
 PY := $(VENV)/bin/python
+# At most so many processes for the tests; each needs about 1.5 GB.
+JOBS ?= 4
+# One thread each: with more they would share the cores, and be slower.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --maxprocesses $(JOBS) \
+	--dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench-featjnd-cifar10 \
+.PHONY: help setup demo test test-fast lint bench-featjnd-cifar10 \
 	bench-featjnd-dsb2018 bench-quantization-cifar10 \
 	bench-quantization-dsb2018 bench-dmv-jnd bench-dmv-jnd-reduced \
 	bench-cost bench-report
@@ -22,9 +27,15 @@ setup:  ## create the environment (a no-op when it is complete)
 demo: setup  ## train and test a small model on made-up images
 	$(PY) tools/demo.py
 
-test: setup  ## lint, then the whole test suite
+test: setup  ## lint, then the whole test suite (5 minutes on two cores)
 	$(PY) -m ruff check .
-	$(PY) -m pytest -q
+	@echo "The whole suite takes about 5 minutes on two cores; 'make test-fast' \
+	leaves out the slow tests."
+	$(PYTEST)
+
+test-fast: setup  ## lint, then all tests but the slow ones (2 minutes on two cores)
+	$(PY) -m ruff check .
+	$(PYTEST) -m "not slow"
 
 lint: setup  ## lint only
 	$(PY) -m ruff check .

@@ -16,6 +16,15 @@ SIZE = 32  # of the images, in pixels
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True, scope='session')
+def _nothing_is_left_in_the_checkout():
+    """Tests write below ``tmp_path``, whatever the tools' defaults are."""
+    before = set(ROOT.iterdir())
+    yield
+    left = {f.name for f in set(ROOT.iterdir()) - before}
+    assert not left - {'.pytest_cache', '.ruff_cache'}, left
+
+
 @pytest.fixture(autouse=True)
 def _no_default_scope():
     """A Runner leaves its scope behind; no test may depend on it."""

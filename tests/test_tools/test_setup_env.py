@@ -151,6 +151,28 @@ def test_changed_step_and_what_follows_run_again(tmp_path):
     assert len(lines) == 4
 
 
+@pytest.mark.parametrize('file, first', [
+    ('build', 'build'), ('torch', 'torch'), ('onedl', 'mmcv'),
+    ('tests', 'tests')])
+def test_other_requirements_are_installed(monkeypatch, file, first):
+    """From the step that reads the file on, nothing counts as done."""
+
+    def digests():
+        found = {}
+        for step in setup_env.make_steps('c++', None):
+            found[step.name] = step.digest(''.join([*found.values()][-1:]))
+        return found
+
+    before, read = digests(), setup_env.read_requirements
+    monkeypatch.setattr(
+        setup_env, 'read_requirements',
+        lambda name: read(name) + ['another'] * (name == file))
+    after = digests()
+    names = list(before)
+    assert [n for n in names if after[n] != before[n]] == names[
+        names.index(first):]
+
+
 def test_moved_environment_is_made_again(tmp_path):
     finished(tmp_path / 'venv')
     (tmp_path / 'venv').rename(tmp_path / 'moved')
