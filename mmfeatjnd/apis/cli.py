@@ -497,6 +497,10 @@ def enable_amp(cfg):
             f"config's is of type {kind}: set its precision in the config")
     device = get_device()
     if device == 'cpu':
+        if host_of(cfg) == 'mmdet':
+            log('--amp on the CPU: operators of mmcv, such as RoIAlign, take '
+                'float32 only, and a detector that uses them stops',
+                logging.WARNING)
         wrapper.type = 'mmfeatjnd.CPUAmpOptimWrapper'
         for key in ('loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(key, None)

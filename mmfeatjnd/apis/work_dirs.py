@@ -141,12 +141,7 @@ def check_run(cfg, checkpoint):
             f'{former!r} ({osp.basename(checkpoint)}), not of {name!r}.\n'
             f'Give {name!r} a --work-dir of its own, or go on from that run '
             f'on purpose: --resume {checkpoint}')
-    recorded = _recorded_model(meta)
-    if recorded is not None and 'model' in cfg:
-        changes = _changes(recorded, cfg.model.to_dict(), 'model')
-        if changes:
-            log(f'the model of {checkpoint} was another one:\n  '
-                + '\n  '.join(changes), logging.WARNING)
+    _tell_changes(cfg, checkpoint, meta)
 
 
 def _warn_of_other_run(cfg):
@@ -154,15 +149,29 @@ def _warn_of_other_run(cfg):
     if path is None:
         return
     try:
-        former = _run_name(read_checkpoint(path).get('meta', {}))
+        meta = read_checkpoint(path).get('meta', {})
     except BadCheckpoint:
         return
-    name = _config_name(cfg)
+    former, name = _run_name(meta), _config_name(cfg)
     if former and name and former != name:
         log(f'the work dir {cfg.work_dir} holds a run of the config '
             f'{former!r}, whose checkpoints this run of {name!r} overwrites '
             'where they have the same names. Give it a --work-dir of its own',
             logging.WARNING)
+    else:
+        _tell_changes(cfg, path, meta)
+
+
+def _tell_changes(cfg, checkpoint, meta):
+    """Two folders may have a config of one name, and one config two states.
+    """
+    recorded = _recorded_model(meta)
+    if recorded is None or 'model' not in cfg:
+        return
+    changes = _changes(recorded, cfg.model.to_dict(), 'model')
+    if changes:
+        log(f'the model of {checkpoint} was another one:\n  '
+            + '\n  '.join(changes), logging.WARNING)
 
 
 def _run_name(meta):
