@@ -64,7 +64,7 @@ class TrainingWatch:
         Args:
             neck (FeatJNDNeck): Holds the estimators.
         """
-        if not self._unchecked:
+        if not self.begun:
             return
         level, since = self._since.tolist()
         bad = _diverged(neck)
