@@ -1,4 +1,4 @@
-"""Testing and training a tiny classifier with hooks."""
+"""Testing and training a tiny classifier in a Runner."""
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
@@ -48,15 +48,22 @@ class MeanScore(BaseMetric):
 
 @pytest.fixture
 def test(build, batch, tmp_path):
-    """Test, validate or train; returns the metrics and the model."""
+    """Test, validate or train; returns the metrics and the model.
+
+    ``metric`` takes the place of the score's, ``iters``, ``optimizer``,
+    ``paramwise`` and ``checkpoint`` are of the training; all else is of the
+    neck.
+    """
     count = iter(range(100))
 
     def run(*hooks, size=2, what='test', tta=False, broken=False, model=None,
-            trained=True, **neck):
+            trained=True, metric=None, iters=3, optimizer=None,
+            paramwise=None, checkpoint=None, **neck):
         from mmpretrain.models import AverageClsScoreTTA
         model = model or build('classifier', **neck)
         for estimator in getattr(model.neck, 'estimators', ()):
-            estimator.initial.fill_(trained)
+            if trained is not None:
+                estimator.initial.fill_(trained)
         dataloader = dict(
             batch_size=size,
             num_workers=0,
@@ -65,21 +72,26 @@ def test(build, batch, tmp_path):
         kind = 'val' if what == 'train' else what
         parts = {
             f'{kind}_dataloader': dataloader,
-            f'{kind}_evaluator': Evaluator(MeanScore()),
+            f'{kind}_evaluator': Evaluator(metric or MeanScore()),
             f'{kind}_cfg': dict(),
         }
         if what == 'train':
             parts.update(
-                train_dataloader=dataloader,
+                train_dataloader=dict(
+                    dataloader, sampler=dict(type='InfiniteSampler')),
                 train_cfg=dict(
-                    type='IterBasedTrainLoop', max_iters=3, val_interval=1),
+                    type='IterBasedTrainLoop',
+                    max_iters=iters,
+                    val_interval=1 if iters < 10 else iters + 1),
                 optim_wrapper=dict(
-                    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)))
+                    type='OptimWrapper',
+                    optimizer=optimizer or dict(type='SGD', lr=0.1),
+                    paramwise_cfg=paramwise))
         runner = Runner(
             AverageClsScoreTTA(model) if tta else model,
             str(tmp_path),
             custom_hooks=list(hooks),
-            default_hooks=dict(checkpoint=None, sampler_seed=None),
+            default_hooks=dict(checkpoint=checkpoint, sampler_seed=None),
             experiment_name=f'run{next(count)}',
             log_level='ERROR',
             default_scope='mmpretrain',

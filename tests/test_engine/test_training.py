@@ -1,0 +1,104 @@
+"""A training that does not do what it seems to do stops, in a Runner."""
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+
+from mmfeatjnd.engine.hooks import PerturbationHook
+from mmfeatjnd.models.training_watch import INTERVAL
+
+
+def test_a_frozen_estimator_stops_the_training(test):
+    """``custom_keys`` match parts of names, and the estimators are in the
+    neck."""
+    paramwise = dict(custom_keys=dict(neck=dict(lr_mult=0.0)))
+    with pytest.raises(RuntimeError, match='no parameter of an estimator has '
+                       "changed.*custom_keys match 'neck'"):
+        test(what='train', iters=INTERVAL + 5, paramwise=paramwise,
+             trained=False)
+    # one more key, and it is trained
+    paramwise['custom_keys']['neck.estimators'] = dict(lr_mult=1.0)
+    _, model = test(what='train', iters=INTERVAL + 5, paramwise=paramwise,
+                    trained=False)
+    assert model.neck.estimators[0].trained
+
+
+def test_what_ran_and_did_not_change_is_not_trained(test):
+    _, model = test(what='train', optimizer=dict(type='SGD', lr=0.0),
+                    trained=False)
+    estimator, = model.neck.estimators
+    assert estimator.num_updates == 3  # it ran
+    assert not estimator.trained
+    with pytest.raises(RuntimeError, match='needs a trained estimator'):
+        test(PerturbationHook(), model=model, trained=None)
+    test(what='train', model=model, trained=None)
+    assert estimator.num_updates == 6 and estimator.trained
+    test(PerturbationHook(), model=model, trained=None)
+
+
+def checkpoints(folder):
+    return sorted(p.name for p in folder.rglob('*') if p.suffix == '.pth'
+                  or p.name == 'last_checkpoint')
+
+
+@pytest.mark.parametrize('interval', [1, 2, 3])
+def test_a_diverged_estimator_is_not_saved(test, tmp_path, interval):
+    """The update of the very step after which it would be saved is looked
+    at, too."""
+
+    class Diverge(Hook):
+
+        def after_train_iter(self, runner, batch_idx, **kwargs):
+            if batch_idx == interval - 1:
+                bias = runner.model.neck.estimators[0].expand.bias
+                torch.nn.init.constant_(bias, float('inf'))
+
+    with pytest.raises(ValueError, match=r'level\(s\) \[0\] has diverged'):
+        test(Diverge(), what='train', trained=False,
+             checkpoint=dict(
+                 type='CheckpointHook', by_epoch=False, interval=interval))
+    assert checkpoints(tmp_path) == []
+
+
+def test_an_estimator_that_diverges_stops_the_training(test, tmp_path):
+    """Its parameters are huge after one step and NaN after the next."""
+    with pytest.raises(ValueError, match='has diverged since step 2'):
+        test(what='train', trained=False, iters=2 * INTERVAL,
+             optimizer=dict(type='SGD', lr=1e30),
+             checkpoint=dict(
+                 type='CheckpointHook', by_epoch=False, interval=60))
+    assert checkpoints(tmp_path) == []
+
+
+def test_where_nothing_is_noticed_the_training_stops(test):
+
+    class LookAtNothing(Hook):
+
+        def before_train(self, runner):
+            torch.nn.init.zeros_(runner.model.head.fc.weight)
+
+    with pytest.raises(RuntimeError, match=f'exactly 0 in {INTERVAL} steps'):
+        test(LookAtNothing(), what='train', trained=False,
+             iters=INTERVAL + 5)
+
+
+class Nothing(BaseMetric):
+    """As a detector's metric where nothing was detected."""
+
+    def process(self, data_batch, data_samples):
+        self.results.append(None)
+
+    def compute_metrics(self, results):
+        return dict()
+
+
+def test_save_best_where_the_host_measures_nothing(test, tmp_path):
+    """It must not take what the hook measures for the task's metric; a plain
+    host only gets a warning, too."""
+    best = dict(
+        type='CheckpointHook', by_epoch=False, interval=3, save_best='auto')
+    hook = PerturbationHook('gaussian')
+    test(hook, what='train', metric=Nothing(), checkpoint=best)
+    assert checkpoints(tmp_path) == ['iter_3.pth', 'last_checkpoint']
+    test(hook, what='train', checkpoint=dict(best, rule='greater'))
+    assert any(n.startswith('best_score') for n in checkpoints(tmp_path))
