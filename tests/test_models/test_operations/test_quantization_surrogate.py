@@ -1,9 +1,14 @@
-from types import SimpleNamespace
+import math
 
 import pytest
 import torch
 
-from mmfeatjnd.functional import code_length, gaussian_noise, image_keys
+from mmfeatjnd.functional import (
+    Level,
+    code_length,
+    gaussian_noise,
+    image_keys,
+)
 from mmfeatjnd.models import Quantization, QuantizationSurrogate
 
 SHAPES = dict(map=(16, 12, 12), tokens=(100, 16), vector=(640, ))
@@ -37,18 +42,16 @@ def test_it_is_the_policy_at_scale_1(layout, granularity, jnd_rounding):
     kwargs = dict(granularity=granularity, jnd_rounding=jnd_rounding)
     feature, envelope = make(layout)
     operation = Quantization(dict(type='featjnd', **kwargs))
-    operation.start(None, 3)
-    neck = SimpleNamespace(
-        split='backbone', estimator_of=lambda level: lambda x: envelope)
-    expected = operation(feature, 0, neck)
+    allocation = operation.policy(Level(feature, KEYS, 0, envelope))(
+        torch.ones(3))
+    level, expected = operation.apply(feature, allocation)
     # without a gradient: with one, the steps are not put on the grid
     value, bits = QuantizationSurrogate(**kwargs)(feature, envelope, KEYS)
     torch.testing.assert_close(value, expected)
     if layout != 'vector':
-        level, steps, _ = operation.quantized[0]
         # the real model has tables of its parameters
         torch.testing.assert_close(
-            bits, code_length(level, steps), rtol=0.1, atol=0)
+            bits, code_length(level, allocation.steps), rtol=0.1, atol=0)
 
 
 @pytest.mark.parametrize('jnd_rounding', [True, False])
@@ -129,6 +132,32 @@ def test_half_precision_features():
     assert torch.equal(value, exact)
 
 
+@pytest.mark.parametrize('mode', ['straight-through', 'noise'])
+@pytest.mark.parametrize('layout', SHAPES)
+def test_a_broken_image_breaks_no_other(mode, layout):
+    """An envelope that diverged, or a feature, has neither values nor
+    bits."""
+    surrogate = QuantizationSurrogate(mode)
+    whole = make(layout)
+    values, bits = surrogate(*whole, KEYS)
+    for which in (0, 1):
+        case = [x.clone() for x in whole]
+        case[which][1].view(-1)[5] = math.nan
+        got, got_bits = surrogate(*case, KEYS)
+        assert got[1].isnan().any() and got_bits[1].isnan()
+        assert torch.equal(got[::2], values[::2])
+        assert torch.equal(got_bits[::2], bits[::2])
+
+
+def test_double_precision_features():
+    feature, envelope = make('map')
+    value, bits = QuantizationSurrogate()(feature.double(), envelope.double(),
+                                          KEYS)
+    assert value.dtype == bits.dtype == torch.float32
+    expected = QuantizationSurrogate()(feature, envelope, KEYS)
+    assert torch.equal(value, expected[0]) and torch.equal(bits, expected[1])
+
+
 @pytest.mark.parametrize('kwargs, message', [
     (dict(mode='ste'), "mode must be one of.*but got 'ste'"),
     (dict(granularity='pixel'), "granularity must be one.*'pixel'"),
@@ -172,13 +201,16 @@ def test_the_bits_fall_in_training(build, batch, configs, kind, mode, amp):
         cfg = token_host(configs)
         cfg['objective'].update(objective)
     else:
-        cfg = configs[1](kind, objective, estimator=dict(mode='envelope'))
+        neck = dict(estimator=dict(mode='envelope'))
+        if kind == 'segmentor':  # the last level has one token
+            neck.update(split='backbone.layer1', in_channels=8)
+        cfg = configs[1](kind, objective, **neck)
     model = build(cfg).train()
     inputs, samples = batch('classifier' if kind == 'tokens' else kind)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=0.01)
     bits = []
-    for _ in range(6):
+    for _ in range(10):
         with torch.autocast('cpu', torch.bfloat16, enabled=amp):
             losses = model.loss(inputs, samples)
             total, _ = model.parse_losses(losses)
@@ -188,7 +220,7 @@ def test_the_bits_fall_in_training(build, batch, configs, kind, mode, amp):
         optimizer.step()
         bits.append(-float(losses['jnd_magnitude']))
     # with random weights the task tolerates nearly everything
-    assert bits[-1] < 0.9 * bits[0]
+    assert bits[-1] < 0.85 * bits[0]
 
 
 def test_a_signed_estimator_is_refused(build):
