@@ -52,14 +52,11 @@ class StepPolicy(ABC):
         needs_jnd (bool): ``level.jnd`` must be the estimator's envelope.
         needs_sensitivity (bool): ``level.sensitivity`` must be given.
         random (bool): Its result depends on the seed.
-        finest (float): The smallest scale at which a budget is looked for.
-            Above it, noise grows and the rate falls with the scale.
     """
 
     needs_jnd = False
     needs_sensitivity = False
     random = False
-    finest = 2.0**-12
 
     @abstractmethod
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
@@ -67,7 +64,8 @@ class StepPolicy(ABC):
 
     def limits(self, feature: Tensor,
                at: Callable[[Tensor], Allocation]) -> Tuple[Tensor, Tensor]:
-        """The scales between which a budget is looked for.
+        """The scales between which a budget is looked for: there, noise
+        grows and the rate falls with the scale.
 
         Override it where the steps are no multiple of the scale.
 
@@ -211,9 +209,6 @@ class ClipUniformPolicy(StepPolicy):
         levels (int): Number of levels, 2 to 32767. Defaults to 4.
     """
 
-    # a narrower range costs more error, however many bits it takes
-    finest = 1.0
-
     def __init__(self, levels: int = 4) -> None:
         if not 2 <= levels <= MAX_LEVEL:
             raise ValueError('levels must be at least 2 and at most '
@@ -233,6 +228,7 @@ class ClipUniformPolicy(StepPolicy):
 
     def limits(self, feature: Tensor,
                at: Callable[[Tensor], Allocation]) -> Tuple[Tensor, Tensor]:
-        """From the range of least squared error to all of the features'."""
+        """From the range of least squared error to all of the features'. A
+        narrower one costs more error, however many bits it takes."""
         one = _ones(feature)
         return one, clip_cover(feature, at(one).bounds)
