@@ -19,7 +19,9 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from PIL import Image
 
 import mmfeatjnd  # noqa: F401
@@ -30,6 +32,14 @@ STOCK = dict(
     mmdet='faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
     mmpretrain='resnet/resnet18_8xb16_cifar10.py',
     mmseg='pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py')
+
+
+@pytest.fixture(autouse=True)
+def _runs_apart():
+    """MMEngine names what a run logs to by config and second: two runs of one
+    process within a second would share it."""
+    for kept in (MessageHub, MMLogger, Visualizer):
+        kept._instance_dict.clear()
 
 
 def mim(host, path):
@@ -254,6 +264,20 @@ def test_out_suffix(host, out, flags):
     args = cli.parse_test_args([stock(host), 'c.pth', '--out', out, *flags])
     with pytest.raises(console.UsageError, match=out):
         testing.merge_test_args(cli.load_config(args.config), args)
+
+
+def test_tta_of_a_detector_in_no_scope():
+    """Names that only MMDetection knows are written with it."""
+    from mmdet.models import FasterRCNN
+    args = cli.parse_test_args([stock('mmdet'), 'epoch.pth', '--tta'])
+    for scope, prefix in ((None, 'mmdet.'), ('mmdet', '')):
+        cfg = cli.load_config(args.config)
+        cfg.default_scope = scope
+        cfg.model.type = FasterRCNN
+        testing.merge_test_args(cfg, args)
+        assert cfg.model.type == f'{prefix}DetTTAModel'
+        flips = cfg.test_dataloader.dataset.pipeline[-1].transforms[0]
+        assert [flip.type for flip in flips] == 2 * [f'{prefix}RandomFlip']
 
 
 def test_show_needs_a_host():
