@@ -57,12 +57,13 @@ class FeatJNDMixin:
         }
         check_host_weights(self, given)
         own = {
-            **{f'featjnd_objective.{k}': v
-               for k, v in self.featjnd_objective.state_dict().items()},
-            **{f'neck.estimators.{k}': v
-               for k, v in self.featjnd_neck.estimators.state_dict().items()}
+            f'featjnd_objective.{k}': v
+            for k, v in self.featjnd_objective.state_dict().items()
         }
         trained = any(k.startswith('neck.estimators.') for k in given)
+        if not trained:  # all of them or none, else the neck raises
+            own.update((f'neck.estimators.{k}', v) for k, v in
+                       self.featjnd_neck.estimators.state_dict().items())
         print_log(
             f'Loading all weights of {type(self).__name__}; its estimators ' +
             ('are loaded as well.' if trained else
