@@ -23,9 +23,13 @@ POLICIES = {
     'range': 'range',
     'gradient': 'gradient',
     'water-filling': 'water-filling',
+    # a range is never wider than the features, so many levels cannot take few
+    # bits: of the numbers of levels, the best counts
+    'clip-uniform-2': dict(type='clip-uniform', levels=2),
+    'clip-uniform-3': dict(type='clip-uniform', levels=3),
     'clip-uniform': 'clip-uniform',
     'clip-uniform-6': dict(type='clip-uniform', levels=6),
-    'clip-uniform-16': dict(type='clip-uniform', levels=16),
+    'clip-uniform-8': dict(type='clip-uniform', levels=8),
 }
 
 
