@@ -44,7 +44,9 @@ class _Setting:
         self.unchecked: List[Run] = []
 
     def keep(self, run: Run) -> None:
-        self.measured.append({k: v.cpu() for k, v in run.measured.items()})
+        if run.measured:  # else a batch without any region
+            self.measured.append(
+                {k: v.cpu() for k, v in run.measured.items()})
         self.unchecked.append(run)
         if len(self.measured) == 1 or len(self.unchecked) >= _CHECK_EVERY:
             self.check()

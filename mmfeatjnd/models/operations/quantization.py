@@ -23,7 +23,7 @@ from mmfeatjnd.functional import (
     scale_to_modelled_noise,
 )
 from mmfeatjnd.functional.quantize import MAX_LEVEL
-from mmfeatjnd.models.run import Run, Visit
+from mmfeatjnd.models.run import Run, Visit, check_faults
 from mmfeatjnd.registry import STEP_POLICIES
 from .base_operation import BaseOperation
 from .step_policies import Allocation
@@ -158,10 +158,12 @@ class Quantization(BaseOperation):
         one = feature.new_ones(len(feature), dtype=torch.float32)
         if self.scale is not None:
             return one * self.scale
+        finest, coarsest = self.policy.limits(feature, at)
         if self.noise == 'model' and self.bits is None:
             steps = at(one).steps
-            return scale_to_modelled_noise(steps, feature,
-                                           self.noise_budget).base / steps.base
+            wanted = scale_to_modelled_noise(steps, feature,
+                                             self.noise_budget)
+            return torch.maximum(wanted.base / steps.base, finest)
 
         def noise(scale):
             value = self.apply(feature, at(scale))[1]
@@ -172,7 +174,6 @@ class Quantization(BaseOperation):
             symbols = self.apply(feature, allocation)[0]
             return code_length(symbols, allocation.steps) / symbols[0].numel()
 
-        finest, coarsest = self.policy.limits(feature, at)
         by_rate = self.bits is not None
         return bisect_scale(
             rate if by_rate else noise,
@@ -197,7 +198,7 @@ class Quantization(BaseOperation):
             saturated=saturated(symbols))
         if self.bits is not None:
             visit.measure(reached=reached(bits / elements, self.bits))
-        elif self.noise_budget is not None and self.noise == 'measured':
+        elif self.noise_budget is not None:
             visit.measure(reached=reached(noise, self.noise_budget))
         visit.run.kept.append((visit.images, symbols, steps, feature.dtype))
         return value
@@ -206,6 +207,7 @@ class Quantization(BaseOperation):
         """Write the bitstreams of the images, if they are asked for."""
         if not self.coded or not run.kept:  # a picture without regions
             return
+        check_faults([run])  # before the coder stumbles over a NaN
         device = run.kept[0][0].device
         sizes = [len(x) for x in streams(run.kept, run.batch_size)]
         run.add(
