@@ -198,7 +198,7 @@ class Quantization(BaseOperation):
             saturated=saturated(symbols))
         if self.bits is not None:
             visit.measure(reached=reached(bits / elements, self.bits))
-        elif self.noise_budget is not None:
+        elif self.noise_budget is not None and self.noise == 'measured':
             visit.measure(reached=reached(noise, self.noise_budget))
         visit.run.kept.append((visit.images, symbols, steps, feature.dtype))
         return value
