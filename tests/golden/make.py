@@ -9,14 +9,17 @@ name), and only then run this. Inputs are whole numbers from closed formulas:
 no generator, and no library's arithmetic, is behind them.
 
 ``NAME.bin`` holds the bytes. What a reader must return beside these inputs,
-features and pixels, is in ``values.npz``.
+features and pixels, is in ``values.npz``. How PyTorch packs the file of an
+estimator is its own affair; what is in it counts.
 """
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
+from mmfeatjnd.apis import save_estimator
 from mmfeatjnd.coding import (
     QuantizedLevel,
     decode_images,
@@ -25,6 +28,7 @@ from mmfeatjnd.coding import (
     feature_file,
 )
 from mmfeatjnd.functional import Steps
+from mmfeatjnd.models import FeatJNDNeck
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -121,6 +125,29 @@ def pixel_streams():
             grey, Steps(torch.tensor([8.0])), 1, colour=False))
 
 
+# ------------------------------------------------------------------ estimator
+def host():
+    """A host of whole numbers, and an estimator of eighths."""
+    model = nn.Module()
+    model.backbone = nn.Linear(4, 3)
+    model.neck = FeatJNDNeck(
+        dict(
+            type='mmfeatjnd.TokenEstimator',
+            hidden_channels=2,
+            num_layers=1,
+            mode='envelope'),
+        in_channels=3)
+    estimators = model.neck.estimators
+    for part, unit in ((model.backbone, 1), (estimators, 8)):
+        for i, (name, value) in enumerate(part.state_dict().items()):
+            if 'num_updates' not in name and 'initial' not in name:
+                value.copy_((numbers(value.shape, 40) + i) / unit)
+    estimators[0].mean_square.abs_()
+    estimators[0].num_updates.fill_(160)
+    estimators[0].initial.fill_(1)  # training began with others
+    return model
+
+
 def files():
     """The bytes of every file, by name."""
     streams = {name: data for name, (data, ) in pixel_streams().items()}
@@ -131,6 +158,7 @@ def files():
 
 
 def main(folder=FOLDER):
+    save_estimator(host(), Path(folder) / 'estimator.bin')
     values = {f'level_{i}': bits(x) for i, x in enumerate(levels())}
     for name, data in files().items():
         (Path(folder) / f'{name}.bin').write_bytes(data)

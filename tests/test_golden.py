@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmfeatjnd.apis import load_estimator, save_estimator
 from mmfeatjnd.coding import (
     BitstreamError,
     decode_image,
@@ -18,7 +19,7 @@ from mmfeatjnd.coding import (
     feature_file,
 )
 
-GOLDEN = Path(__file__).resolve().parents[1] / 'golden'
+GOLDEN = Path(__file__).resolve().parent / 'golden'
 make = runpy.run_path(str(GOLDEN / 'make.py'))
 VALUES = np.load(GOLDEN / 'values.npz')
 READERS = dict(
@@ -43,8 +44,9 @@ def inflated(data):
 
 
 def test_every_format_has_its_files():
-    assert {f.stem for f in GOLDEN.glob('*.bin')} == set(READERS)
-    assert all(f.stat().st_size < 4000 for f in GOLDEN.iterdir()
+    names = {f.stem for f in GOLDEN.glob('*.bin')}
+    assert names == {'estimator', *READERS}
+    assert all(f.stat().st_size < 5000 for f in GOLDEN.iterdir()
                if f.suffix != '.py' and f.is_file())
 
 
@@ -125,3 +127,50 @@ def test_another_version_inside_is_refused():
     body = data[:11] + b'\x02' + data[12:-4]
     with pytest.raises(BitstreamError, match='stream version 2, but'):
         decode_images(body + struct.pack('<I', zlib.crc32(body)))
+
+
+# ----------------------------------------------------------------- estimators
+def same_state(a, b):
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        assert value.dtype == b[key].dtype and torch.equal(value, b[key]), key
+
+
+def test_the_estimator_file_is_read():
+    model = make['host']()
+    expected = {
+        k: v.clone()
+        for k, v in model.neck.estimators.state_dict().items()
+    }
+    for value in model.neck.estimators.state_dict().values():
+        value.zero_()
+    load_estimator(model, GOLDEN / 'estimator.bin')
+    same_state(model.neck.estimators.state_dict(), expected)
+    assert model.neck.estimators[0].trained
+
+
+def test_the_estimator_file_is_written(tmp_path):
+    save_estimator(make['host'](), tmp_path / 'estimator.bin')
+    stored, written = (
+        torch.load(f / 'estimator.bin', weights_only=True)
+        for f in (GOLDEN, tmp_path))
+    same_state(stored.pop('state_dict'), written.pop('state_dict'))
+    for content in (stored, written):
+        content.pop('version')  # of the package
+    assert stored == written == dict(
+        format='mmfeatjnd.estimator',
+        format_version=2,
+        split='backbone',
+        levels=[0],
+        types=['TokenEstimator'],
+        mode=['envelope'],
+        host_hash='38f68603ef2ce81af4f23d9796883536'
+        'a07f5d7d6233677bfa09268a243e10fb')
+
+
+@pytest.mark.parametrize('version', [None, 1, 3])
+def test_other_versions_of_the_estimator_file_are_refused(tmp_path, version):
+    content = torch.load(GOLDEN / 'estimator.bin', weights_only=True)
+    torch.save(dict(content, format_version=version), tmp_path / 'e.pth')
+    with pytest.raises(ValueError, match=f'version {version} of the format'):
+        load_estimator(make['host'](), tmp_path / 'e.pth')
