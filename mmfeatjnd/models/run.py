@@ -234,13 +234,15 @@ class Run:
             self._faults = self._keys.new_zeros(2, batch)
         batch = len(self._keys)
         images = self.neck.row_images
+        # some of the regions, as a mask head sees them, are nobody's
+        alike = images is None or batch == 1
         if images is not None and len(images) == rows:
             # regions, each of which knows its image; in the order of images
             first = torch.searchsorted(images, images)
             views = torch.arange(rows, device=x.device) - first
-        elif rows == batch:
+        elif alike and rows == batch:
             return torch.arange(batch, device=x.device), self._keys
-        elif rows % batch == 0:
+        elif alike and rows % batch == 0:
             # windows lie image by image
             row = torch.arange(rows, device=x.device)
             images, views = row // (rows // batch), row % (rows // batch)

@@ -298,6 +298,7 @@ class FeatJNDNeck(BaseModule):
             RuntimeError: The host did not pass the split.
         """
         run = Run(operation, self, images, **kwargs)
+        self.row_images = None  # of another pass
         with self.changing(run.apply):
             yield run
         run.finish()

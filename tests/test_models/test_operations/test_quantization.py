@@ -320,12 +320,10 @@ def _levels(run, row):
 
 def test_the_stream_of_an_image_without_regions_is_empty():
     neck = make_neck()
-    neck.row_images = torch.tensor([1, 1])
-    _, result = apply(
-        Quantization('uniform', coded=True),
-        neck,
-        make_feature('map', 1, 2),
-        images=[4, 5, 6])
+    with torch.no_grad(), neck.run(
+            Quantization('uniform', coded=True), [4, 5, 6]) as result:
+        neck.row_images = torch.tensor([1, 1])
+        neck.apply_levels([make_feature('map', 1, 2)])
     size = result.measured['coded_bytes']
     assert size[1] > 0 and size[0] == size[2] == 0
 
