@@ -1,4 +1,6 @@
 """Testing and training a tiny classifier in a Runner."""
+import itertools
+
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
@@ -6,6 +8,8 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 NUM = 6  # images
+# two Runners of one name within a second share their step
+_count = itertools.count()
 
 
 class Images(Dataset):
@@ -54,7 +58,6 @@ def test(build, batch, tmp_path):
     ``paramwise`` and ``checkpoint`` are of the training; all else is of the
     neck.
     """
-    count = iter(range(100))
 
     def run(*hooks, size=2, what='test', tta=False, broken=False, model=None,
             trained=True, metric=None, iters=3, optimizer=None,
@@ -77,6 +80,7 @@ def test(build, batch, tmp_path):
         }
         if what == 'train':
             parts.update(
+                randomness=dict(seed=0),
                 train_dataloader=dict(
                     dataloader, sampler=dict(type='InfiniteSampler')),
                 train_cfg=dict(
@@ -92,7 +96,7 @@ def test(build, batch, tmp_path):
             str(tmp_path),
             custom_hooks=list(hooks),
             default_hooks=dict(checkpoint=checkpoint, sampler_seed=None),
-            experiment_name=f'run{next(count)}',
+            experiment_name=f'run{next(_count)}',
             log_level='ERROR',
             default_scope='mmpretrain',
             **parts)
