@@ -125,17 +125,17 @@ def read_estimator(model: nn.Module, path: Union[str, Path]) -> dict:
             'checkpoint.')
     neck = find_neck(model)
     for name, ours in _about(neck).items():
-        if content[name] != ours:
-            raise ValueError(f'{path} was trained with {name}='
-                             f'{content[name]!r}, but the config has {name}='
-                             f'{ours!r}.')
-    if content['host_hash'] != host_hash(model):
+        theirs = content.get(name)
+        if theirs != ours:
+            raise ValueError(f'{path} was trained with {name}={theirs!r}, but '
+                             f'the config has {name}={ours!r}.')
+    if content.get('host_hash') != host_hash(model):
         raise ValueError(
             f'{path} was trained for another host checkpoint (hash '
-            f"{content['host_hash'][:8]}, but the loaded host has "
+            f"{content.get('host_hash', '?')[:8]}, but the loaded host has "
             f'{host_hash(model)[:8]}). Load the checkpoint that it was '
             'trained with.')
-    state = content['state_dict']
+    state = content.get('state_dict', {})
     expected = {k: v.shape for k, v in neck.estimators.state_dict().items()}
     if {k: v.shape for k, v in state.items()} != expected:
         raise ValueError(f'{path} was trained with another estimator config '

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from mmfeatjnd.coding import decode_image
-from mmfeatjnd.coding.feature_file import FeatureFile, pack
+from mmfeatjnd.coding.feature_file import FeatureFile, check_names, pack
 from mmfeatjnd.compat import host_library, require
 from mmfeatjnd.functional import from_channels_first, to_channels_first
 from mmfeatjnd.models import (
@@ -33,10 +33,10 @@ from mmfeatjnd.models.forward_runs import prepare
 from mmfeatjnd.models.operations.quantization import streams
 from mmfeatjnd.models.splits import Skeleton, from_blank, to_blank
 from .checkpoints import ensure_checkpoint
-from .cli import scope_of, type_name
 from .console import UsageError, atomic_path, log
 from .estimator_file import host_hash, load_estimator
 from .launch import prepare_host
+from .library import host_of, type_name
 from .training import build_model
 
 HASH_DIGITS = 16
@@ -267,7 +267,7 @@ class FeatureCodec:
             stream=streams(run.kept, 1)[0])
         try:
             data = pack(content)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise UsageError(f'{path}: {error}') from error
         if not self._checked:
             with attached(self.model, self.neck), \
@@ -331,9 +331,13 @@ class FeatureCodec:
             raise UsageError(_one_line(error)) from error
         receiver = _Receiver(self.neck, dict(zip(content.levels, features)),
                              dict(zip(content.levels, content.strides)))
-        sample = getattr(
-            require(self.library).structures,
-            _SAMPLES[self.library])(metainfo=content.metainfo)
+        sample_type = getattr(
+            require(self.library).structures, _SAMPLES[self.library])
+        try:
+            check_names(content.metainfo, sample_type)
+        except ValueError as error:
+            raise UsageError(f'corrupted: {error}') from error
+        sample = sample_type(metainfo=content.metainfo)
         inputs = from_blank(content.inputs, self.device)
         with attached(self.model, self.neck), skeleton.replay(), \
                 self.neck.changing(receiver), \
@@ -414,7 +418,7 @@ class _Annotations:
         self.dataset = None
         self.indices: Dict[str, List[Tuple[tuple, int]]] = defaultdict(list)
         dataset = (cfg.get('test_dataloader') or {}).get('dataset')
-        with DefaultScope.overwrite_default_scope(scope_of(cfg)), \
+        with DefaultScope.overwrite_default_scope(host_of(cfg)), \
                 suppress(OSError, KeyError, AttributeError, TypeError):
             # without the data set's files there is nothing to score by
             self.dataset = DATASETS.build(dataset)

@@ -35,8 +35,9 @@ def image_keys(ids: Sequence[Union[int, str]],
     Returns:
         Tensor: (B,), int64.
     """
-    digests = (hashlib.blake2b(f'{seed}:{i}'.encode(), digest_size=8).digest()
-               for i in ids)
+    # a file's name need not be UTF-8
+    names = (f'{seed}:{i}'.encode(errors='surrogateescape') for i in ids)
+    digests = (hashlib.blake2b(n, digest_size=8).digest() for n in names)
     keys = [int.from_bytes(d, 'little', signed=True) for d in digests]
     return torch.tensor(keys, dtype=torch.int64, device=device)
 

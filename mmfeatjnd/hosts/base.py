@@ -150,6 +150,22 @@ class HostAdapter(ABC):
             "discrepancy=dict(type='mmfeatjnd.PseudoGroundTruth') or dict("
             "type='mmfeatjnd.Annotation').")
 
+    def predict(self, host: nn.Module, inputs: Tensor,
+                data_samples: Optional[list]) -> list:
+        """The host's predictions, also on images of a training pipeline.
+
+        Args:
+            host (nn.Module): The host, with FeatJND or plain.
+            inputs (Tensor): (B, 3, H, W), as the host takes them.
+            data_samples (list, optional): The host's data samples; they are
+                not changed.
+
+        Returns:
+            list: Data samples, in the coordinates of the input.
+        """
+        samples = data_samples and [s.clone() for s in data_samples]
+        return run_host(host, 'predict', inputs, samples)
+
     @abstractmethod
     def own_targets(self, host: nn.Module, inputs: Tensor,
                     data_samples: Optional[list], score_thr: float) -> list:

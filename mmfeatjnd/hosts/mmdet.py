@@ -12,17 +12,22 @@ from .base import HostAdapter, run_host
 class DetectorAdapter(HostAdapter):
     """What MMDetection does in its own way."""
 
-    def own_targets(self, host: nn.Module, inputs: Tensor,
-                    data_samples: Optional[list], score_thr: float) -> List:
-        """See :meth:`HostAdapter.own_targets`. Boxes without extent are
-        left out, as in the host's training."""
+    def predict(self, host: nn.Module, inputs: Tensor,
+                data_samples: Optional[list]) -> list:
+        """See :meth:`HostAdapter.predict`."""
         views = []
         for sample in data_samples:
             meta = dict(sample.metainfo)
             # predictions in the coordinates of the input, not of the file
             meta.update(ori_shape=meta['img_shape'], scale_factor=(1.0, 1.0))
             views.append(type(sample)(metainfo=meta))
-        results = run_host(host, 'predict', inputs, views)
+        return run_host(host, 'predict', inputs, views)
+
+    def own_targets(self, host: nn.Module, inputs: Tensor,
+                    data_samples: Optional[list], score_thr: float) -> List:
+        """See :meth:`HostAdapter.own_targets`. Boxes without extent are
+        left out, as in the host's training."""
+        results = self.predict(host, inputs, data_samples)
         size = tuple(inputs.shape[-2:])
         return [_to_ground_truth(r, host, size, score_thr) for r in results]
 

@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from mmfeatjnd.hosts import run_host
+from mmfeatjnd.hosts import adapter_of
 from .necks.featjnd_neck import FeatJNDNeck
 from .splits import attached
 
@@ -46,8 +46,9 @@ def find_read_levels(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
             x for x in tree_leaves(output)
             if isinstance(x, Tensor) and x.grad_fn is not None)
 
-    # one image is enough, and a host may write into the data samples
-    samples = data_samples and [_copy(s) for s in data_samples[:1]]
+    adapter = adapter_of(host)
+    # one image is enough
+    samples = data_samples and data_samples[:1]
     with ExitStack() as stack:
         stack.enter_context(attached(host, neck))
         stack.enter_context(neck.changing(leaf))
@@ -56,7 +57,7 @@ def find_read_levels(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
                 handle = module.register_forward_hook(keep)
                 stack.callback(handle.remove)
         stack.enter_context(torch.enable_grad())
-        run_host(host, 'predict', inputs[:1], samples)
+        adapter.predict(host, inputs[:1], samples)
     found = _reachable(outputs, leaves)
     if not found:  # a host that hides its graph, or did not pass the split
         found = set(neck.levels)
@@ -70,10 +71,6 @@ def find_read_levels(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
             'measured.',
             logger='current',
             level=logging.WARNING)
-
-
-def _copy(sample: Any) -> Any:
-    return sample.clone() if hasattr(sample, 'clone') else sample
 
 
 def _reachable(outputs: List[Tensor],
