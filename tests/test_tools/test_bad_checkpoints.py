@@ -1,6 +1,10 @@
 """No tool goes on with a host whose weights are not there."""
 import json
 import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +12,7 @@ from mmengine.config import Config
 
 from mmfeatjnd.apis import build_model
 
+ROOT = Path(__file__).resolve().parents[2]
 TOOLS = {
     'train': ('train.py', '{config}', '--work-dir', '{out}', '--cfg-options',
               'load_from={checkpoint}'),
@@ -150,3 +155,24 @@ def test_a_curve_is_told_what_is_missing_before_it_runs(run_tool, host,
         with pytest.raises(SystemExit, match=f'error: .*{reason}'):
             run_tool('analysis_tools/jnd_curve.py', *given, *flags)
     assert sorted(os.listdir(tmp_path)) == ['file', 'given.pth']
+
+
+def test_a_disk_that_is_full(host, tmp_path):
+    """Torch's writer raises no OSError."""
+    root, state = host
+    torch.save(state, tmp_path / 'given.pth')
+    limit = resource.RLIMIT_FSIZE
+    done = subprocess.run(
+        [
+            sys.executable,
+            ROOT / 'tools/model_converters/extract_estimator.py',
+            root / 'host.py', tmp_path / 'given.pth', tmp_path / 'jnd.pth'
+        ],
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        text=True,
+        capture_output=True,
+        preexec_fn=lambda: resource.setrlimit(limit, (100000, 100000)))
+    assert done.returncode == 1
+    assert f'error: cannot write {tmp_path}/jnd.pth: ' in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert os.listdir(tmp_path) == ['given.pth']

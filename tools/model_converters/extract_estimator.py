@@ -11,6 +11,7 @@ from mmfeatjnd.apis import (
     console,
     save_estimator,
 )
+from mmfeatjnd.models import find_neck
 from mmfeatjnd.models.hosts import check_host_weights
 
 
@@ -35,11 +36,17 @@ def extract(cfg, checkpoint, out):
             'tools/train.py has written with this config')
     model = build_model(cfg)
     try:
+        find_neck(model)
         check_host_weights(model, weights, checkpoint)
         load_checkpoint(model, checkpoint, map_location='cpu')
-        save_estimator(model, out)
     except (RuntimeError, ValueError) as error:  # each says what is wrong
         raise console.UsageError(f'{checkpoint}: {error}') from error
+    try:
+        save_estimator(model, out)
+    except ValueError as error:
+        raise console.UsageError(f'{checkpoint}: {error}') from error
+    except RuntimeError as error:  # of torch, whose writer knows no OSError
+        raise console.UsageError(f'cannot write {out}: {error}') from error
 
 
 def main():
