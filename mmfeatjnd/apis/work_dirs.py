@@ -133,7 +133,7 @@ def check_run(cfg, checkpoint):
     Raises:
         UsageError: It is of another config.
     """
-    meta = read_checkpoint(checkpoint).get('meta', {})
+    meta = _meta(checkpoint)
     former, name = _run_name(meta), _config_name(cfg)
     if former and name and former != name:
         raise UsageError(
@@ -149,7 +149,7 @@ def _warn_of_other_run(cfg):
     if path is None:
         return
     try:
-        meta = read_checkpoint(path).get('meta', {})
+        meta = _meta(path)
     except BadCheckpoint:
         return
     former, name = _run_name(meta), _config_name(cfg)
@@ -172,6 +172,11 @@ def _tell_changes(cfg, checkpoint, meta):
     if changes:
         log(f'the model of {checkpoint} was another one:\n  '
             + '\n  '.join(changes), logging.WARNING)
+
+
+def _meta(path):
+    meta = read_checkpoint(path).get('meta')
+    return meta if isinstance(meta, dict) else {}
 
 
 def _run_name(meta):

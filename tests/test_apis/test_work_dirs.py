@@ -197,6 +197,17 @@ def test_another_model_of_a_config_of_that_name_is_told(tmp_path, logged):
     ]]
 
 
+def test_a_checkpoint_that_names_no_config(tmp_path, logged):
+    path = save(tmp_path, 'iter_2')
+    for content in (dict(state_dict={}, meta=None), dict(w=torch.ones(1))):
+        torch.save(content, path)
+        cfg = config(tmp_path)
+        resolve_resume(cfg)
+        resolve_resume(cfg, 'auto')  # what it lacks is told later
+        assert cfg.load_from == path
+    assert not logged.lines
+
+
 def test_nothing_in_the_recorded_config_is_run(tmp_path):
     path = tmp_path / 'ran'
     save(tmp_path, 'iter_2', model=f'open({str(path)!r}, "w")')
