@@ -198,15 +198,20 @@ class Run:
         images, keys = self._rows(x)
         call = self._calls[level]
         self._calls[level] += 1
+        parts = list(self._parts(x))
+        begin = getattr(self.operation, 'begin', None)
+        if begin is not None:
+            begin([x if rows is None else _cut(x, rows, size)
+                   for rows, size in parts], level, neck)
         if not len(x):  # no regions at all
             return feature
         sensitivity = None
         if self.sensitivity is not None:
-            sensitivity = to_channels_first(self.sensitivity[level][call],
-                                            layout)
+            sensitivity = to_channels_first(
+                self._sensitivity_of(feature, level, call), layout)
         visit = Visit(self, images, keys, level + call * _CALL, sensitivity)
         value = None
-        for rows, size in self._parts(x):
+        for rows, size in parts:
             if rows is None:
                 value = self._visit(x, level, visit)
                 break
@@ -216,6 +221,19 @@ class Run:
             value[rows, :, :size[0], :size[1]] = self._visit(
                 *_part(x, visit, rows, size, level))
         return from_channels_first(value, layout)
+
+    def _sensitivity_of(self, feature: Tensor, level: int,
+                        call: int) -> Tensor:
+        calls = self.sensitivity.get(level, ())
+        if call < len(calls) and calls[call].shape == feature.shape:
+            return calls[call]
+        there = [tuple(x.shape) for x in calls]
+        raise RuntimeError(
+            f"FeatJNDNeck: level {level} of split='{self.neck.split}' has the "
+            f'shape {tuple(feature.shape)} where the host predicts (time '
+            f'{call + 1}), but in its loss, whose gradient is needed, {there}:'
+            ' it looks at other regions or queries there. Use another split, '
+            'or nothing that needs the gradient.')
 
     def _visit(self, x: Tensor, level: int, visit: Visit) -> Tensor:
         value = self.operation(x, level, visit)
@@ -294,17 +312,19 @@ class Run:
             finish(self)
 
 
+def _cut(x: Tensor, rows: Tensor, size: Tuple[int, int]) -> Tensor:
+    return x[rows, :, :size[0], :size[1]]
+
+
 def _part(x: Tensor, visit: Visit, rows: Tensor, size: Tuple[int, int],
           level: int) -> Tuple[Tensor, int, Visit]:
     """The arguments of a visit to the images of one size."""
-
-    def cut(t: Tensor) -> Tensor:
-        return t[rows, :, :size[0], :size[1]]
-
     sensitivity = visit.sensitivity
-    return cut(x), level, Visit(
+    if sensitivity is not None:
+        sensitivity = _cut(sensitivity, rows, size)
+    return _cut(x, rows, size), level, Visit(
         visit.run, visit.images[rows], visit.keys[rows], visit.stream,
-        None if sensitivity is None else cut(sensitivity))
+        sensitivity)
 
 
 def check_faults(runs: Sequence[Run]) -> None:

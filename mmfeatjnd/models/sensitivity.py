@@ -28,7 +28,16 @@ def task_sensitivity(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
         dict[int, list[Tensor]]: By level, for every time that the split is
         reached (once but for sliding windows) a tensor of the feature's
         shape.
+
+    Raises:
+        ValueError: The split lies behind a RoI extractor.
     """
+    if neck.split.startswith('roi_head'):
+        raise ValueError(
+            f"FeatJNDNeck: split='{neck.split}' sees the regions that the "
+            "host's loss samples, and others where it predicts, so the task's "
+            'gradient there belongs to other regions. Use a split before '
+            'them, or nothing that needs the gradient.')
     leaves: Dict[int, List[Tensor]] = defaultdict(list)
 
     def leaf(feature: Tensor, level: int) -> Tensor:
