@@ -131,16 +131,20 @@ class FeatJNDMixin:
             # the check waits for the device, and a frozen host does not
             # change
             check_faults([run])
-        losses = objective(noticed, *zip(*run.kept))
+        # a batch without any region keeps nothing
+        losses = objective(noticed, *(zip(*run.kept) if run.kept else
+                                      ((), (), ())))
         self.featjnd_watch.step(neck, run, losses['jnd_discrepancy'])
-        return self._reaching_all(losses)
+        return self._reaching_all(losses, bool(run.kept))
 
-    def _reaching_all(self, losses: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    def _reaching_all(self, losses: Dict[str, Tensor],
+                      some: bool) -> Dict[str, Tensor]:
         """DDP expects a gradient for every parameter, also of an estimator
-        whose level nothing reads."""
+        whose level nothing reads, or that had no region."""
         neck = self.featjnd_neck
+        busy = neck.active_estimators() if some else []
         idle = [p for e in neck.estimators for p in e.parameters()
-                if all(e is not a for a in neck.active_estimators())]
+                if all(e is not b for b in busy)]
         if idle:
             losses['loss_jnd_magnitude'] = losses['loss_jnd_magnitude'] + sum(
                 0 * p.sum() for p in idle)

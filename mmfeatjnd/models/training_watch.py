@@ -39,7 +39,10 @@ class TrainingWatch:
             run (Run): Of the perturbed pass.
             discrepancy (Tensor): D_t, a scalar.
         """
-        broken = run.faults[1].max()
+        if run.faults is None:  # no region in the whole batch
+            broken = torch.zeros_like(discrepancy, dtype=torch.int64)
+        else:
+            broken = run.faults[1].max()
         if self._since is None:
             self._since = broken.new_zeros(2)  # level + 1, and since when
             self._discrepancy = torch.zeros_like(discrepancy)

@@ -17,12 +17,14 @@ from mmengine.registry import MODELS
 STEPS, BATCH = 4, 4
 
 
-def train(path, rank=0, world_size=1):
+def train(path, kind, rank=0, world_size=1):
     """A few steps on this rank's share of fixed batches; save the result."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from conftest import featjnd_cfg, make_batch
     torch.manual_seed(0)
-    model = MODELS.build(ConfigDict(featjnd_cfg('classifier')))
+    objective = dict(discrepancy=dict(
+        type='mmfeatjnd.Annotation')) if kind == 'detector' else {}
+    model = MODELS.build(ConfigDict(featjnd_cfg(kind, objective)))
     estimators = model.featjnd_neck.estimators
     before = estimators.state_dict()['0.expand.weight'].clone()
     optimizer = OptimWrapper(torch.optim.SGD(estimators.parameters(), 0.1))
@@ -31,8 +33,10 @@ def train(path, rank=0, world_size=1):
     model.train()
     share = BATCH // world_size
     for step in range(STEPS):
-        inputs, samples = make_batch(
-            'classifier', share, BATCH * step + share * rank)
+        inputs, samples = make_batch(kind, share, BATCH * step + share * rank)
+        if kind == 'detector' and rank == 0:
+            # images of two sizes, of which the other rank has one
+            samples[0].set_metainfo(dict(img_shape=(16, 32)))
         model.train_step(
             dict(inputs=list(inputs), data_samples=samples), optimizer)
     if rank == 0:
@@ -41,27 +45,32 @@ def train(path, rank=0, world_size=1):
 
 
 @pytest.mark.slow
-def test_two_processes_follow_one(tmp_path):
+@pytest.mark.parametrize('kind', ['classifier', 'detector'])
+def test_two_processes_follow_one(tmp_path, kind):
     env = dict(
         os.environ,
         OMP_NUM_THREADS='1',
         PYTHONPATH=str(Path(__file__).parents[2]))
     result = subprocess.run([
         sys.executable, '-m', 'torch.distributed.run', '--standalone',
-        '--nproc_per_node=2', __file__, tmp_path / 'two.pth'
+        '--nproc_per_node=2', __file__, tmp_path / 'two.pth', kind
     ],
                             env=env,
                             capture_output=True,
                             text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    train(tmp_path / 'one.pth')
+    train(tmp_path / 'one.pth', kind)
     one, two = (torch.load(tmp_path / f'{n}.pth') for n in ('one', 'two'))
+    assert one.keys() == two.keys()
     for key, value in one.items():
-        torch.testing.assert_close(value, two[key], rtol=1e-4, atol=1e-6)
+        # the loss of a detector is a mean over what the batch has
+        if kind == 'classifier' or key.endswith(
+            ('mean_square', 'num_updates', 'initial')):
+            torch.testing.assert_close(value, two[key], rtol=1e-4, atol=1e-6)
     assert one['0.num_updates'] == STEPS
 
 
 if __name__ == '__main__':
     torch.distributed.init_process_group('gloo')
-    train(sys.argv[1], torch.distributed.get_rank(), 2)
+    train(*sys.argv[1:], torch.distributed.get_rank(), 2)
     torch.distributed.destroy_process_group()

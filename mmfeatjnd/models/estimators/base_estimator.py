@@ -1,6 +1,6 @@
 """What every estimator shares: scale, mode, and the noise of the envelope."""
 from abc import abstractmethod
-from typing import Optional
+from typing import Optional, Sequence
 
 import torch
 from mmengine.dist import all_reduce
@@ -81,10 +81,29 @@ class BaseEstimator(BaseModule):
         return bool((self.initial != 0) & (self.initial != self.fingerprint()))
 
     @torch.no_grad()
-    def _update_statistics(self, feature: Tensor) -> None:
-        dims = [d for d in range(feature.dim()) if d != channel_dim(feature)]
-        square = feature.float().square().mean(dims)
-        all_reduce(square, 'mean')  # every rank keeps the same statistic
+    def follow(self, parts: Sequence[Tensor]) -> None:
+        """Follow the RMS of the channels over a training. Nothing happens in
+        eval mode.
+
+        Every process must call it equally often, before :meth:`forward`.
+
+        Args:
+            parts (Sequence[Tensor]): What the forwards of one batch will
+                get: one feature for each size of images.
+
+        Raises:
+            ValueError: See :meth:`forward`.
+        """
+        if not self.training:
+            return
+        sums = self.mean_square.new_zeros(self.in_channels + 1)
+        for part in parts:
+            self._check(part)
+            channel = channel_dim(part)
+            dims = [d for d in range(part.dim()) if d != channel]
+            sums[:-1] += part.float().square().sum(dims)
+            sums[-1] += part.numel() // part.size(channel)
+        all_reduce(sums)  # every process keeps the same statistic
         if not self._begun:  # a resumed training began elsewhere
             self._begun = True
             self.initial.copy_(
@@ -93,10 +112,24 @@ class BaseEstimator(BaseModule):
         self.num_updates += 1
         # the plain average first, then a window of about 100 batches
         momentum = (1 / self.num_updates).clamp_min(0.01)
+        square = sums[:-1] / sums[-1]
         # no element at all (no proposals), or an overflow of half precision
         # in the host: one such batch must not stay in the statistic
         square = torch.where(square.isfinite(), square, self.mean_square)
         self.mean_square.lerp_(square, momentum)
+
+    def _check(self, feature: Tensor) -> None:
+        check_layout(feature, type(self).__name__)
+        if feature.dim() not in self.ndims:
+            raise ValueError(f'{type(self).__name__} got a feature of shape '
+                             f'{tuple(feature.shape)}. {self.advice}')
+        channels = feature.size(channel_dim(feature))
+        if channels != self.in_channels:
+            raise ValueError(
+                f'{type(self).__name__} was built for {self.in_channels} '
+                f'channels, but got {channels} (shape '
+                f'{tuple(feature.shape)}). Set `in_channels` of FeatJNDNeck '
+                'to what the split emits.')
 
     def forward(self, feature: Tensor) -> Tensor:
         """Predict the map.
@@ -111,19 +144,7 @@ class BaseEstimator(BaseModule):
         Raises:
             ValueError: Another layout or number of channels.
         """
-        check_layout(feature, type(self).__name__)
-        if feature.dim() not in self.ndims:
-            raise ValueError(f'{type(self).__name__} got a feature of shape '
-                             f'{tuple(feature.shape)}. {self.advice}')
-        channels = feature.size(channel_dim(feature))
-        if channels != self.in_channels:
-            raise ValueError(
-                f'{type(self).__name__} was built for {self.in_channels} '
-                f'channels, but got {channels} (shape '
-                f'{tuple(feature.shape)}). Set `in_channels` of FeatJNDNeck '
-                'to what the split emits.')
-        if self.training:
-            self._update_statistics(feature)
+        self._check(feature)
         rms = self.channel_rms(feature)
         # A channel that never fired in training has RMS 0: it gets no
         # distortion, and should it fire now, it must not drown the others.

@@ -131,7 +131,9 @@ class FeatJNDLoss(nn.Module):
             summed and minimised, and for the log ``jnd_discrepancy`` (D_t),
             ``jnd_magnitude`` (M) and ``jnd_multiplier`` (lambda).
         """
-        if self.magnitude == 'rate':
+        if not features:  # no region in the whole batch
+            magnitude = torch.zeros_like(discrepancy)
+        elif self.magnitude == 'rate':
             magnitude = -rate(deltas, features)
         else:
             # levels, and images of several sizes

@@ -1,5 +1,5 @@
 """The operation that the estimators are trained by."""
-from typing import Optional, Sequence
+from typing import List, Optional, Sequence
 
 from torch import Tensor, nn
 
@@ -33,6 +33,12 @@ class TrainingPerturbation:
         self.strength = strength
         self.quantizer = quantizer
         self.rewards_rate = rewards_rate
+
+    def begin(self, parts: List[Tensor], level: int, neck) -> None:
+        """Once for a level of a batch, however many sizes its images have:
+        the estimator follows the features, and waits for the other
+        processes."""
+        neck.estimator_of(level).follow(parts)
 
     def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
         estimator = visit.neck.estimator_of(level)

@@ -51,6 +51,42 @@ def test_the_hinge_has_no_gradient_below_the_tolerance():
         assert grad == expected
 
 
+@pytest.mark.parametrize('kwargs', [
+    dict(), dict(tolerance=0.1), dict(tolerance=0.1, adapt=0.05)])
+def test_a_host_that_is_surer_is_no_reward(kwargs):
+    """Distortions that make it so are not looked for."""
+    loss = FeatJNDLoss(multiplier=2., strength=None, **kwargs)
+    for value in (-0.3, -1e-6):
+        d = torch.tensor(value, requires_grad=True)
+        out = step(loss, d)
+        assert out['loss_jnd_discrepancy'] == 0
+        grad, = torch.autograd.grad(out['loss_jnd_discrepancy'], d)
+        assert grad == 0
+        assert out['jnd_discrepancy'].item() == pytest.approx(value)
+    # it counts as much below the tolerance as nothing that is noticed
+    if 'adapt' in kwargs:
+        assert loss.multiplier.item() == pytest.approx(
+            2 * math.exp(-0.05)**2, rel=1e-5)
+
+
+def test_images_count_alike_whatever_their_size():
+    """Of one level three images: two of one size, and one of another."""
+    loss = FeatJNDLoss(magnitude='l2', magnitude_weight=1., strength=None)
+    small = FEATURE[:1, :, :1, :1]
+    out = loss(torch.tensor(0.), [DELTA, 4 * DELTA[:1, :, :1, :1]],
+               [FEATURE, small], [RMS, RMS])
+    assert out['jnd_magnitude'].item() == pytest.approx((2 * 0.25 + 1) / 3)
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(), dict(magnitude='rate', strength=None, quantizer=QUANTIZER)])
+def test_a_batch_without_regions(kwargs):
+    d = torch.tensor(0.5, requires_grad=True)
+    out = FeatJNDLoss(multiplier=3., **kwargs)(d, (), (), ())
+    assert out['loss_jnd_magnitude'] == 0 and out['jnd_magnitude'] == 0
+    assert out['loss_jnd_discrepancy'] == 1.5
+
+
 def test_the_log_entries_have_no_gradient():
     loss = FeatJNDLoss()
     out = step(loss, torch.tensor(0.5, requires_grad=True),
