@@ -296,7 +296,7 @@ class Run:
         neck = self.neck
         missing = sorted(set(neck.active_levels) - self.reached)
         # a picture without detections has no regions
-        if missing and not neck.split.startswith('roi_head'):
+        if missing and not neck.by_region:
             raise RuntimeError(
                 f"FeatJNDNeck: split='{neck.split}' was not reached for "
                 f'level(s) {missing} of in_channels='
@@ -325,6 +325,47 @@ def _part(x: Tensor, visit: Visit, rows: Tensor, size: Tuple[int, int],
     return _cut(x, rows, size), level, Visit(
         visit.run, visit.images[rows], visit.keys[rows], visit.stream,
         sensitivity)
+
+
+def image_rows(
+        batches: Sequence[Tuple[int, Dict[str, Tensor]]]) -> List[dict]:
+    """What was measured, image by image.
+
+    Args:
+        batches (Sequence[tuple]): Of every batch its number of images, and
+            :attr:`Run.measured`.
+
+    Returns:
+        list[dict[str, float]]: One for each image; empty for those of a batch
+        without any region at the split.
+    """
+    rows: List[dict] = []
+    for size, measured in batches:
+        values = {k: v.tolist() for k, v in measured.items()}
+        rows += [{k: v[i] for k, v in values.items()} for i in range(size)]
+    return rows
+
+
+def columns_of(rows: Sequence[dict],
+               totals: Sequence[str] = ()) -> Dict[str, Tensor]:
+    """What was measured of a data set.
+
+    Args:
+        rows (Sequence[dict]): Of :func:`image_rows`. An empty one counts as 0
+            of what is summed and as NaN of the rest, as an image without any
+            region does beside others.
+        totals (Sequence[str]): What is summed. Defaults to ().
+
+    Returns:
+        dict[str, Tensor]: By name (N,), float64; nothing if all are empty.
+    """
+    names = next((list(row) for row in rows if row), [])
+    nothing = {n: 0.0 if n in totals else float('nan') for n in names}
+    return {
+        n: torch.tensor([row.get(n, nothing[n]) for row in rows],
+                        dtype=torch.float64)
+        for n in names
+    }
 
 
 def check_faults(runs: Sequence[Run]) -> None:

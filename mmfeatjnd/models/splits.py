@@ -5,7 +5,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 import torch
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .necks.featjnd_neck import FeatJNDNeck, resolve_split
 
@@ -98,7 +98,7 @@ def attached(host: nn.Module, neck: FeatJNDNeck) -> Iterator[None]:
             f'{list(neck.in_channels)} are configured.')
     neck.emitted = tuple(_emitted_channels(m) for m in modules)
     with ExitStack() as stack:
-        if neck.split.startswith('roi_head'):
+        if neck.by_region:
             _watch_regions(host, neck, stack)
         for level, module in enumerate(modules):
 
@@ -148,7 +148,9 @@ class Prefix:
     prefix.replay(): another pass on the same input`` returns them instead of
     computing. The host is frozen, so the results are the same. Functional
     code between the modules runs again; it is cheap. Outputs are copied both
-    ways, since a host may go on to work on them in place.
+    ways, since a host may go on to work on them in place. A prediction and a
+    loss look at other regions or queries: what follows from these is computed
+    in each pass.
 
     Args:
         host (nn.Module): The host model.
@@ -158,8 +160,15 @@ class Prefix:
     def __init__(self, host: nn.Module, neck: FeatJNDNeck) -> None:
         self.host = host
         self.neck = neck
-        self.candidates = _prefix_candidates(host, neck)
+        self.candidates = self._candidates()
         self.outputs: Optional[Dict[nn.Module, List[Any]]] = None
+        self.shapes: Dict[nn.Module, List[tuple]] = {}
+
+    def _candidates(self) -> List[nn.Module]:
+        """The modules that are recorded, if they lie before the split."""
+        names = {m: n for n, m in self.host.named_modules()}
+        return [m for m in _prefix_candidates(self.host, self.neck)
+                if not names[m].startswith('roi_head.')]
 
     def _finished(self, module: nn.Module, seen: set) -> bool:
         """Whether a module that returns now lies before the split."""
@@ -178,6 +187,7 @@ class Prefix:
         """Keep the outputs of the part before the split. What changes the
         features at the split goes on doing so."""
         outputs: Dict[nn.Module, List[Any]] = {}
+        shapes: Dict[nn.Module, List[tuple]] = {}
         seen = set()
         change = self.neck.change
 
@@ -185,31 +195,34 @@ class Prefix:
             seen.add(level)
             return change(feature, level) if change else feature
 
-        def keep(module, inputs, output):
+        def keep(module, args, kwargs, output):
             if self._finished(module, seen):
                 outputs.setdefault(module, []).append(self._keep(output))
+                shapes.setdefault(module, []).append(_shapes(args, kwargs))
 
         with ExitStack() as stack:
             for module in self.candidates:
                 # before the hook of a named split, which runs the operation
-                handle = module.register_forward_hook(keep, prepend=True)
+                handle = module.register_forward_hook(
+                    keep, prepend=True, with_kwargs=True)
                 stack.callback(handle.remove)
             stack.enter_context(attached(self.host, self.neck))
             stack.enter_context(self.neck.changing(stop))
             yield
-        if not seen:
+        if not seen and not self.neck.by_region:
             raise RuntimeError(
                 f"FeatJNDNeck: split='{self.neck.split}' was never reached: "
                 f'{type(self.host).__name__} does not run that module, or '
                 'does not pass its features through `neck` (an `extract_feat`'
                 ' of its own). Choose another split point.')
-        if missing := sorted(set(self.neck.active_levels) - seen):
+        missing = sorted(set(self.neck.active_levels) - seen)
+        if missing and not self.neck.by_region:
             raise RuntimeError(
                 f"FeatJNDNeck: split='{self.neck.split}' does not emit "
                 f'level(s) {missing} of in_channels='
                 f'{list(self.neck.in_channels)}. Set in_channels and levels '
                 'to what it emits.')
-        self.outputs = outputs
+        self.outputs, self.shapes = outputs, shapes
 
     @contextmanager
     def replay(self) -> Iterator[None]:
@@ -220,25 +233,32 @@ class Prefix:
                     stack.callback(setattr, module, 'forward', module.forward)
                 else:
                     stack.callback(delattr, module, 'forward')
-                module.forward = _replayer(module, outputs, self._give)
+                module.forward = self._replayer(module, outputs)
             yield
+
+    def _replayer(self, module: nn.Module, outputs: List[Any]) -> Callable:
+        shapes = self.shapes.get(module, [None] * len(outputs))
+        queue = iter(zip(shapes, outputs))
+        compute = module.forward
+
+        def forward(*args, **kwargs):
+            # a host that slides over an image calls it again for other inputs
+            for shape, output in queue:
+                if shape in (None, _shapes(args, kwargs)):
+                    return self._give(output)
+                break
+            return compute(*args, **kwargs)
+
+        return forward
 
     def one_pass(self):
         """Record in the first pass over an input, replay in the others."""
         return self.record() if self.outputs is None else self.replay()
 
 
-def _replayer(module: nn.Module, outputs: List[Any], give: Callable):
-    queue = iter(outputs)
-    compute = module.forward
-
-    def forward(*args, **kwargs):
-        # a host that slides over an image calls it again for other inputs
-        for output in queue:
-            return give(output)
-        return compute(*args, **kwargs)
-
-    return forward
+def _shapes(args: tuple, kwargs: dict) -> tuple:
+    return tuple(x.shape for x in tree_leaves((args, kwargs))
+                 if isinstance(x, Tensor))
 
 
 def to_blank(output: Any) -> Any:
@@ -281,6 +301,9 @@ class Skeleton(Prefix):
             m for i, m in enumerate(split)
             if len(split) > 1 and i in neck.levels
         }
+
+    def _candidates(self) -> List[nn.Module]:
+        return _prefix_candidates(self.host, self.neck)
 
     def _finished(self, module: nn.Module, seen: set) -> bool:
         return not seen or module in self.replaced

@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from mmfeatjnd.models import FeatJNDNeck, Prefix, attached, find_neck
+from mmfeatjnd.hosts import sharing_prefix
+from mmfeatjnd.models import (
+    FeatJNDNeck,
+    Perturbation,
+    Prefix,
+    attached,
+    check_faults,
+    find_neck,
+    find_read_levels,
+)
+from mmfeatjnd.models.forward_runs import every_forward
 
 SPLITS = [
     ('classifier', dict(split='backbone')),
@@ -98,6 +108,8 @@ def test_what_lies_before_the_split_runs_once(build, batch, kind, neck,
                                               before, after):
     model = build(kind, **neck).train()
     inputs, samples = batch(kind)
+    # asked once in a training, by a prediction
+    find_read_levels(model, model.neck, inputs, samples)
     one = count_computed(model, run, model, inputs)
     all_ = count_computed(model, model.loss, inputs, samples)
     first = [n for n in all_ if n.startswith(f'{before}.')]
@@ -117,13 +129,14 @@ def test_everything_is_gone_after_an_exception(build, batch, neck):
     assert prefix.outputs is None
     with prefix.record():
         run(model, inputs)
-    for context in (prefix.replay, prefix.record, model.sharing_prefix):
+    for context in (prefix.replay, prefix.record,
+                    lambda: sharing_prefix(model, prefix)):
         with pytest.raises(KeyError):
             with context():
                 raise KeyError
         assert patched(model) == [] and hooks_of(model) == 0
-        assert model.neck.operation is None and not model.neck.attached
-        assert model._prefix is None
+        assert model.neck.change is None and not model.neck.attached
+        assert '_shared_prefix' not in vars(model)
 
 
 def test_somebody_elses_patch_survives(build, batch):
@@ -201,6 +214,20 @@ def test_other_inputs_after_the_recorded_ones(build, batch):
                 assert torch.equal(run(model, x)[0], y[0])
 
 
+def test_an_input_of_another_size_is_computed(build, batch):
+    """As queries and regions, of which a loss has more than a
+    prediction."""
+    model = build('classifier')
+    inputs, _ = batch('classifier')
+    expected = run(model, inputs[:1]), run(model, inputs[..., :16])
+    prefix = Prefix(model, model.neck)
+    with prefix.record():
+        run(model, inputs)
+    for i, other in enumerate((inputs[:1], inputs[..., :16])):
+        with prefix.replay():
+            assert torch.equal(run(model, other)[0], expected[i][0])
+
+
 def test_the_gradient_does_not_reach_the_prefix(build, batch):
     model = build('classifier')
     inputs, samples = batch('classifier')
@@ -234,7 +261,7 @@ def test_outputs_of_every_kind():
         split='backbone.stage')
     x, y = torch.rand(2, 9, 4), torch.rand(2, 4, 4)
     pair = namedtuple('pair', 'tokens shape')
-    with neck.operating(lambda x, level, neck: x + 1 + level):
+    with neck.changing(lambda x, level: x + 1 + level):
         assert torch.equal(_apply_to_output(neck, x, 1), x + 2)
         for output in ((x, (3, 3), y, None), [x, (3, 3), y, None]):
             new = _apply_to_output(neck, output, 0)
@@ -246,6 +273,85 @@ def test_outputs_of_every_kind():
         assert new.shape.tolist() == [3, 3]
         with pytest.raises(TypeError, match='backbone.stage.*returns dict'):
             _apply_to_output(neck, dict(x=x), 0)
+
+
+# -------------------------------------------------------------------- regions
+BOX = dict(
+    split='roi_head.bbox_head.shared_fcs.0',
+    in_channels=32,
+    estimator=dict(type='mmfeatjnd.TokenEstimator', mode='envelope'))
+MASK = dict(
+    split='roi_head.mask_head.convs',
+    in_channels=[16],
+    estimator=dict(mode='envelope'))
+
+
+def predict(model, inputs, samples, operation):
+    model.neck.read_levels = None
+    with torch.no_grad(), every_forward(model, model.neck, operation) as runs:
+        results = model(inputs, [s.clone() for s in samples], mode='predict')
+    return results, runs[0]
+
+
+@pytest.mark.parametrize('neck', [BOX, MASK])
+def test_regions_belong_to_their_images(build, batch, neck):
+    """As many as each has: what is measured of an image, and what the host
+    makes of it, is what it is alone."""
+    model = build('detector', **neck)
+    # unlike images, and only regions that are apart
+    for part in (model.rpn_head, model.roi_head):
+        part.test_cfg.nms.iou_threshold = 0.02
+        part.test_cfg.max_per_img = 100
+    inputs, samples = batch('detector', 3)
+    inputs[1, :, :, 12:] = 0
+    inputs[2] *= 3
+    rows = []
+    apply_level = model.neck.apply_level
+
+    def watch(feature, level):
+        if model.neck.row_images is not None:
+            rows.append(model.neck.row_images.bincount(minlength=3).tolist())
+        return apply_level(feature, level)
+
+    model.neck.apply_level = watch
+    operation = Perturbation('gaussian', 0.7)
+    results, together = predict(model, inputs, samples, operation)
+    check_faults([together])
+    assert len(set(rows[-1])) > 1  # unequal numbers
+    for i in range(3):
+        one, alone = predict(model, inputs[i:i + 1], samples[i:i + 1],
+                             operation)
+        for key, value in together.measured.items():
+            torch.testing.assert_close(
+                value[i], alone.measured[key][0], rtol=1e-3, atol=1e-5)
+        a, b = results[i].pred_instances, one[0].pred_instances
+        torch.testing.assert_close(a.scores, b.scores, rtol=1e-3, atol=1e-5)
+    assert hooks_of(model) == 0 and model.neck.row_images is None
+
+
+def test_pictures_without_detections(build, batch):
+    """Their masks are not asked for."""
+    model = build('detector', **MASK)
+    model.roi_head.test_cfg.score_thr = 1.1
+    results, run = predict(model, *batch('detector'),
+                           Perturbation('gaussian', 0.7))
+    assert [len(r.pred_instances) for r in results] == [0, 0]
+    assert run.measured == {}
+    check_faults([run])
+
+
+@pytest.mark.parametrize('kind, split, expected', [
+    ('classifier', 'backbone.layer2', (16, )),
+    ('classifier', 'backbone.layer2.0.conv1', (16, )),
+    ('detector', 'c2', (16, ) * 4),
+    ('detector', 'roi_head.bbox_head.shared_fcs.0', (32, )),
+    ('detector', 'roi_head.bbox_roi_extractor', (16, )),
+    ('detector', 'backbone.relu', (None, )),
+])
+def test_channels_that_a_module_says_it_emits(build, kind, split, expected):
+    model = build(kind, split=split, in_channels=[16] * len(expected))
+    with attached(model, model.neck):
+        assert model.neck.emitted == expected
 
 
 def test_a_split_that_is_never_reached(build, batch):

@@ -138,6 +138,12 @@ class FeatJNDNeck(BaseModule):
         """bool: Whether the split is a module inside the host."""
         return self.split not in ('backbone', 'neck')
 
+    @property
+    def by_region(self) -> bool:
+        """bool: Whether the split lies where a detector looks at regions, of
+        which a picture may have none."""
+        return self.split.startswith('roi_head')
+
     # ---------------------------------------------------------- checkpoints
     def _map_host_keys(self, state_dict, prefix, *args) -> None:
         """neck.X of the plain host -> neck.neck.X."""
