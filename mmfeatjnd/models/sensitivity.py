@@ -32,7 +32,7 @@ def task_sensitivity(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
     Raises:
         ValueError: The split lies behind a RoI extractor.
     """
-    if neck.split.startswith('roi_head'):
+    if neck.by_region:
         raise ValueError(
             f"FeatJNDNeck: split='{neck.split}' sees the regions that the "
             "host's loss samples, and others where it predicts, so the task's "
