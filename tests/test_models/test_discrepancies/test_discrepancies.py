@@ -2,24 +2,33 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mmfeatjnd.functional import (
+    binary_cross_entropy,
+    binary_kl_divergence,
+)
+from mmfeatjnd.hosts import adapter_of, sharing_prefix
+from mmfeatjnd.hosts.base import total_loss
 from mmfeatjnd.models import (
     Annotation,
     PredictionDivergence,
+    Prefix,
     PseudoGroundTruth,
-    total_loss,
+    attached,
 )
+from mmfeatjnd.models.discrepancies.host_loss import PATIENCE
 
 
-def clean_and_changed(model, discrepancy, inputs, samples, scale=0.):
+def clean_and_changed(model, discrepancy, inputs, samples, scale=0., seed=0):
     """The discrepancy when the split is scaled by 1 + ``scale``."""
 
-    def change(feature, level, neck):
+    def change(feature, level):
         return feature * (1 + scale)
 
     neck = model.featjnd_neck
-    with torch.no_grad(), model.sharing_prefix():
-        reference = discrepancy.reference(model, inputs, samples)
-        with neck.operating(change):
+    with torch.no_grad(), attached(model, neck), sharing_prefix(
+            model, Prefix(model, neck)):
+        reference = discrepancy.reference(model, inputs, samples, seed)
+        with neck.changing(change):
             return discrepancy(model, inputs, samples, reference)
 
 
@@ -40,12 +49,17 @@ def test_zero_without_a_change(build, batch, kind, discrepancy):
     assert abs(value) > 1e-3
 
 
+@pytest.mark.parametrize('neck', [
+    dict(),
+    dict(split='c2', in_channels=[16] * 4),
+    dict(split='roi_head.bbox_roi_extractor', in_channels=16),
+    dict(split='roi_head.bbox_head.shared_fcs.1', in_channels=32),
+    dict(split='roi_head.mask_head.convs', in_channels=[16])])
 @pytest.mark.parametrize('discrepancy', [Annotation(), PseudoGroundTruth(0.)])
-def test_detector(build, batch, discrepancy):
-    model = build('detector')
-    # the samplers of the heads draw at random: many more than there are
-    for sampler in (model.rpn_head.sampler, model.roi_head.bbox_sampler):
-        sampler.num = 10000
+def test_detector(build, batch, discrepancy, neck):
+    """Both passes of the samplers of the heads draw alike, and what a loss
+    sees is not what a prediction saw."""
+    model = build('detector', **neck)
     inputs, samples = batch('detector')
     value = clean_and_changed(model, discrepancy, inputs, samples)
     assert abs(value) < 1e-5
@@ -118,7 +132,7 @@ def test_pseudo_ground_truth_of_a_detector(build, batch):
         assert truth.masks.masks.shape == (len(truth), 32, 32)
         assert target.img_id in (0, 1)
     with torch.no_grad():
-        loss = total_loss(model.host_loss(inputs, targets))
+        loss = adapter_of(model).loss(model, inputs, targets)
     assert torch.isfinite(loss)
 
 
@@ -141,7 +155,7 @@ def test_no_predictions_at_all(build, batch):
 
 
 def test_masks_are_padded_to_the_input():
-    from mmfeatjnd.models.discrepancies.host_loss import _bitmap_masks
+    from mmfeatjnd.hosts.mmdet import _bitmap_masks
     masks = _bitmap_masks(torch.ones(2, 3, 5, dtype=torch.bool), (4, 8))
     assert masks.masks.shape == (2, 4, 8)
     assert masks.masks.sum() == 2 * 15
@@ -174,6 +188,8 @@ def test_a_host_without_boxes_gets_those_of_its_masks(build):
     """As SOLO, which predicts masks and leaves every box at zero."""
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
+
+    from mmfeatjnd.hosts.mmdet import _to_ground_truth
     masks = torch.zeros(2, 8, 8, dtype=torch.bool)
     masks[0, 2:5, 1:7] = True
     masks[1, 6, 6] = True  # too small to be an object
@@ -183,8 +199,157 @@ def test_a_host_without_boxes_gets_those_of_its_masks(build):
         labels=torch.tensor([1, 0]),
         scores=torch.ones(2),
         masks=masks)
-    truth = PseudoGroundTruth()._to_ground_truth(result, None,
-                                                 (8, 8)).gt_instances
+    truth = _to_ground_truth(result, None, (8, 8), 0.3).gt_instances
     assert truth.bboxes.tolist() == [[1, 2, 7, 5]]
     assert truth.labels.tolist() == [1]
     assert truth.masks.masks.sum() == 18
+
+
+def test_draws_of_the_host_are_those_of_the_seed(build, batch):
+    model = build('detector')
+    # of what is drawn from there is more than is drawn
+    model.rpn_head.sampler.num = model.roi_head.bbox_sampler.num = 6
+    inputs, samples = batch('detector')
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        a, b, c = (Annotation().reference(model, inputs, samples, seed)
+                   for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert a.loss == b.loss != c.loss and a.seed == 3
+    # the perturbed pass takes that of the reference
+    value = clean_and_changed(model, Annotation(), inputs, samples, seed=2**62)
+    assert value == 0
+
+
+# ------------------------------------------------------------- sigmoid hosts
+def sigmoid_host(build, configs, kind):
+    """A host that says yes or no to each of its logits."""
+    cfg = configs[1](kind)
+    if kind == 'classifier':
+        cfg['head'] = dict(
+            type='MultiLabelLinearClsHead', num_classes=4, in_channels=32,
+            thr=0.45)
+    else:
+        cfg['decode_head'].update(
+            num_classes=2,
+            out_channels=1,
+            threshold=0.45,
+            loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
+    model = build(cfg)
+    if kind == 'segmentor':  # it begins with logits of almost 0
+        torch.nn.init.normal_(model.decode_head.conv_seg.weight)
+    return model
+
+
+def sigmoid_batch(batch, kind):
+    inputs, samples = batch(kind)
+    for i, sample in enumerate(samples):
+        if kind == 'classifier':
+            sample.set_gt_score(torch.tensor([1., 0, i, 1]))
+        else:
+            sample.gt_sem_seg.data.clamp_(max=1)
+    return inputs, samples
+
+
+@pytest.mark.parametrize('kind', ['classifier', 'segmentor'])
+@pytest.mark.parametrize('discrepancy', [
+    PredictionDivergence(), PredictionDivergence('ce'), Annotation(),
+    PseudoGroundTruth()])
+def test_sigmoid_hosts_notice_something(build, batch, configs, kind,
+                                        discrepancy):
+    """A softmax over one class would be 1, whatever happens."""
+    model = sigmoid_host(build, configs, kind)
+    inputs, samples = sigmoid_batch(batch, kind)
+    value = clean_and_changed(model, discrepancy, inputs, samples)
+    assert value.shape == () and abs(value) < 1e-6
+    value = clean_and_changed(model, discrepancy, inputs, samples, scale=50.)
+    assert abs(value) > 1e-3
+
+
+def test_divergence_of_sigmoid_hosts_by_hand(build, batch, configs):
+    model = sigmoid_host(build, configs, 'classifier')
+    inputs, samples = sigmoid_batch(batch, 'classifier')
+    with torch.no_grad():
+        feature = model.backbone(inputs)[0].mean((2, 3))
+        clean, changed = model.head.fc(feature), model.head.fc(3 * feature)
+    p, q = clean.sigmoid(), changed.sigmoid()
+    kl = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1)
+    yes = p > 0.45
+    assert (yes != (p > 0.5)).any()  # the host's own threshold counts
+
+    def cross(q):
+        return -torch.where(yes, q, 1 - q).log().sum(1).mean()
+
+    for kind, expected in (('kl', kl.mean()), ('ce', cross(q) - cross(p))):
+        value = clean_and_changed(model, PredictionDivergence(kind), inputs,
+                                  samples, 2.)
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
+    # of labels that the host itself gave, its loss is that cross entropy
+    value = clean_and_changed(model, PseudoGroundTruth(), inputs, samples, 2.)
+    torch.testing.assert_close(
+        value, (cross(q) - cross(p)) / cross(p), rtol=1e-4, atol=1e-6)
+
+
+def test_divergence_of_a_binary_segmentor_by_hand(build, batch, configs):
+    model = sigmoid_host(build, configs, 'segmentor')
+    inputs, samples = sigmoid_batch(batch, 'segmentor')
+    with torch.no_grad():
+        features = model.backbone(inputs)
+        logits = model.decode_head.forward(features)
+        changed = model.decode_head.forward([3 * x for x in features])
+    assert logits.shape[1] == 1
+    for kind, function in (('kl', binary_kl_divergence),
+                           ('ce', binary_cross_entropy)):
+        value = clean_and_changed(model, PredictionDivergence(kind), inputs,
+                                  samples, 2.)
+        args = () if kind == 'kl' else (0.45, )
+        expected = function(logits, changed, *args)
+        if kind == 'ce':
+            expected = expected - function(logits, logits, *args)
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-7)
+    # what it decides is what its own prediction says
+    targets = PseudoGroundTruth().targets(model, inputs, samples)
+    with torch.no_grad():
+        results = model.predict(inputs, samples)
+    for target, result in zip(targets, results):
+        assert torch.equal(target.gt_sem_seg.data, result.pred_sem_seg.data)
+
+
+@pytest.mark.parametrize('kind', ['classifier', 'segmentor'])
+def test_estimators_of_sigmoid_hosts_learn(build, batch, configs, kind):
+    model = sigmoid_host(build, configs, kind).train()
+    losses = model.loss(*sigmoid_batch(batch, kind))
+    assert losses['jnd_discrepancy'] > 0
+    model.parse_losses(losses)[0].backward()
+    last = model.neck.estimators[-1]
+    assert all(p.grad.abs().sum() > 0 for p in last.parameters())
+
+
+# ------------------------------------------------------------------ no object
+def test_training_stops_where_nothing_is_found(build, batch):
+    model = build('detector')
+    inputs, samples = batch('detector')
+    discrepancy = PseudoGroundTruth(1.1)
+
+    def step(times):
+        for _ in range(times):
+            discrepancy.targets(model, inputs, samples)
+
+    discrepancy.eval()
+    step(PATIENCE + 1)  # nobody waits for anything
+    discrepancy.train()
+    step(PATIENCE - 1)
+    discrepancy.score_thr = 0.  # one object is enough to go on
+    step(1)
+    discrepancy.score_thr = 1.1
+    step(PATIENCE - 1)
+    with pytest.raises(RuntimeError, match='MaskRCNN has found no object of '
+                       r'at least score_thr=1.1 in 50 steps.*Annotation'):
+        step(1)
+
+
+def test_hosts_without_objects_go_on(build, batch):
+    discrepancy = PseudoGroundTruth().train()
+    model = build('classifier')
+    for _ in range(PATIENCE + 1):
+        discrepancy.targets(model, *batch('classifier', 1))
