@@ -26,6 +26,7 @@ from mmfeatjnd.models import (
     find_neck,
 )
 from mmfeatjnd.models.forward_runs import prepare
+from mmfeatjnd.models.run import columns_of, image_rows
 from .cli import type_name
 from .estimator_file import read_estimator
 from .launch import build_runner
@@ -40,13 +41,14 @@ class _Setting:
     def __init__(self, evaluator, operation: Optional[BaseOperation] = None):
         self.evaluator = evaluator
         self.operation = operation
-        self.measured: List[Dict[str, torch.Tensor]] = []
+        self.measured: List[Tuple[int, Dict[str, torch.Tensor]]] = []
         self.unchecked: List[Run] = []
 
     def keep(self, run: Run) -> None:
-        if run.measured:  # else a batch without any region
-            self.measured.append(
-                {k: v.cpu() for k, v in run.measured.items()})
+        self.measured.append((len(run.images), {
+            k: v.cpu()
+            for k, v in run.measured.items()
+        }))
         self.unchecked.append(run)
         if len(self.measured) == 1 or len(self.unchecked) >= _CHECK_EVERY:
             self.check()
@@ -62,11 +64,13 @@ class _Setting:
         row = {}
         if self.operation is not None:
             self.check()
-            row = self.operation.row(
-                self.operation.summary({
-                    name: torch.cat([m[name] for m in self.measured])
-                    for name in self.measured[0]
-                }))
+            columns = columns_of(
+                image_rows(self.measured), self.operation.totals)
+            if not columns:
+                raise RuntimeError(
+                    f'{self.operation.name} has changed nothing: no image of '
+                    'the test data has a region at the split')
+            row = self.operation.row(self.operation.summary(columns))
         row['metrics'] = scalar_metrics(metrics)
         return row
 

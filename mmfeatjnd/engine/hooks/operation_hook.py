@@ -1,7 +1,7 @@
 """What the hooks share that test a host with changed features."""
 import logging
 from contextlib import contextmanager
-from typing import Dict, Iterator, List, Optional
+from typing import Dict, Iterator, List, Optional, Tuple
 
 import torch
 from mmengine.dist import collect_results, get_world_size
@@ -19,6 +19,7 @@ from mmfeatjnd.models import (
     find_neck,
 )
 from mmfeatjnd.models.forward_runs import every_forward
+from mmfeatjnd.models.run import columns_of, image_rows
 
 _CHECK_EVERY = 50  # iterations; a check waits for the device
 
@@ -67,7 +68,7 @@ class OperationHook(Hook):
                  estimator: Optional[str] = None) -> None:
         self.operation = operation
         self.estimator = estimator
-        self._rows: List[Dict[str, Tensor]] = []
+        self._batches: List[Tuple[int, Dict[str, Tensor]]] = []
         self._unchecked: List[Run] = []
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -79,7 +80,7 @@ class OperationHook(Hook):
     def _begin(self, runner: Runner, loop) -> None:
         host = host_of(runner.model)
         neck = find_neck(host)
-        self._rows, self._unchecked = [], []
+        self._batches, self._unchecked = [], []
         state = None
         if self.estimator is not None:
             from mmfeatjnd.apis import read_estimator
@@ -96,6 +97,10 @@ class OperationHook(Hook):
             with using_state(neck.estimators, state), every_forward(
                     host, neck, self.operation) as runs:
                 result = run_iter(*args, **kwargs)
+            if not runs:
+                raise RuntimeError(
+                    f'{self.operation.name} was not reached: '
+                    f'{type(host).__name__} predicts without its `forward`')
             self._keep(runs)
             return result
 
@@ -105,13 +110,13 @@ class OperationHook(Hook):
 
     def _keep(self, runs: List[Run]) -> None:
         # test-time augmentation sees each image several times
-        measured = [run.measured for run in runs]
-        self._rows.append({
-            name: torch.stack([m[name] for m in measured]).mean(0)
-            for name in (measured[0] if measured else ())
-        })
+        views = [run.measured for run in runs if run.measured]
+        self._batches.append((len(runs[0].images), {
+            name: torch.stack([v[name] for v in views]).nanmean(0)
+            for name in (views[0] if views else ())
+        }))
         self._unchecked += runs
-        if len(self._rows) == 1 or len(self._unchecked) >= _CHECK_EVERY:
+        if len(self._batches) == 1 or len(self._unchecked) >= _CHECK_EVERY:
             self._check()
 
     def _check(self) -> None:
@@ -121,20 +126,20 @@ class OperationHook(Hook):
     def _end(self, runner: Runner, loop, metrics: Optional[dict]) -> None:
         del loop.run_iter
         self._check()
-        rows = [r for r in self._rows if r]
-        if not rows:
-            return
-        names = list(rows[0])
-        table = torch.cat([
-            torch.stack([row[n] for n in names], 1).cpu() for row in rows
-        ]).tolist()
+        rows = image_rows(self._batches)
         if get_world_size() > 1:
             # interleaved and cut to the data set, as the metrics are
-            table = collect_results(table, len(loop.dataloader.dataset),
-                                    'cpu')
-        if metrics is None or not table:
+            rows = collect_results(rows, len(loop.dataloader.dataset), 'cpu')
+        if metrics is None or not rows:
             return
-        columns = dict(zip(names, torch.tensor(table).double().unbind(1)))
+        columns = columns_of(rows, self.operation.totals)
+        if not columns:
+            print_log(
+                f'{self.operation.name} has changed nothing: no image has a '
+                'region at the split',
+                logger='current',
+                level=logging.WARNING)
+            return
         measured = {
             f'jnd/{k}': v
             for k, v in self.operation.summary(columns).items()
