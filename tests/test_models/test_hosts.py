@@ -11,10 +11,14 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 import mmfeatjnd  # noqa: F401  lets mmseg's configs be found
+from mmfeatjnd.coding import encode_image
+from mmfeatjnd.coding.bitstream import QuantizedLevel
+from mmfeatjnd.functional import Steps
 from mmfeatjnd.hosts import sharing_prefix
 from mmfeatjnd.models import (
     Perturbation,
     Prefix,
+    Quantization,
     attached,
     check_faults,
 )
@@ -116,6 +120,21 @@ def retinanet():
     return cfg, dict(estimator=CONV, levels=[1, 2, 3])
 
 
+def one_stage(path):
+    """Others whose FPN begins at the second level."""
+    cfg = stock(path)
+    small_resnet(cfg)
+    width = 64  # two channels for each group of the heads' norms
+    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=width)
+    cfg.bbox_head.update(
+        in_channels=width,
+        feat_channels=width,
+        stacked_convs=1,
+        num_classes=CLASSES)
+    cfg.test_cfg.update(max_per_img=5, score_thr=0.0)
+    return cfg, dict(estimator=CONV)
+
+
 def yolox():
     cfg = stock('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py')
     cfg.data_preprocessor.batch_augments = None
@@ -180,6 +199,25 @@ def vit(out_type, **neck):
     return cfg, dict(in_channels=16, **neck)
 
 
+def sam():
+    cfg = stock('mmpretrain::sam/vit-base-p16_sam_headless.py')
+    cfg.backbone.update(
+        arch=dict(
+            embed_dims=16,
+            num_layers=3,
+            num_heads=2,
+            feedforward_channels=16,
+            global_attn_indexes=[2]),
+        img_size=SIZE,
+        patch_size=8,
+        window_size=3,
+        out_channels=8)
+    cfg.neck = dict(type='GlobalAveragePooling')
+    cfg.head = dict(type='LinearClsHead', num_classes=CLASSES, in_channels=8)
+    return cfg, dict(
+        estimator=CONV, split='backbone.layers.1', in_channels=16)
+
+
 def swin():
     cfg = stock('mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py')
     cfg.backbone.update(
@@ -231,6 +269,7 @@ HOSTS = {
     'ViT raw': lambda: vit('raw'),
     'ViT cls_token': lambda: vit('cls_token'),
     'ViT block': lambda: vit('cls_token', split='backbone.layers.1'),
+    'ViT SAM': sam,
     'Swin': swin,
     'PSPNet': pspnet,
     'SegFormer': segformer,
@@ -517,10 +556,342 @@ def test_sensitivity(built):
     assert set(result) == set(model.neck.levels)
     for level, (value, ) in result.items():
         channels = model.neck.in_channels[level]
-        assert value.size(2 if value.dim() == 3 else 1) == channels
+        last = value.dim() == 3 or name == 'ViT SAM'
+        assert value.size(-1 if last else 1) == channels
         assert value.isfinite().all() and value.min() >= 0
     assert hooks_of(model) == before
     assert all(p.grad is None for p in model.parameters())
+
+
+# --------------------------------------------------- levels that nobody reads
+#: Whose FPN leaves the first level of the backbone alone.
+START_LEVEL_1 = {
+    'RetinaNet': retinanet,
+    'ATSS': lambda: one_stage('mmdet::atss/atss_r50_fpn_1x_coco.py'),
+    'FCOS': lambda: one_stage('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco'
+                              '.py'),
+    'GFL': lambda: one_stage('mmdet::gfl/gfl_r50_fpn_1x_coco.py'),
+}
+OPERATIONS = {
+    'uniform': lambda: Quantization('uniform', scale=0.5, coded=True),
+    'featjnd': lambda: Quantization('featjnd', bits=1.0, coded=True),
+    'gaussian': lambda: Perturbation('gaussian', 0.5),
+}
+
+
+@pytest.mark.parametrize('name', START_LEVEL_1)
+def test_a_level_that_nothing_reads_costs_nothing(name, monkeypatch):
+    """Without ``levels`` all is as with the levels that the host reads."""
+    monkeypatch.setitem(HOSTS, name, START_LEVEL_1[name])
+    host = build_host(name)
+    estimator = dict(CONV, mode='envelope')
+    models = [
+        build_featjnd(name, host, estimator=estimator, levels=levels)
+        for levels in (None, [1, 2, 3])
+    ]
+    for one, other in zip((models[0].neck.estimator_of(i) for i in (1, 2, 3)),
+                          models[1].neck.estimators):
+        other.load_state_dict(one.state_dict())
+    for make in OPERATIONS.values():
+        (found, run), (expected, other) = (
+            measure(m, name, make()) for m in models)
+        assert same(found, expected)
+        assert not same(found, predict(host, name))
+        assert run.measured.keys() == other.measured.keys()
+        for key, value in other.measured.items():
+            assert torch.equal(run.measured[key], value), key
+    # 16 + 4 + 1 tokens of 16, 32 and 64 channels at most
+    assert run.neck.levels == (0, 1, 2, 3)
+    assert run.neck.read_levels == run.neck.active_levels == (1, 2, 3)
+
+
+def test_unread_levels_are_not_trained(monkeypatch):
+    monkeypatch.setitem(HOSTS, 'RetinaNet', retinanet)
+    model = build_featjnd('RetinaNet', build_host('RetinaNet'), levels=None)
+    for estimator in model.neck.estimators:
+        estimator.num_updates.zero_()
+        estimator.initial.zero_()
+    model.train()
+    optimizer = torch.optim.Adam(model.neck.estimators.parameters(), 1e-2)
+    losses = model.loss(**model.data_preprocessor(
+        make_batch('RetinaNet'), True))
+    model.parse_losses(losses)[0].backward()
+    optimizer.step()
+    # DDP waits for a gradient of every parameter
+    assert all(p.grad is not None for p in model.neck.estimators.parameters())
+    assert [e.trained for e in model.neck.estimators] == [
+        False, True, True, True]
+    Perturbation('featjnd', 0.5).check(model.neck)
+    predict(model, 'RetinaNet', Perturbation('featjnd', 0.5))
+
+
+def test_every_level_of_the_others_is_read(built):
+    name, host, model = built
+    predict(model, name, Perturbation('gaussian', 0.5))
+    assert model.neck.read_levels == model.neck.levels
+
+
+# --------------------------------------------------------------- channels last
+def features_of(model, name, operation):
+    """What the split emits in a clean pass, and after the operation."""
+    clean, changed = [], []
+    module = model.backbone.layers[1]
+    # of these one runs before the operation, one behind it
+    handles = [
+        module.register_forward_hook(
+            lambda m, args, output: clean.append(output.clone())),
+        model.backbone.layers[2].register_forward_pre_hook(
+            lambda m, args: changed.append(args[0].clone()))
+    ]
+    measured = measure(model, name, operation)[1].measured
+    for handle in handles:
+        handle.remove()
+    return clean[-1], changed[-1], measured
+
+
+def test_channels_last():
+    """(B, H, W, C), as SAM's and ViTDet's layers emit it."""
+    model = build_featjnd('ViT SAM', build_host('ViT SAM'))
+    assert model.neck.estimators[0].expand.weight.shape[0] == 16
+    clean, changed, measured = features_of(
+        model, 'ViT SAM', Perturbation('permuted', 0.7))
+    assert clean.shape == changed.shape == (2, 8, 8, 16)
+    delta = changed - clean
+    ratio = (delta.flatten(1).norm(dim=1) / clean.flatten(1).norm(dim=1))
+    torch.testing.assert_close(ratio, torch.full((2, ), 0.7))
+    torch.testing.assert_close(measured['nrmse'], ratio.double())
+    # the estimator's map, its tokens permuted: whole rows of 16 channels
+    with torch.no_grad():
+        jnd = model.neck.estimators[0](clean.permute(0, 3, 1, 2))
+    jnd = jnd.permute(0, 2, 3, 1).flatten(1, 2)
+    norms = [x.norm(dim=2).sort(dim=1).values
+             for x in (jnd, delta.flatten(1, 2))]
+    scale = norms[1].norm(dim=1) / norms[0].norm(dim=1)
+    torch.testing.assert_close(norms[1], norms[0] * scale[:, None])
+
+
+def test_steps_of_channels_last():
+    """One step for each of the 16 channels, not for each row of the image."""
+    model = build_featjnd(
+        'ViT SAM', build_host('ViT SAM'),
+        estimator=dict(CONV, mode='envelope'))
+    torch.nn.init.normal_(model.neck.estimators[0].expand.weight)
+    _, run = measure(model, 'ViT SAM', Quantization(
+        dict(type='featjnd', granularity='channel'), coded=True))
+    (_, symbols, steps, _), = run.kept
+    assert symbols.shape == (2, 16, 8, 8)
+    assert steps.channel.shape == (2, 16, 1, 1)
+    assert run.measured['elements'].tolist() == [1024, 1024]
+
+
+@pytest.mark.parametrize('channels, emits', [(8, 16), (17, 16), (4, 16)])
+def test_a_wrong_number_is_refused_and_the_right_one_told(channels, emits):
+    """8 is the height and the width, which was taken for channels."""
+    model = build_featjnd(
+        'ViT SAM', build_host('ViT SAM'), in_channels=channels)
+    for run in (
+            lambda: predict(model, 'ViT SAM', Perturbation('gaussian', 0.7)),
+            lambda: model.loss(**model.data_preprocessor(
+                make_batch('ViT SAM'), True))):
+        with pytest.raises(ValueError, match=f'emits {emits} channels.*'
+                           f'in_channels=.{channels}.*Set in_channels'):
+            run()
+
+
+def test_a_declared_layout():
+    host = build_host('ViT SAM')
+    found, declared = (
+        measure(build_featjnd('ViT SAM', host, layout=layout), 'ViT SAM',
+                Perturbation('gaussian', 0.7))[0] for layout in (None, 'NHWC'))
+    assert same(found, declared)
+    with pytest.raises(ValueError, match="8 channels.*layout NCHW.*'NHWC'"):
+        predict(build_featjnd('ViT SAM', host, layout='NCHW'), 'ViT SAM',
+                Perturbation('gaussian', 0.7))
+    with pytest.raises(ValueError, match="layout must be one of.*'CHW'"):
+        build_featjnd('ViT SAM', layout='CHW')
+
+
+@pytest.mark.parametrize('stage', [0, 1, 2, 3])
+def test_stages_of_swin(stage):
+    """Tokens, half as many a side and of twice the channels each time."""
+    channels = [8, 16, 32, 64][stage]
+    name, host = 'Swin', build_host('Swin')
+    model = build_featjnd(
+        name, host, split=f'backbone.stages.{stage}', in_channels=channels)
+    _, run = measure(model, name, Quantization('uniform', coded=True))
+    (_, symbols, _, _), = run.kept
+    tokens = [256, 64, 16, 4][stage]
+    assert symbols.shape == (2, tokens, channels)
+    assert run.measured['elements'].tolist() == [tokens * channels] * 2
+    _, run = measure(model, name, Perturbation('featjnd', 0.5))
+    torch.testing.assert_close(
+        run.measured['nrmse'], torch.full((2, ), 0.5).double(), rtol=1e-5,
+        atol=0)
+    wrong = build_featjnd(
+        name, host, split=f'backbone.stages.{stage}', in_channels=tokens + 1)
+    with pytest.raises(ValueError, match=f'emits {channels} channels.*'
+                       f'in_channels=.{tokens + 1}.*Set in_channels'):
+        predict(wrong, name, Perturbation('gaussian', 0.5))
+
+
+# ---------------------------------------------- several views of one image
+VIEWS = {
+    'windows': ('Swin', 'backbone.stages.0.blocks.0.attn.w_msa', 8, TOKEN),
+    'shifted windows':
+    ('Swin', 'backbone.stages.2.blocks.1.attn.w_msa', 32, TOKEN),
+    'shared head': ('Mask R-CNN C4', 'roi_head.shared_head', 512, CONV),
+    'shared layer':
+    ('Faster R-CNN', 'roi_head.bbox_head.shared_fcs.0', 16, TOKEN),
+    'regions': ('Mask R-CNN', 'roi_head.bbox_roi_extractor', 16, CONV),
+}
+
+
+def part_of(batch, *which):
+    return {k: [v[i] for i in which] for k, v in batch.items()}
+
+
+@pytest.mark.parametrize('view', VIEWS)
+def test_an_image_is_the_same_alone_and_in_a_batch(view):
+    """Noise, NRMSE, bits and bytes, however many views of it there are."""
+    name, split, channels, estimator = VIEWS[view]
+    model = build_featjnd(
+        name, build_host(name), split=split, in_channels=channels,
+        estimator=dict(estimator, mode='envelope'))
+    strength = 1.0
+    if name == 'Swin':  # one window hardly moves what it says
+        strength = 100.0
+        model.head.fc.weight.data.mul_(5)
+    batch = make_batch(name, num=3)
+    clean = predict(model, name, None, batch)
+    each = len(clean) // 3
+    # the features of the host differ in the last bits, and so some symbols
+    rtol = 1e-3 if view == 'shared head' else 1e-6
+    for operation in (Perturbation('gaussian', strength),
+                      Perturbation('permuted', strength),
+                      Quantization('uniform', scale=0.25, coded=True),
+                      Quantization('permuted', scale=0.05, coded=True)):
+        together, run = measure(model, name, operation, batch)
+        alone = [measure(model, name, operation, part_of(batch, i))
+                 for i in range(3)]
+        for key, value in run.measured.items():
+            expected = torch.cat([r.measured[key] for _, r in alone])
+            torch.testing.assert_close(value, expected, rtol=rtol, atol=1e-6)
+        # boxes and scores, or scores of classes
+        for i in range(3):
+            for j in range(min(each, 2)):
+                torch.testing.assert_close(
+                    together[i * each + j], alone[i][0][j], rtol=1e-4,
+                    atol=1e-5)
+        if isinstance(operation, Perturbation):  # it is not for nothing
+            assert not all(
+                torch.allclose(a, b, rtol=1e-3, atol=1e-3)
+                for a, b in zip(together, clean) if a.shape == b.shape)
+
+
+class Keep(Perturbation):
+    """Keeps what it does."""
+
+    def __call__(self, feature, level, visit):
+        value = super().__call__(feature, level, visit)
+        visit.run.kept.append((visit.images, value - feature))
+        return value
+
+
+@pytest.mark.parametrize('view', ['windows', 'regions'])
+def test_every_view_has_noise_of_its_own(view):
+    name, split, channels, estimator = VIEWS[view]
+    model = build_featjnd(name, build_host(name), split=split,
+                          in_channels=channels, estimator=estimator)
+    batch = make_batch(name, num=3)
+    together = measure(model, name, Keep('gaussian', 1.0), batch)[1].kept
+    for i in range(3):
+        alone, = measure(
+            model, name, Keep('gaussian', 1.0), part_of(batch, i))[1].kept
+        noise = together[0][1][together[0][0] == i]
+        torch.testing.assert_close(noise, alone[1], rtol=1e-3, atol=1e-5)
+        rows = torch.nn.functional.normalize(noise.flatten(1))
+        similarity = (rows @ rows.T).fill_diagonal_(0)
+        # 8 * 49 and 16 * 49 values: 5 sigma of a correlation
+        assert similarity.abs().max() < 5 / rows.size(1)**0.5
+
+
+def test_the_bytes_are_those_of_all_windows():
+    name, split, channels, estimator = VIEWS['windows']
+    model = build_featjnd(name, build_host(name), split=split,
+                          in_channels=channels, estimator=estimator)
+    _, run = measure(
+        model, name, Quantization('uniform', scale=0.25, coded=True))
+    # 64 / 4 = 16 tokens a side, in windows of 7: 3 x 3 windows
+    (images, symbols, steps, dtype), = run.kept
+    assert images.tolist() == [0] * 9 + [1] * 9
+    assert symbols.shape == (18, 49, 8)
+    assert run.measured['elements'].tolist() == [9 * 49 * 8] * 2
+    for i in range(2):
+        windows = [
+            encode_image([
+                QuantizedLevel(symbols[j:j + 1], Steps(steps.base[j:j + 1]),
+                               dtype)
+            ]) for j in range(9 * i, 9 * i + 9)
+        ]
+        assert run.measured['coded_bytes'][i] == sum(map(len, windows))
+    assert (run.measured['coded_bytes'] > run.measured['bits'] / 8).all()
+
+
+@pytest.mark.parametrize('view', ['shared head', 'shared layer', 'regions'])
+def test_the_gradient_of_other_regions_is_refused(view):
+    """The loss samples regions, and adds the objects themselves."""
+    name, split, channels, estimator = VIEWS[view]
+    model = build_featjnd(name, build_host(name), split=split,
+                          in_channels=channels, estimator=estimator)
+    before = hooks_of(model)
+    for operation in (Perturbation('gradient-sensitivity', 0.5),
+                      Quantization('gradient')):
+        with pytest.raises(ValueError, match="split='roi_head.*gradient"):
+            predict(model, name, operation)
+    assert hooks_of(model) == before
+
+
+# --------------------------------------------------------------------- padding
+def letterboxed(content, size=SIZE):
+    """One image of YOLOX's test pipeline that was not enlarged."""
+    import numpy as np
+    from mmdet.registry import TRANSFORMS
+    data = dict(
+        img=np.random.default_rng(0).integers(0, 256, (*content, 3), 'uint8'),
+        img_shape=content, ori_shape=content, img_id=0, img_path='0.png',
+        height=content[0], width=content[1])
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        for transform in (
+                dict(type='Resize', scale_factor=1.0, keep_ratio=True),
+                dict(type='Pad', size=(size, size),
+                     pad_val=dict(img=(114.0, 114.0, 114.0))),
+                dict(type='PackDetInputs',
+                     meta_keys=('img_id', 'img_path', 'ori_shape',
+                                'img_shape', 'scale_factor'))):
+            data = TRANSFORMS.build(transform)(data)
+    assert data['data_samples'].img_shape == (size, size)  # says nothing
+    return {k: [v] for k, v in data.items()}
+
+
+@pytest.mark.parametrize('split, channels', [('neck', 3 * 16),
+                                             ('backbone', 32 + 64 + 128)])
+def test_the_padding_of_a_letterbox_costs_nothing(split, channels):
+    model = build_featjnd('YOLOX', build_host('YOLOX'), split=split)
+    operation = Quantization('uniform', scale=0.25, coded=True)
+    size = 128  # maps of 16, 8 and 4 tokens a side
+    _, whole = measure(
+        model, 'YOLOX', operation, letterboxed((size, size), size))
+    _, small = measure(model, 'YOLOX', operation, letterboxed((1, 1), size))
+    # one token of every level
+    assert small.measured['elements'].item() == channels
+    assert small.measured['coded_bytes'] < 0.15 * whole.measured['coded_bytes']
+    assert small.measured['coded_bytes'] < 3 * channels
+    for _, symbols, _, _ in small.kept:
+        assert symbols.shape[-2:] == (1, 1)
+    # a token is there where a pixel of it is
+    _, other = measure(model, 'YOLOX', operation, letterboxed((9, 33), size))
+    shapes = [tuple(s.shape[-2:]) for _, s, _, _ in other.kept]
+    assert shapes == [(2, 5), (1, 3), (1, 2)]
 
 
 # ------------------------------------------------------------------ refusals
