@@ -52,8 +52,11 @@ def _apply_to_output(neck: FeatJNDNeck, output: Any, level: int) -> Any:
     return type(output)(new)
 
 
-def _emitted_channels(module: nn.Module) -> Optional[int]:
-    """The channels that the last layer of a module says it emits."""
+def _emitted_channels(module: nn.Module, expected: int) -> Optional[int]:
+    """The expected channels if any layer of a module says it emits so many,
+    for the last one to run need not be the last in order; else what the last
+    one says."""
+    found: List[int] = []
     names = ('out_channels', 'out_features', 'num_features', 'num_channels',
              'normalized_shape')
     for layer in reversed(list(module.modules())):
@@ -61,8 +64,9 @@ def _emitted_channels(module: nn.Module) -> Optional[int]:
             value = getattr(layer, name, None)
             value = value[-1] if isinstance(value, tuple) and value else value
             if isinstance(value, int):
-                return value
-    return None
+                found.append(value)
+                break
+    return expected if expected in found else next(iter(found), None)
 
 
 def _watch_regions(host: nn.Module, neck: FeatJNDNeck, stack: ExitStack):
@@ -96,7 +100,7 @@ def attached(host: nn.Module, neck: FeatJNDNeck) -> Iterator[None]:
             f"FeatJNDNeck: split='{neck.split}' is a list of {len(modules)} "
             f'modules, but levels={list(neck.levels)} and in_channels='
             f'{list(neck.in_channels)} are configured.')
-    neck.emitted = tuple(_emitted_channels(m) for m in modules)
+    neck.emitted = tuple(map(_emitted_channels, modules, neck.in_channels))
     with ExitStack() as stack:
         if neck.by_region:
             _watch_regions(host, neck, stack)

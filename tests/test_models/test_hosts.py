@@ -698,6 +698,17 @@ def test_a_wrong_number_is_refused_and_the_right_one_told(channels, emits):
             run()
 
 
+@pytest.mark.parametrize('size', [64, 128, 256])
+def test_a_map_as_wide_as_an_inner_layer_has_channels(size):
+    """The last layer in order, which is not the last to run, emits 16
+    channels; the map is 8, 16 or 32 tokens wide."""
+    model = build_featjnd(
+        'YOLOX', build_host('YOLOX'), split='backbone.stage2', in_channels=32)
+    _, run = measure(model, 'YOLOX', Quantization('uniform'),
+                     make_batch('YOLOX', size))
+    assert run.kept[0][1].shape == (2, 32, size // 8, size // 8)
+
+
 def test_a_declared_layout():
     host = build_host('ViT SAM')
     found, declared = (

@@ -184,7 +184,7 @@ class FeatJNDNeck(BaseModule):
     #: Levels that the part of the host after the split reads; None: not
     #: asked yet, see :func:`mmfeatjnd.models.find_read_levels`.
     read_levels: Optional[Tuple[int, ...]] = None
-    #: Channels that each module of a named split says it emits.
+    #: Channels that the layers of each module of a named split emit.
     emitted: Tuple[Optional[int], ...] = ()
     #: Whether forward hooks on the modules of a named split are in place.
     attached = False
@@ -209,9 +209,9 @@ class FeatJNDNeck(BaseModule):
     def layout_of(self, feature: Tensor, level: int) -> str:
         """Where a map has its channels.
 
-        As ``layout`` says; else as the module at the split says, if it ends
-        in a layer that knows its channels; else where the configured number
-        of channels is.
+        As ``layout`` says; else as the layers of the module at the split
+        say, if they know what they emit; else where the configured number of
+        channels is.
 
         Args:
             feature (Tensor): What the split emits.
@@ -249,7 +249,7 @@ class FeatJNDNeck(BaseModule):
             f'level {level}{what}, but in_channels={list(self.in_channels)}. '
             'Set in_channels to what it emits' + (
                 '.' if layout is None else
-                ", or layout='NHWC' if its channels come last."))
+                ", or layout='NHWC' or 'NCHW' to where its channels are."))
 
     def is_estimator(self, module: nn.Module) -> bool:
         """Whether a module is one of the estimators, or a part of one."""
