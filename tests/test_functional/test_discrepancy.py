@@ -78,6 +78,16 @@ def test_binary_kl_is_that_of_two_classes():
         binary_kl_divergence(z, w, 2.), binary_kl_divergence(z / 2, w / 2))
 
 
+def test_binary_kl_by_hand():
+    """Of two labels an image, and two images."""
+    p = torch.tensor([[0.5, 0.9], [0.5, 0.25]])
+    q = torch.tensor([[0.25, 0.9], [0.5, 0.75]])
+    first = 0.5 * math.log(2) + 0.5 * math.log(0.5 / 0.75)
+    second = 0.25 * math.log(1 / 3) + 0.75 * math.log(3)
+    got = binary_kl_divergence(p.logit(), q.logit())
+    assert got.item() == pytest.approx((first + second) / 2, rel=1e-5)
+
+
 def test_binary_cross_entropy_by_hand():
     p = torch.tensor([[0.9, 0.2]])  # yes, no
     q = torch.tensor([[0.6, 0.7]])

@@ -4,7 +4,9 @@ import torch
 from mmfeatjnd.functional import (
     channel_dim,
     check_layout,
+    from_channels_first,
     from_tokens,
+    to_channels_first,
     to_tokens,
 )
 
@@ -49,3 +51,19 @@ def test_check_layout():
     for shape in ((3, ), (1, 2, 3, 4, 5)):
         with pytest.raises(ValueError, match=r'\(B, C, H, W\).*got shape'):
             check_layout(torch.zeros(shape))
+
+
+def test_channels_last_and_back():
+    feature = torch.arange(120.).view(1, 4, 5, 6)  # 6 channels
+    first = to_channels_first(feature, 'NHWC')
+    assert first.shape == (1, 6, 4, 5)
+    assert torch.equal(first[0, 2], feature[0, :, :, 2])
+    assert first.data_ptr() == feature.data_ptr()  # a view
+    assert torch.equal(from_channels_first(first, 'NHWC'), feature)
+    # whatever has its channels in the second axis, and what is no map
+    for x in (feature, feature[0], feature[0, 0]):
+        assert to_channels_first(x, 'NCHW') is x
+        assert from_channels_first(x, 'NCHW') is x
+    for x in (feature[0], feature[0, 0]):
+        assert to_channels_first(x, 'NHWC') is x
+        assert from_channels_first(x, 'NHWC') is x

@@ -9,8 +9,10 @@ from mmfeatjnd.functional import (
     image_keys,
     random_permutation,
     shuffle_tokens,
+    step_seed,
     to_tokens,
     uniform_noise,
+    view_keys,
 )
 
 NOISES = [gaussian_noise, uniform_noise]
@@ -129,6 +131,57 @@ def test_image_keys():
     assert keys[0] == keys[1]  # ids are compared as text
     assert len(set(keys.tolist())) == 3
     assert not set(keys.tolist()) & set(image_keys([1, 2, 'x'], 1).tolist())
+
+
+# -------------------------------------------------------------------- views
+def test_views_of_an_image():
+    keys = image_keys(['a', 'a', 'a', 'b', 'b', 'b'])
+    views = torch.tensor([0, 1, 2, 0, 1, 2])
+    got = view_keys(keys, views)
+    assert got.dtype == torch.int64 and len(set(got.tolist())) == 6
+    # the first view is the image itself
+    assert torch.equal(got[::3], keys[::3])
+    assert torch.equal(view_keys(keys[3:], views[3:]), got[3:])
+    for i in (1, 2):
+        counter = keys[3].item() + i * 0xD1B54A32D192ED03
+        assert got[3 + i].item() % 2**64 == _split_mix(counter % 2**64)
+
+
+@pytest.mark.parametrize('noise', NOISES)
+def test_noise_of_views_is_uncorrelated(noise):
+    """Nor is it that of the image's levels."""
+    n = 100000
+    keys = image_keys(['a']).expand(4)
+    keys = view_keys(keys, torch.tensor([0, 1, 2, 255]))
+    rows = torch.cat([noise(keys, (n, ), s) for s in (0, 1, 1 << 24)])
+    off = torch.corrcoef(rows.double()) - torch.eye(len(rows))
+    assert off.abs().max() < 5 / math.sqrt(n)
+    for lag in (1, 2, 64):
+        pair = torch.stack([rows[0, :-lag], rows[1, lag:]])
+        assert torch.corrcoef(pair)[0, 1].abs() < 5 / math.sqrt(n)
+
+
+# -------------------------------------------------------------------- steps
+def test_the_seed_of_a_step():
+    seeds = [step_seed(step, call, seed) for step in (None, 0, 1, 2, 10)
+             for call in (0, 1, 10) for seed in (0, 1)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(isinstance(s, int) and 0 <= s < 2**63 for s in seeds)
+    assert seeds == [step_seed(step, call, seed)
+                     for step in (None, 0, 1, 2, 10)
+                     for call in (0, 1, 10) for seed in (0, 1)]
+    # step 1, call 11 is not step 11, call 1
+    assert step_seed(1, 11) != step_seed(11, 1)
+    # trainings that were begun must be continued alike
+    assert step_seed(7) == 7320632408897571577
+    assert step_seed(7, 1, 3) == 3148006136795487417
+
+
+def test_any_generator_takes_the_seed_of_a_step():
+    for step in range(20):
+        seed = step_seed(step)
+        torch.Generator().manual_seed(seed)
+        image_keys(['a'], seed)
 
 
 @pytest.mark.parametrize('n', [1, 2, 7, 500])
