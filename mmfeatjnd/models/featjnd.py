@@ -134,7 +134,8 @@ class FeatJNDMixin:
         # a batch without any region keeps nothing
         losses = objective(noticed, *(zip(*run.kept) if run.kept else
                                       ((), (), ())))
-        self.featjnd_watch.step(neck, run, losses['jnd_discrepancy'])
+        if self.training:
+            self.featjnd_watch.step(neck, run, losses['jnd_discrepancy'])
         return self._reaching_all(losses, bool(run.kept))
 
     def _reaching_all(self, losses: Dict[str, Tensor],

@@ -85,14 +85,13 @@ class TrainingWatch:
                 f'{self._steps} of this process), with finite estimators: the '
                 'numbers leave the range of the precision. Train in float32 '
                 'or bfloat16.')
+        if self._unchecked < INTERVAL:
+            return
         steps, mean = self._unchecked, float(self._discrepancy)
         idle = not int(self._nonzero)
-        full = steps >= INTERVAL
         self._unchecked = 0
         self._discrepancy.zero_()
         self._nonzero.zero_()
-        if not full:
-            return
         if not any(e.trained for e in neck.active_estimators()):
             raise RuntimeError(
                 f'FeatJND: in {self._steps} steps no parameter of an '
