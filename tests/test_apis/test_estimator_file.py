@@ -2,15 +2,41 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
-from mmfeatjnd.apis import host_hash, load_estimator, save_estimator
+from mmfeatjnd.apis import (
+    host_hash,
+    load_estimator,
+    read_estimator,
+    save_estimator,
+)
+from mmfeatjnd.apis.estimator_file import FORMAT_VERSION
 
 
 def estimators(model):
     return model.featjnd_neck.estimators.state_dict()
 
 
-def test_round_trip_on_the_same_host(build, tmp_path):
-    model, other = build('classifier'), build('classifier')
+@pytest.fixture
+def trained(build):
+    """Build a model with estimators that changed since training began."""
+
+    def make(*args, **kwargs):
+        model = build(*args, **kwargs)
+        for estimator in model.featjnd_neck.estimators:
+            estimator.initial.fill_(1)
+        return model
+
+    return make
+
+
+def edit(path, **changes):
+    """Another content of a file; None: without it."""
+    content = torch.load(path)
+    content.update(changes)
+    torch.save({k: v for k, v in content.items() if v is not None}, path)
+
+
+def test_round_trip_on_the_same_host(build, trained, tmp_path):
+    model, other = trained('classifier'), build('classifier')
     for p in other.featjnd_neck.estimators.parameters():
         torch.nn.init.normal_(p)
     save_estimator(model, tmp_path / 'e.pth')
@@ -36,8 +62,9 @@ def test_hash_is_the_hosts_alone(build, configs):
     assert host_hash(plain) != host_hash(model)
 
 
-def test_another_host_is_refused_and_nothing_changes(build, tmp_path):
-    model, other = build('classifier'), build('classifier')
+def test_another_host_is_refused_and_nothing_changes(build, trained,
+                                                     tmp_path):
+    model, other = trained('classifier'), build('classifier')
     save_estimator(model, tmp_path / 'e.pth')
     with torch.no_grad():
         other.head.fc.bias.add_(1)
@@ -50,8 +77,8 @@ def test_another_host_is_refused_and_nothing_changes(build, tmp_path):
         assert torch.equal(value, before[key])
 
 
-def test_another_split_or_width_is_refused(build, tmp_path):
-    model = build('classifier')
+def test_another_split_or_width_is_refused(build, trained, tmp_path):
+    model = trained('classifier')
     save_estimator(model, tmp_path / 'e.pth')
     other = build('classifier', split='backbone.layer1', in_channels=8)
     with pytest.raises(ValueError, match="split='backbone'"):
@@ -77,8 +104,8 @@ def test_a_foreign_file_is_named(build, tmp_path, content):
         load_estimator(build('classifier'), file)
 
 
-def test_a_failed_write_leaves_the_old_file(build, tmp_path, monkeypatch):
-    model = build('classifier')
+def test_a_failed_write_leaves_the_old_file(trained, tmp_path, monkeypatch):
+    model = trained('classifier')
     save_estimator(model, tmp_path / 'e.pth')
     before = (tmp_path / 'e.pth').read_bytes()
 
@@ -90,3 +117,111 @@ def test_a_failed_write_leaves_the_old_file(build, tmp_path, monkeypatch):
         save_estimator(model, tmp_path / 'e.pth')
     assert (tmp_path / 'e.pth').read_bytes() == before
     assert [f.name for f in tmp_path.iterdir()] == ['e.pth']
+
+
+def test_what_was_never_trained_is_no_estimator(build, batch, tmp_path):
+    model, path = build('classifier'), tmp_path / 'e.pth'
+    with pytest.raises(ValueError, match='were never trained'):
+        save_estimator(model, path)
+    # nor is what ran only
+    model.train()
+    for _ in range(3):
+        model.loss(*batch('classifier'))
+    with pytest.raises(ValueError, match='were never trained'):
+        save_estimator(model, path)
+    assert list(tmp_path.iterdir()) == []
+    with torch.no_grad():
+        model.neck.estimators[0].expand.bias += 1e-3
+    save_estimator(model, path)
+    other = build('classifier')
+    load_estimator(other, path)
+    assert other.neck.estimators[0].trained
+
+
+def test_one_level_that_nothing_reads(trained, tmp_path):
+    """Its estimator never begins; the others are worth their file."""
+    model = trained('detector')
+    model.neck.estimators[0].initial.zero_()
+    save_estimator(model, tmp_path / 'e.pth')
+    assert len(read_estimator(model, tmp_path / 'e.pth')) == len(
+        estimators(model))
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('key', ['0.convs.1.weight', '0.mean_square'])
+def test_a_diverged_estimator_is_neither_written_nor_read(
+        build, trained, tmp_path, key, value):
+    model, path = trained('classifier'), tmp_path / 'e.pth'
+    save_estimator(model, path)
+    state = torch.load(path)['state_dict']
+    state[key].view(-1)[3] = value
+    model.neck.estimators.load_state_dict(state)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=f"the model: NaN or infinite.*'{key}'"
+                       '.*has diverged'):
+        save_estimator(model, path)
+    assert path.read_bytes() == before
+    edit(path, state_dict=state)
+    other = build('classifier')
+    with pytest.raises(ValueError, match=f"e.pth: NaN or infinite.*'{key}'"):
+        load_estimator(other, path)
+    assert all(v.isfinite().all() for v in estimators(other).values())
+
+
+@pytest.mark.parametrize('ours, theirs, message', [
+    (dict(estimator=dict(mode='envelope')), dict(),
+     r"mode=\['signed'\], but the config has mode=\['envelope'\]"),
+    (dict(), dict(estimator=dict(mode='envelope')),
+     r"mode=\['envelope'\], but the config has mode=\['signed'\]"),
+])
+def test_another_mode_is_refused(build, trained, tmp_path, ours, theirs,
+                                 message):
+    """A direction that is harmless is not how much noise is harmless."""
+    save_estimator(trained('classifier', **theirs), tmp_path / 'e.pth')
+    with pytest.raises(ValueError, match=f'e.pth was trained with {message}'):
+        load_estimator(build('classifier', **ours), tmp_path / 'e.pth')
+
+
+def test_other_levels_are_refused(build, trained, tmp_path):
+    """Their estimators have the same shapes."""
+    split = dict(split='c2', in_channels=[16] * 4)
+    save_estimator(
+        trained('detector', levels=[0, 1], **split), tmp_path / 'e.pth')
+    other = build('detector', levels=[1, 2], **split)
+    with pytest.raises(
+            ValueError, match=r'levels=\[0, 1\], but the .* levels=\[1, 2\]'):
+        load_estimator(other, tmp_path / 'e.pth')
+
+
+def test_another_kind_of_estimator_is_refused(build, trained, tmp_path):
+    path = tmp_path / 'e.pth'
+    save_estimator(trained('classifier'), path)
+    edit(path, types=['TokenEstimator'])
+    with pytest.raises(ValueError, match=r"types=\['TokenEstimator'\], but "
+                       r"the config has types=\['ConvEstimator'\]"):
+        load_estimator(build('classifier'), path)
+
+
+@pytest.mark.parametrize('version', [None, 1, FORMAT_VERSION + 1, '2'])
+def test_another_version_is_refused(build, trained, tmp_path, version):
+    path = tmp_path / 'e.pth'
+    save_estimator(trained('classifier'), path)
+    edit(path, format_version=version, version='7.8.9')
+    with pytest.raises(ValueError, match=rf'e.pth has version {version} .*'
+                       rf'mmfeatjnd 7.8.9.*reads version {FORMAT_VERSION}'):
+        load_estimator(build('classifier'), path)
+
+
+def test_reading_changes_nothing(build, trained, tmp_path):
+    model, other = trained('classifier'), build('classifier')
+    with torch.no_grad():
+        for p in model.neck.estimators.parameters():
+            p.add_(1)
+    save_estimator(model, tmp_path / 'e.pth')
+    before = {k: v.clone() for k, v in other.state_dict().items()}
+    state = read_estimator(other, tmp_path / 'e.pth')
+    for key, value in other.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert state.keys() == estimators(model).keys()
+    for key, value in estimators(model).items():
+        assert torch.equal(value, state[key]), key

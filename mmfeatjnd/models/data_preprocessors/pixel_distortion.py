@@ -131,7 +131,9 @@ class PixelDistortion:
 
     def __deepcopy__(self, memo: dict) -> 'PixelDistortion':
         """With the same frozen model: an EMA of the host needs no second."""
-        return copy.copy(self)
+        other = copy.copy(self)
+        other._steps = copy.copy(self._steps)
+        return other
 
     def _check_range(self, pixels: Images) -> None:
         """Of the first batch only: the check waits for the device."""

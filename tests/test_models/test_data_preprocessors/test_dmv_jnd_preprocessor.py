@@ -443,6 +443,9 @@ def test_strength_is_drawn_for_each_image(wrap):
     assert run(wrap(strength=(0.5, 1.5)), [7], True) == steps[0]
     # testing between has no part in it
     assert run(preprocessor, [7]) == [values[7]]
+    # nor has a copy, such as an EMA's
+    other = copy.deepcopy(preprocessor)
+    assert run(other, [7], True) == run(preprocessor, [7], True)
 
 
 def test_an_image_does_not_depend_on_its_batch(wrap, real_jnd):

@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
 from mmfeatjnd.datasets import generate_shapes
 from mmfeatjnd.models import DMVJND, DetectionTask
-from mmfeatjnd.models.discrepancies import host_loss
 from mmfeatjnd.models.dmv_jnd.detection_task import (
     box_masks,
     detection_agreement,
     objectness_map,
 )
+from mmfeatjnd.models.step_counter import StepCounter
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE = 32
@@ -127,7 +128,11 @@ def test_loss_is_the_hosts_own(task):
     assert torch.equal(torch.random.get_rng_state(), state)
     pre = task.host.data_preprocessor
     inputs = (images.flip(1) - pre.mean) / pre.std  # the host takes RGB
-    expected = host_loss(task.host, inputs, truth, seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        task.host.training = True
+        expected, _ = task.host.parse_losses(task.host.loss(inputs, truth))
+        task.host.training = False
     assert value > 0 and torch.allclose(value, expected, rtol=1e-4)
     assert task.loss(images, reference) == value
     task.loss_weight = 3.
@@ -212,6 +217,26 @@ def test_the_host_stays_in_eval_mode(task):
     task.compare(images, reference)
     assert modes == [(False, False), (True, False), (False, False)]
     assert not task.host.training
+
+
+def test_draws_of_a_step_are_those_of_the_resumed_one(task):
+    """The samplers of the heads draw alike on the clean and the distorted
+    images, otherwise in each step, and as before after resuming."""
+    images = torch.stack(pixels((SIZE, SIZE)))
+
+    def seeds(task, steps, calls):
+        found = []
+        for step in steps:
+            MessageHub.get_instance('run').update_info('iter', step)
+            found += [task.reference(images).labels.seed for _ in range(calls)]
+        return found
+
+    first = seeds(task, (3, 4, 5), 2)
+    assert len(set(first)) == 6
+    resumed = copy.deepcopy(task)
+    resumed.steps = StepCounter()
+    assert seeds(resumed, (4, 5), 2) == first[2:]
+    MessageHub._instance_dict.clear()
 
 
 def test_gradient_reaches_the_net(configs):
