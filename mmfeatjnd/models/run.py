@@ -115,6 +115,13 @@ class Run:
                  seed: Optional[int] = None,
                  content: Optional[Sequence[tuple]] = None,
                  sensitivity: Optional[Dict[int, List[Tensor]]] = None):
+        if getattr(operation, 'needs_sensitivity', False) and (
+                sensitivity is None):
+            raise ValueError(
+                f"{operation.name} needs the task's gradient at the split: "
+                'pass it as `sensitivity` (see mmfeatjnd.models.'
+                'task_sensitivity), or name the operation where the batch is '
+                'prepared.')
         self.operation = operation
         self.neck = neck
         self.images = images
