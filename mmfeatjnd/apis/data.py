@@ -3,9 +3,9 @@ import copy
 from typing import Optional
 
 import torch
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 SPLITS = ('test', 'train')
 
@@ -46,14 +46,25 @@ def split_dataloader(runner: Runner,
         dataset = inner
     cfg.dataset = dataset
     if every > 1 or sample is not None:
-        size = len(DATASETS.build(dataset))
-        indices = torch.arange(0, size, every)
+        with DefaultScope.overwrite_default_scope(
+                runner.cfg.get('default_scope')):
+            whole = DATASETS.build(dataset)
+        indices = torch.arange(0, len(whole), every)
         if sample is not None and sample < len(indices):
             generator = torch.Generator().manual_seed(seed)
             drawn = torch.randperm(len(indices), generator=generator)
             indices = indices[drawn[:sample].sort().values]
-        inner.indices = indices.tolist()
+        cfg.dataset = _Part(whole, indices.tolist())
     return runner.build_dataloader(cfg)
+
+
+class _Part(Subset):
+    """Some images of a data set, which may itself be a part or several."""
+
+    @property
+    def metainfo(self) -> dict:
+        """dict: Of the whole."""
+        return self.dataset.metainfo
 
 
 def _innermost(dataset: dict) -> dict:
