@@ -55,6 +55,29 @@ def test_one_protocol_without_bitstreams(run, host, tmp_path):
     assert 'entropy model' in (tmp_path / 'out/rates.md').read_text()
 
 
+def test_bits_that_no_policy_reaches(run, host, tmp_path, capfd):
+    """It ended in an IndexError with nothing saved."""
+    run(*host, '--policies', "dict(type='clip-uniform',levels=2)",
+        'water-filling', '--bits', 12, 40, '--no-coded',
+        '--calibration-split', 'test', '--out', tmp_path / 'out')
+    files = sorted(f for f in os.listdir(tmp_path / 'out')
+                   if f.startswith('rates'))
+    assert files == ['rates.json', 'rates.md', 'rates.png']
+    rows = json.loads((tmp_path / 'out/rates.json').read_text())
+    assert rows[0]['policy'] == 'clean'
+    assert rows[0]['metrics']['accuracy/top1'] >= 0
+    assert not [r for r in rows[1:] if r['bits'] == 40]
+    assert 'clip-uniform-2' not in {r['policy'] for r in rows}
+    said = capfd.readouterr().out
+    for bits in (12, 40):
+        assert f'clip-uniform-2 cannot take {bits} bits per element' in said
+
+
+def test_without_training_images(run, host, tmp_path):
+    with pytest.raises((SystemExit, ValueError), match='train_dataloader'):
+        run(*host, '--policies', 'uniform', '--bits', 1, '--out', tmp_path)
+
+
 def test_a_wrong_metric_does_not_lose_the_rows(run, host, tmp_path):
     with pytest.raises(SystemExit, match='measures accuracy/top1'):
         run(*host, '--policies', 'uniform', '--bits', 1, '--no-coded',
