@@ -80,12 +80,6 @@ class _Receiver:
         if level not in self.features:  # nothing reads it
             return feature
         value = self.features[level]
-        if value.dtype != feature.dtype:
-            sent, expected = (
-                str(x.dtype).removeprefix('torch.') for x in (value, feature))
-            raise UsageError(
-                f'the features were sent as {sent}, but here the host '
-                f'computes in {expected}: run both sides in one precision')
         if level in self.used:
             raise RuntimeError(f'level {level} is asked for twice')
         self.used.add(level)
@@ -94,6 +88,24 @@ class _Receiver:
                        to_channels_first(feature, layout).shape,
                        self.strides[level], level)
         return from_channels_first(whole, layout).to(feature.device)
+
+
+def _check_precision(host: torch.nn.Module, features: List[Tensor],
+                     device: torch.device) -> None:
+    """Raise if a host does not compute in the precision of the features.
+    With autocast it takes all."""
+    if torch.is_autocast_enabled(device.type):
+        return
+    # what runs before the split says nothing: it is replayed from the file
+    own = {p.dtype for p in host.parameters()}
+    for feature in features:
+        if feature.dtype not in own:
+            sent, expected = (
+                str(x).removeprefix('torch.')
+                for x in (feature.dtype, next(iter(own))))
+            raise UsageError(
+                f'the features were sent as {sent}, but here the host '
+                f'computes in {expected}: run both sides in one precision')
 
 
 def _whole(value: Tensor, shape: torch.Size, stride: tuple,
@@ -329,6 +341,7 @@ class FeatureCodec:
             raise UsageError(str(error)) from error
         except Exception as error:  # of the coder too: the data is not ours
             raise UsageError(_one_line(error)) from error
+        _check_precision(self.model, features, self.device)
         receiver = _Receiver(self.neck, dict(zip(content.levels, features)),
                              dict(zip(content.levels, content.strides)))
         sample_type = getattr(
