@@ -41,7 +41,8 @@ def checkpoints(folder):
                   or p.name == 'last_checkpoint')
 
 
-@pytest.mark.parametrize('interval', [1, 2, 3])
+# one, where the training is looked at, too, and others
+@pytest.mark.parametrize('interval', [1, 2, 3, INTERVAL])
 def test_a_diverged_estimator_is_not_saved(test, tmp_path, interval):
     """The update of the very step after which it would be saved is looked
     at, too."""
@@ -54,7 +55,7 @@ def test_a_diverged_estimator_is_not_saved(test, tmp_path, interval):
                 torch.nn.init.constant_(bias, float('inf'))
 
     with pytest.raises(ValueError, match=r'level\(s\) \[0\] has diverged'):
-        test(Diverge(), what='train', trained=False,
+        test(Diverge(), what='train', trained=False, iters=max(interval, 3),
              checkpoint=dict(
                  type='CheckpointHook', by_epoch=False, interval=interval))
     assert checkpoints(tmp_path) == []
