@@ -227,7 +227,9 @@ class Run:
                 value = x.clone() if fill is None else torch.full_like(x, fill)
             value[rows, :, :size[0], :size[1]] = self._visit(
                 *_part(x, visit, rows, size, level))
-        return from_channels_first(value, layout)
+        value = from_channels_first(value, layout)
+        # a host may view it as tokens
+        return value.contiguous() if feature.is_contiguous() else value
 
     def _sensitivity_of(self, feature: Tensor, level: int,
                         call: int) -> Tensor:
