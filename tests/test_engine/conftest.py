@@ -55,13 +55,13 @@ def test(build, batch, tmp_path):
     """Test, validate or train; returns the metrics and the model.
 
     ``metric`` takes the place of the score's, ``iters``, ``optimizer``,
-    ``paramwise`` and ``checkpoint`` are of the training; all else is of the
-    neck.
+    ``paramwise``, ``checkpoint`` and ``load_from`` are of the training; all
+    else is of the neck.
     """
 
     def run(*hooks, size=2, what='test', tta=False, broken=False, model=None,
             trained=True, metric=None, iters=3, optimizer=None,
-            paramwise=None, checkpoint=None, **neck):
+            paramwise=None, checkpoint=None, load_from=None, **neck):
         from mmpretrain.models import AverageClsScoreTTA
         model = model or build('classifier', **neck)
         for estimator in getattr(model.neck, 'estimators', ()):
@@ -97,6 +97,7 @@ def test(build, batch, tmp_path):
             custom_hooks=list(hooks),
             default_hooks=dict(checkpoint=checkpoint, sampler_seed=None),
             experiment_name=f'run{next(_count)}',
+            load_from=load_from,
             log_level='ERROR',
             default_scope='mmpretrain',
             **parts)

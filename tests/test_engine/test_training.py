@@ -5,6 +5,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 
 from mmfeatjnd.engine.hooks import PerturbationHook
+from mmfeatjnd.models import CheckpointError
 from mmfeatjnd.models.training_watch import INTERVAL
 
 
@@ -81,6 +82,47 @@ def test_where_nothing_is_noticed_the_training_stops(test):
     with pytest.raises(RuntimeError, match=f'exactly 0 in {INTERVAL} steps'):
         test(LookAtNothing(), what='train', trained=False,
              iters=INTERVAL + 5)
+
+
+@pytest.mark.parametrize('plain', [False, True])
+def test_weights_of_another_host_start_no_training(test, build, configs,
+                                                   tmp_path, plain):
+    """An estimator was trained on a random host, exit 0."""
+    host = build(configs[0]('classifier'))
+    names = [*host.state_dict()]
+    path, steps = str(tmp_path / 'host.pth'), []
+
+    class Count(Hook):
+
+        def before_train_iter(self, runner, *args, **kwargs):
+            steps.append(runner.iter)
+
+    def train(state, what='train'):
+        torch.save(dict(state_dict=state), path)
+        hooks = [PerturbationHook('gaussian'), Count()]
+        model = build(configs[1]('classifier', plain=True)) if plain else None
+        return test(*hooks, what=what, load_from=path, model=model,
+                    trained=False)[1]
+
+    whole = host.state_dict()
+    segmentor = build(configs[0]('segmentor')).state_dict()
+    for state in ({}, segmentor,
+                  {k: whole[k] for k in names if '.layer1.' not in k},
+                  {k: whole[k] for k in names if 'running_var' not in k},
+                  dict(whole, **{'head.fc.bias': torch.zeros(9)})):
+        for what in ('train', 'test'):
+            with pytest.raises(CheckpointError, match='of ImageClassifier'):
+                train(state, what)
+    assert steps == []
+    model = train(whole, 'test')
+    assert torch.equal(model.head.fc.weight, whole['head.fc.weight'])
+    if not plain:  # the host's weights stay as they were loaded
+        model = train(whole)
+        assert steps == [0, 1, 2]
+        for name, value in model.state_dict().items():
+            key = name.replace('neck.neck.', 'neck.')
+            if key in whole:
+                assert torch.equal(value, whole[key]), name
 
 
 class Nothing(BaseMetric):
