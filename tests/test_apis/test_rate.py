@@ -235,6 +235,7 @@ def test_parts_of_parts(sorted_by_class):
     assert loader.dataset.metainfo['classes'] == ('a', 'b')
 
 
+@pytest.mark.slow
 def test_the_scale_is_found_on_training_images(sorted_by_class):
     """By default, and the same as on these images of any split."""
     cfg, host = sorted_by_class
@@ -257,6 +258,7 @@ def test_the_scale_is_found_on_training_images(sorted_by_class):
         assert row['bits_per_element'] == pytest.approx(target, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_sample_of_a_sorted_list_finds_the_rate(sorted_by_class):
     """Half of the images cost almost nothing: the scale of the first ones
     alone makes about half of the bits."""

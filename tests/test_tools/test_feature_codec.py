@@ -1,22 +1,33 @@
 """A host in two parts, with files between them."""
+import copy
 import functools
+import importlib
+import json
 import pickle
 import re
+import runpy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 from PIL import Image
 
 import mmfeatjnd  # noqa: F401
+from mmfeatjnd.apis import build_model
 from mmfeatjnd.apis.console import UsageError
 from mmfeatjnd.apis.feature_codec import (
     FeatureCodec,
     image_pipeline,
     same_prediction,
 )
-from mmfeatjnd.coding import feature_file
+from mmfeatjnd.apis.launch import build_runner
+from mmfeatjnd.coding import decode_image, feature_file
 from mmfeatjnd.models import Quantization
 from mmfeatjnd.models.forward_runs import every_forward
 
@@ -65,7 +76,6 @@ def make(configs, tmp_path):
                 model=featjnd(kind, **neck),
                 default_scope=LIBRARY[kind],
                 test_dataloader=dict(dataset=dict(pipeline=PIPELINES[kind]))))
-        from mmfeatjnd.apis import build_model
         torch.manual_seed(0)
         model = build_model(cfg.copy()).eval()
         for m in model.modules():  # what batch norm learns from data
@@ -440,3 +450,345 @@ def test_names_in_files_are_printed_escaped(run, make, tmp_path, capsys):
     file.write_bytes(b'')
     with pytest.raises(SystemExit, match=r'a\\x1b.fjnd: not a feature file'):
         run('info', file)
+
+
+# ----------------------------------------------- what the rest of a host needs
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def photo(size=(40, 32), seed=1):
+    rng = np.random.default_rng(seed)
+    return np.array(Image.fromarray(
+        rng.integers(0, 256, (4, 5, 3), np.uint8)).resize(size))
+
+
+def grey(size=(40, 32)):
+    return np.full((*size[::-1], 3), 128, np.uint8)
+
+
+YOLOX_PIPELINE = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(64, 64), keep_ratio=True),
+    dict(type='Pad', pad_to_square=True, pad_val=dict(img=(114.,) * 3)),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs',
+         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
+                    'scale_factor'))
+]
+
+
+@pytest.fixture
+def yolox(tmp_path):
+    """A tiny YOLOX with its letterbox, and the checkpoint of the host."""
+
+    def make(**neck):
+        from mmengine.hub import get_config
+        cfg = get_config('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py').model
+        cfg.data_preprocessor.batch_augments = None
+        cfg.backbone.widen_factor = 0.125
+        cfg.neck.update(
+            in_channels=[32, 64, 128], out_channels=16, num_csp_blocks=1)
+        cfg.bbox_head.update(in_channels=16, feat_channels=16, num_classes=3)
+        cfg.test_cfg.update(score_thr=0.2, max_per_img=5)
+        model = cfg.to_dict()
+        model['neck'] = dict(
+            type='mmfeatjnd.FeatJNDNeck',
+            neck=model['neck'],
+            estimator=dict(type='mmfeatjnd.ConvEstimator', hidden_channels=8),
+            **neck)
+        model.update(type='mmfeatjnd.FeatJND', host='mmdet.YOLOX')
+        cfg = Config(
+            dict(
+                model=model,
+                default_scope='mmdet',
+                test_dataloader=dict(dataset=dict(pipeline=YOLOX_PIPELINE))))
+        torch.manual_seed(0)
+        host = build_model(cfg.copy()).eval()
+        for name, p in host.named_parameters():
+            if 'neck.estimators' not in name:
+                torch.nn.init.normal_(p, std=1.5 / max(p[0].numel(), 4)**0.5)
+        torch.save(dict(state_dict=host.state_dict()), tmp_path / 'yolox.pth')
+        return cfg, str(tmp_path / 'yolox.pth')
+
+    return make
+
+
+@pytest.mark.parametrize('neck', [
+    dict(levels=[2]),
+    dict(split='backbone.stage4', in_channels=128),
+], ids=['levels', 'named'])
+@pytest.mark.parametrize('score_thr', [0.2, 1.1])
+def test_every_picture_is_refused_alike(yolox, tmp_path, neck, score_thr):
+    """Where nothing is found, two empty predictions are equal: with a grey
+    picture first, files were written that decode to nothing."""
+    cfg, checkpoint = yolox(**neck)
+    cfg.model.test_cfg.score_thr = score_thr
+    pictures = [write(tmp_path / 'grey.png', grey()),
+                write(tmp_path / 'photo.png', photo())]
+    for order in (pictures, pictures[::-1]):
+        codec = FeatureCodec(cfg, checkpoint)
+        for path in order:
+            with pytest.raises(UsageError, match='is not all that the rest of '
+                               'the host needs'):
+                codec.encode(path, Quantization('uniform'))
+    # a file of somebody who did not look
+    codec._checked = True
+    data = codec.encode(pictures[1], Quantization('uniform'))
+    with pytest.raises(UsageError, match="module 'neck.* reads what comes "
+                       'before split=.* and is not in the file'):
+        FeatureCodec(cfg, checkpoint).decode(feature_file.unpack(data))
+
+
+@pytest.mark.parametrize('neck', [
+    dict(), dict(split='neck'),
+    dict(split='backbone.stage2', in_channels=32)
+], ids=['backbone', 'neck', 'named'])
+def test_letterboxes_are_not_sent(yolox, tmp_path, neck):
+    """Two parts are the whole, where the padding is 0 in both; files are the
+    smaller the less picture there is."""
+    cfg, checkpoint = yolox(**neck)
+    sender, receiver = (FeatureCodec(cfg, checkpoint) for _ in range(2))
+    quantization = Quantization('uniform', scale=0.25)
+    sizes, found = {}, 0
+    for name, size in (('grey', (64, 64)), ('square', (64, 64)),
+                       ('wide', (64, 20)), ('tall', (7, 50)),
+                       ('line', (200, 3)), ('dot', (1, 1))):
+        pixels = (grey if name == 'grey' else photo)(size)
+        path = write(tmp_path / f'{name}.png', pixels)
+        expected = whole(sender, path, quantization)
+        content = feature_file.unpack(sender.encode(path, quantization))
+        prediction = receiver.decode(content)
+        assert same_prediction(prediction, expected)
+        found += len(expected.pred_instances)
+        sizes[name] = len(content.stream)
+    assert found > 3
+    assert sizes['line'] < sizes['wide'] < sizes['square']
+    assert sizes['tall'] < sizes['square']
+
+
+def test_padded_pictures_round_trip(make, tmp_path):
+    """The input is padded to multiples of 32, the maps with it."""
+    cfg, checkpoint = make('detector')
+    cfg.model.data_preprocessor.pad_size_divisor = 32
+    sender, receiver = (FeatureCodec(cfg, checkpoint) for _ in range(2))
+    quantization = Quantization('uniform', bits=2.0)
+    lengths = {}
+    for size in ((48, 32), (40, 32), (20, 32), (48, 6)):
+        path = write(tmp_path / f'{size}.png', photo(size))
+        expected = whole(sender, path, quantization)
+        content = feature_file.unpack(sender.encode(path, quantization))
+        assert same_prediction(receiver.decode(content), expected)
+        assert len(expected.pred_instances)
+        lengths[size] = len(content.stream)
+        # 48 x 32 at most within 64 x 32
+        shapes = [tuple(x.level.shape) for x in decode_image(content.stream)]
+        height, width = expected.img_shape
+        assert shapes[0] == (1, 8, -(-height // 4), -(-width // 4))
+    assert lengths[48, 6] < lengths[48, 32]
+
+
+def test_a_level_that_nothing_reads_is_not_sent(make, tmp_path):
+    path = write(tmp_path / 'a.png', photo())
+    (every, _), (one, checkpoint) = (
+        make('segmentor', split='backbone', **kwargs)
+        for kwargs in (dict(), dict(levels=[3])))
+    every, one = (FeatureCodec(c, checkpoint) for c in (every, one))
+    quantization = Quantization('uniform')
+    files = [feature_file.unpack(c.encode(path, quantization))
+             for c in (every, one)]
+    assert files[0].levels == files[1].levels == (3, )
+    assert files[0].stream == files[1].stream
+    for codec in (every, one):
+        for content in files:
+            assert same_prediction(
+                codec.decode(content), whole(codec, path, quantization))
+
+
+# ------------------------------------------------------------------- precision
+def test_two_precisions(make, tmp_path):
+    """The error blamed the file."""
+    path = write(tmp_path / 'a.png', photo())
+    sender, receiver = (FeatureCodec(*make('classifier')) for _ in range(2))
+    with torch.autocast('cpu', torch.bfloat16):
+        data = sender.encode(path, Quantization('uniform'))
+    content = feature_file.unpack(data)
+    with pytest.raises(UsageError, match='sent as bfloat16, but here the host '
+                       'computes in float32: run both sides in one precision'):
+        receiver.decode(content)
+    with torch.autocast('cpu', torch.bfloat16):
+        prediction = receiver.decode(content)
+        expected = whole(sender, path, Quantization('uniform'))
+    assert same_prediction(prediction, expected)
+    # a host of that precision, and a file of the other
+    data = receiver.encode(path, Quantization('uniform'))
+    receiver.model.bfloat16()
+    with pytest.raises(UsageError, match='sent as float32, but here .* in '
+                       'bfloat16'):
+        receiver.decode(feature_file.unpack(data))
+    receiver.decode(content)
+
+
+def test_a_picture_that_the_host_cannot_take(make, tmp_path):
+    """Its own error, with the picture's name."""
+    codec = FeatureCodec(*make('classifier'))
+    path = write(tmp_path / 'a.png', photo())
+
+    def small(module, args):
+        assert args[0].shape[2] > 999, 'smaller than the window'
+
+    codec.model.backbone.layer2.register_forward_pre_hook(small)
+    with pytest.raises(UsageError, match=r'a\.png: the host fails on this '
+                       r'image \(smaller than the window'):
+        codec.encode(path, Quantization('uniform'))
+    assert codec.neck.change is None and not codec.neck.attached
+
+
+# -------------------------------------------------------------------- scoring
+def score(capsys, monkeypatch, library, *argv):
+    """What the host's own tools/analysis_tools/eval_metric.py prints."""
+    tool = Path(importlib.import_module(library).__file__).parent.joinpath(
+        '.mim/tools/analysis_tools/eval_metric.py')
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, 'argv', [str(tool), *map(str, argv)])
+        runpy.run_path(str(tool), run_name='__main__')
+    return capsys.readouterr().out
+
+
+def operating(cfg, checkpoint, folder, **kwargs):
+    """The metrics of tools/test.py under the same quantization."""
+    cfg = copy.deepcopy(cfg)
+    cfg.load_from, cfg.work_dir = checkpoint, str(folder / 'work')
+    cfg.test_cfg, cfg.val_evaluator = dict(), None
+    cfg.log_level = 'ERROR'
+    cfg.custom_hooks = [dict(type='mmfeatjnd.QuantizationHook', **kwargs)]
+    return build_runner(cfg).test()
+
+
+def code(run, cfg, checkpoint, folder, tmp_path):
+    """Encode a folder, decode it, and dump."""
+    config, out = tmp_path / 'config.py', tmp_path / 'features'
+    cfg.dump(config)
+    run('encode', config, checkpoint, folder, out, '--policy', 'uniform',
+        '--scale', '0.5')
+    run('decode', config, checkpoint, out, '--out', tmp_path / 'p.pkl')
+    return config, tmp_path / 'p.pkl'
+
+
+def test_classifiers_are_scored_by_the_hosts_tool(
+        run, make, tmp_path, capsys, monkeypatch):
+    cfg, checkpoint = make('classifier')
+    folder = tmp_path / 'images'
+    for i in range(12):
+        write(folder / 'abcd'[i % 4] / f'{i}.png', photo(seed=i))
+    cfg.test_dataloader = dict(
+        batch_size=3, num_workers=0,
+        dataset=dict(type='CustomDataset', data_root=str(folder),
+                     pipeline=PIPELINES['classifier']),
+        sampler=dict(type='DefaultSampler', shuffle=False))
+    cfg.test_evaluator = dict(type='Accuracy', topk=(1, 2))
+    _, dump = code(run, cfg, checkpoint, folder, tmp_path)
+    rows = pickle.loads(dump.read_bytes())
+    assert [int(r['gt_label']) for r in rows] == [
+        'abcd'.index(r['img_path'][0]) for r in rows]
+    printed = score(capsys, monkeypatch, 'mmpretrain', dump, '--metric',
+                    'type=Accuracy', 'topk=1,2')
+    expected = operating(cfg, checkpoint, tmp_path, policy='uniform',
+                         scale=0.5)
+    for name in ('accuracy/top1', 'accuracy/top2'):
+        found = float(re.search(f"{name}'?: ([0-9.]+)", printed)[1])
+        assert found == pytest.approx(expected[name])
+    assert 0 < expected['accuracy/top2'] < 100
+
+
+def test_detectors_are_scored_by_the_hosts_tool(
+        run, make, tmp_path, capsys, monkeypatch):
+    """The truth is what the host finds without quantization."""
+    cfg, checkpoint = make('detector')
+    folder = tmp_path / 'images'
+    names = [write(folder / f'{i}.png', photo(seed=i)) for i in range(4)]
+    codec = FeatureCodec(cfg, checkpoint)
+    truth = dict(
+        images=[], annotations=[],
+        categories=[dict(id=c, name='xyz'[c]) for c in range(3)])
+    for i, path in enumerate(names):
+        truth['images'].append(dict(
+            id=70 + i, file_name=path.name, height=32, width=40))
+        inputs, samples = codec.load(path)
+        with torch.no_grad():
+            result, = codec.model(inputs, samples, mode='predict')
+        for box, label in zip(result.pred_instances.bboxes.tolist(),
+                              result.pred_instances.labels.tolist()):
+            x, y, w, h = box[0], box[1], box[2] - box[0], box[3] - box[1]
+            truth['annotations'].append(dict(
+                id=len(truth['annotations']) + 1, image_id=70 + i,
+                category_id=label, bbox=[x, y, w, h], area=w * h, iscrowd=0,
+                segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]]))
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    dataset = dict(
+        type='CocoDataset', ann_file=str(tmp_path / 'truth.json'),
+        data_prefix=dict(img=str(folder)), test_mode=True,
+        metainfo=dict(classes=('x', 'y', 'z')),
+        pipeline=PIPELINES['detector'])
+    cfg.test_dataloader = dict(
+        batch_size=1, num_workers=0, dataset=dataset,
+        sampler=dict(type='DefaultSampler', shuffle=False))
+    cfg.test_evaluator = cfg.val_evaluator = dict(
+        type='CocoMetric', ann_file=str(tmp_path / 'truth.json'),
+        metric='bbox')
+    config, dump = code(run, cfg, checkpoint, folder, tmp_path)
+    rows = pickle.loads(dump.read_bytes())
+    assert [(r['img_id'], r['img_path']) for r in rows] == [
+        (70 + i, f'{i}.png') for i in range(4)]
+    printed = score(capsys, monkeypatch, 'mmdet', config, dump)
+    expected = operating(cfg, checkpoint, tmp_path, policy='uniform',
+                         scale=0.5)
+    found = float(re.search(r"'coco/bbox_mAP': ([0-9.]+)", printed)[1])
+    assert found == pytest.approx(expected['coco/bbox_mAP'])
+    assert 0.05 < found < 1.0
+
+
+def test_segmentors_are_scored_as_by_a_test(run, make, tmp_path):
+    """MMSegmentation has no such tool, but MMEngine's evaluators are one."""
+    cfg, checkpoint = make('segmentor')
+    folder = tmp_path / 'images'
+    for i in range(4):
+        write(folder / f'{i}.png', photo((32, 32), seed=i))
+        write(tmp_path / 'maps' / f'{i}.png', photo((32, 32), i)[..., 0] // 86)
+    cfg.test_dataloader = dict(
+        batch_size=2, num_workers=0,
+        dataset=dict(
+            type='BaseSegDataset', img_suffix='.png', test_mode=True,
+            data_prefix=dict(img_path=str(folder),
+                             seg_map_path=str(tmp_path / 'maps')),
+            metainfo=dict(classes=('x', 'y', 'z'), palette=[[0] * 3] * 3),
+            pipeline=[dict(type='LoadImageFromFile'),
+                      dict(type='LoadAnnotations'),
+                      dict(type='PackSegInputs')]),
+        sampler=dict(type='DefaultSampler', shuffle=False))
+    cfg.test_evaluator = dict(type='IoUMetric')
+    _, dump = code(run, cfg, checkpoint, folder, tmp_path)
+    expected = operating(cfg, checkpoint, tmp_path, policy='uniform',
+                         scale=0.5)
+    rows = pickle.loads(dump.read_bytes())
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        evaluator = Evaluator(cfg.test_evaluator)
+    evaluator.dataset_meta = dict(classes=('x', 'y', 'z'))
+    found = evaluator.offline_evaluate(rows)
+    assert found and found == {k: expected[k] for k in found}
+    assert 5 < found['mIoU'] < 95
+
+
+def test_pictures_of_no_data_set(run, make, tmp_path, capfd):
+    """They are dumped as they are, and the tool says so."""
+    MMLogger.get_instance('codec')  # not one that an earlier test silenced
+    cfg, checkpoint = make('classifier')
+    folder = images(tmp_path / 'images', 'a.png', 'b.png')
+    _, dump = code(run, cfg, checkpoint, folder, tmp_path)
+    said = capfd.readouterr()
+    assert '2 of 2 images are not in the test set' in said.out + said.err
+    rows = pickle.loads(dump.read_bytes())
+    assert all('gt_label' not in r and 'pred_score' in r for r in rows)
