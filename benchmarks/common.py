@@ -333,11 +333,44 @@ def finite(value: Any) -> Any:
     return value
 
 
+#: Names of distortions and policies in published results, which the form of
+#: these fixes, by those in the package.
+PUBLISHED_NAMES = dict(
+    distortion={
+        'permuted-map': 'permuted',
+        'uniform-noise': 'uniform'
+    },
+    policy={
+        'permuted-steps': 'permuted',
+        'one-step': 'uniform'
+    })
+
+
+def renamed(rows: List[dict], back: bool = False) -> List[dict]:
+    """Rows with the names of published results.
+
+    Args:
+        rows (list[dict]): With the names of the package.
+        back (bool): The reverse. Defaults to False.
+    """
+    result = []
+    for row in rows:
+        row = dict(row)
+        for field, names in PUBLISHED_NAMES.items():
+            if back:
+                names = {theirs: ours for ours, theirs in names.items()}
+            if field in row:
+                row[field] = names.get(row[field], row[field])
+        result.append(row)
+    return result
+
+
 def publish(name: str, result: dict) -> Path:
     """Write a result with the protocol, the versions and the device that it
     comes from."""
     result = dict(result, **environment())
-    result['rows'] = result.pop('rows')  # last: the header stays in sight
+    # last: the header stays in sight
+    result['rows'] = renamed(result.pop('rows'))
     file = RESULTS / f'{name}.json'
     write_json(file, finite(result), indent=1, allow_nan=False)
     print(f'Saved to {file}')

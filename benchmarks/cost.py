@@ -113,7 +113,7 @@ def measure(host_config, featjnd_config, checkpoint, batch, size, repeats,
             envelopes[level] = feature.abs() + feature.std()
         keys = torch.zeros(len(feature), dtype=torch.int64, device=device)
         at = quantization.policy(
-            Level(feature, keys, level, envelopes[level]))
+            Level(feature, keys, level, envelope=envelopes[level]))
         one = feature.new_ones(len(feature), dtype=torch.float32)
         quantization.apply(feature, at(one))
         # as it was: what a detector costs depends on what it finds

@@ -13,7 +13,7 @@ from typing import Dict, List
 from common import SEEDS, CurveBenchmark, benchmark_parser
 
 from mmfeatjnd.apis import measure_curve
-from mmfeatjnd.functional import DISTORTIONS
+from mmfeatjnd.models import distortion_names
 
 # the small ones: Gaussian noise costs 1 % below 0.25
 STRENGTHS = (0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -58,7 +58,7 @@ def curve(benchmark: CurveBenchmark, mode: str,
 def main():
     benchmark = CurveBenchmark(parse_args(), 'featjnd',
                                dict(strengths=STRENGTHS))
-    rows = curve(benchmark, 'signed', list(DISTORTIONS))
+    rows = curve(benchmark, 'signed', distortion_names())
     if benchmark.args.benchmark in ENVELOPE:
         rows += curve(benchmark, 'envelope', ['featjnd'])
     benchmark.publish(

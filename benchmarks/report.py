@@ -9,7 +9,7 @@ import sys
 
 import report_dmv_jnd
 import report_readme
-from common import PROTOCOL, RESULTS, ROOT
+from common import PROTOCOL, RESULTS, ROOT, renamed
 
 from mmfeatjnd.evaluation import (
     UNKNOWN,
@@ -46,11 +46,11 @@ again. Put the data (or links to it) below `data/`:
 
 NRMSE is the RMS ratio of distortion and feature, of each image and level.
 `featjnd` is the signed map, `featjnd-envelope` uniform noise inside the
-non-negative envelope. `permuted`, `sign-flipped` and `channel-shuffled` are
-controls made from the signed map; `shrinkage` and `amplification` scale the
-feature itself; `gradient-sensitivity` is Gaussian noise that is weaker where
-the task's gradient is large. The seeds are those of the estimator's training
-and of the noise.
+non-negative envelope. `permuted-map`, `sign-flipped` and `channel-shuffled`
+are controls made from the signed map; `shrinkage` and `amplification` scale
+the feature itself; `gradient-sensitivity` is Gaussian noise that is weaker
+where the task's gradient is large. The seeds are those of the estimator's
+training and of the noise.
 """
 
 OUTDATED = f"""\
@@ -63,13 +63,13 @@ Bits per element are the mean of the images' own ratios here, in which a small
 image weighs like a large one, and not totals of the data set over totals.
 """
 POLICIES = """\
-`featjnd` takes its steps from the envelope, `permuted` gives the same steps
-to other tokens of the image, `uniform` has one step an image, `range` one a
-token, `clip-uniform` clips to a few levels, `water-filling` is optimal for
-independent Gaussian channels, and `gradient`, which needs the whole host at
-the encoder, is a reference rather than a codec. All share one entropy coder,
-and all send their steps. The bands are 95 % confidence intervals over the
-seeds.
+`featjnd` takes its steps from the envelope, `permuted-steps` gives the same
+steps to other tokens of the image, `one-step` has one step an image, `range`
+one a token, `clip-uniform` clips to a few levels, `water-filling` is optimal
+for independent Gaussian channels, and `gradient`, which needs the whole host
+at the encoder, is a reference rather than a codec. All share one entropy
+coder, and all send their steps. The bands are 95 % confidence intervals over
+the seeds.
 """
 
 
@@ -82,6 +82,7 @@ def load(name: str) -> dict:
     """A result, with the clean host as a row of its own and NaN for what is
     not defined."""
     result = json.loads((RESULTS / f'{name}.json').read_text())
+    result['rows'] = renamed(result['rows'], back=True)
     for row in result['rows']:
         if 'metrics' in row:
             row['metrics'] = scalar_metrics(row['metrics'])
@@ -187,14 +188,14 @@ def yes(met) -> str:
 
 def equal_noise_goals(rows, metric: str) -> str:
     """FeatJND against permuted and uniform, at every budget that counts."""
-    references = ('uniform', 'permuted')
+    references = ('one-step', 'permuted-steps')
     found = [
-        rate.beats(rows, reference=r, metric=metric, where='uniform')
+        rate.beats(rows, reference=r, metric=metric, where='one-step')
         for r in references
     ]
     budgets = sorted(set().union(*found))
     if not budgets:
-        return 'At no noise budget does `uniform` cost more than 1 %.\n'
+        return 'At no noise budget does `one-step` cost more than 1 %.\n'
     lines = []
     for budget in budgets:
         cells = [f[budget] if budget in f else None for f in found]
@@ -205,10 +206,11 @@ def equal_noise_goals(rows, metric: str) -> str:
               for c in cells), yes(met)
         ])
     return (
-        'Goal: `featjnd` above `uniform` and above `permuted` wherever '
-        '`uniform` costs more than 1 %, by more than the sum of the two '
+        'Goal: `featjnd` above `one-step` and above `permuted-steps` wherever '
+        '`one-step` costs more than 1 %, by more than the sum of the two '
         'standard deviations (in brackets).\n\n') + markdown_table(
-            ['noise budget', 'above uniform', 'above permuted', 'goal met'],
+            ['noise budget', 'above one-step',
+             'above permuted-steps', 'goal met'],
             lines)
 
 
@@ -226,7 +228,7 @@ def equal_bits_goals(rows, metric: str) -> str:
     lines = []
     # clipping has its number of levels to choose: its best counts
     clipping = rate.best_policy(rows, 'clip-uniform', metric=metric)
-    for reference in ('uniform', clipping or 'clip-uniform'):
+    for reference in ('one-step', clipping or 'clip-uniform'):
         saved = rate.savings(rows, reference=reference, metric=metric)
         lines.append([
             f'bits that `featjnd` saves against `{reference}`',

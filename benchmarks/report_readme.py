@@ -89,7 +89,7 @@ def quantization(results: Results, task_metrics: Callable) -> str:
         rows = result['rows']
         for metric in task_metrics(result):
             clipping = rate.best_policy(rows, 'clip-uniform', metric=metric)
-            policies = ('featjnd', 'uniform', clipping or 'clip-uniform')
+            policies = ('featjnd', 'one-step', clipping or 'clip-uniform')
             lines.append([
                 split_of(result), f'`{metric}`',
                 *(f'{rate.bits_at_loss(rows, name, metric=metric):.2f}'

@@ -20,6 +20,10 @@ OPTIM_WRAPPERS = Registry(
     locations=['mmfeatjnd.engine.optim_wrappers'])
 DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, locations=['mmfeatjnd.datasets'])
+#: How features are changed at equal strength; see
+#: `mmfeatjnd.models.operations`.
+DISTORTIONS = Registry(
+    'distortion', locations=['mmfeatjnd.models.operations'])
 #: How a quantizer chooses its steps; see `mmfeatjnd.models.operations`.
 STEP_POLICIES = Registry(
     'step policy', locations=['mmfeatjnd.models.operations'])

@@ -15,13 +15,13 @@ from mmengine.utils import ProgressBar
 from torch.utils.data import DataLoader
 
 from mmfeatjnd.evaluation import scalar_metrics
-from mmfeatjnd.functional import DETERMINISTIC, NEEDS_JND
 from mmfeatjnd.models import (
     BaseOperation,
     Perturbation,
     Prefix,
     Run,
     attached,
+    build_distortion,
     check_faults,
     find_neck,
 )
@@ -228,7 +228,7 @@ class Bench:
 def measure_curve(cfg: Config,
                   checkpoint: str,
                   distortions: Sequence[str],
-                  strengths: Sequence[float],
+                  nrmse: Sequence[float],
                   seeds: Sequence[int] = (0, ),
                   estimators: Sequence[str] = (),
                   definition: str = 'rms') -> List[dict]:
@@ -237,9 +237,8 @@ def measure_curve(cfg: Config,
     Args:
         cfg (Config): See :class:`Bench`.
         checkpoint (str): See :class:`Bench`.
-        distortions (Sequence[str]): Keys of
-            :data:`mmfeatjnd.functional.DISTORTIONS`.
-        strengths (Sequence[float]): NRMSE of each image and level.
+        distortions (Sequence[str]): Names in ``DISTORTIONS``.
+        nrmse (Sequence[float]): NRMSE of each image and level.
         seeds (Sequence[int]): Seeds of the noise. A distortion without a
             random part is measured once for each estimator. Defaults to (0,).
         estimators (Sequence[str]): Estimator files; the i-th seed uses the
@@ -254,13 +253,18 @@ def measure_curve(cfg: Config,
     check_seeds(seeds, estimators)
     bench = Bench(cfg, checkpoint, estimators)
     signed = bench.neck.estimators[0].mode == 'signed'
+
+    def differs(name: str) -> bool:
+        distortion = build_distortion(name)
+        return distortion.random or (distortion.needs_jnd
+                                     and bool(estimators or not signed))
+
     rows = bench.measure([
-        (i, Perturbation(distortion, strength, definition, seed))
-        for (i, seed), distortion, strength in product(
-            enumerate(seeds), distortions, strengths)
+        (i, Perturbation(distortion, value, definition, seed))
+        for (i, seed), distortion, value in product(
+            enumerate(seeds), distortions, nrmse)
         # a further seed must not measure the same again
-        if i == 0 or distortion not in DETERMINISTIC or (
-            distortion in NEEDS_JND and (estimators or not signed))
+        if i == 0 or differs(distortion)
     ])
     clean = dict(
         distortion='clean',

@@ -187,7 +187,7 @@ def bits_at_loss(rows: Rows,
 
 def savings(rows: Rows,
             policy: str = 'featjnd',
-            reference: str = 'uniform',
+            reference: str = 'one-step',
             loss: float = 0.01,
             metric: Optional[str] = None) -> Estimate:
     """The share of the reference's bits that a policy saves at equal loss.
@@ -197,7 +197,7 @@ def savings(rows: Rows,
     Args:
         rows (Sequence[dict]): The rows.
         policy (str): Defaults to 'featjnd'.
-        reference (str): Defaults to 'uniform'.
+        reference (str): Defaults to 'one-step'.
         loss (float): Relative loss. Defaults to 0.01.
         metric (str, optional): Defaults to None: :func:`headline`.
 
@@ -272,7 +272,7 @@ class Comparison(NamedTuple):
 
 def beats(rows: Rows,
           policy: str = 'featjnd',
-          reference: str = 'uniform',
+          reference: str = 'one-step',
           least: float = 0.01,
           metric: Optional[str] = None,
           where: Optional[str] = None) -> Dict[float, Comparison]:
@@ -285,7 +285,7 @@ def beats(rows: Rows,
     Args:
         rows (Sequence[dict]): The rows.
         policy (str): Defaults to 'featjnd'.
-        reference (str): Defaults to 'uniform'.
+        reference (str): Defaults to 'one-step'.
         least (float): Only budgets where ``where`` costs more than this share
             of the clean metric. Defaults to 0.01.
         metric (str, optional): Defaults to None: :func:`headline`.
@@ -367,8 +367,8 @@ def to_markdown(rows: Rows, metric: Optional[str] = None) -> str:
 # The same policy looks the same in every picture.
 _STYLES = {
     'featjnd': ('#d62728', 'o'),
-    'permuted': ('#ff7f0e', 'v'),
-    'uniform': ('#1f77b4', 's'),
+    'permuted-steps': ('#ff7f0e', 'v'),
+    'one-step': ('#1f77b4', 's'),
     'clip-uniform': ('#2ca02c', 'D'),
     'water-filling': ('#9467bd', '^'),
     'range': ('#8c564b', 'X'),

@@ -7,6 +7,7 @@ from .allocate import (
     jnd_log_steps,
     jnd_rounding,
     range_log_steps,
+    sensitivity_log_scale,
     uniform_log_steps,
     water_filling_steps,
 )
@@ -21,13 +22,6 @@ from .discrepancy import (
     binary_kl_divergence,
     cross_entropy,
     kl_divergence,
-)
-from .distortion import (
-    DETERMINISTIC,
-    DISTORTIONS,
-    NEEDS_JND,
-    NEEDS_SENSITIVITY,
-    Level,
 )
 from .dual import dual_ascent
 from .entropy import (
@@ -48,11 +42,13 @@ from .layout import (
     to_channels_first,
     to_tokens,
 )
+from .level import Level
 from .magnitude import l2_magnitude, log_magnitude, rate
 from .noise import (
     gaussian_noise,
     image_keys,
     random_permutation,
+    shuffle_channels,
     shuffle_tokens,
     step_seed,
     uniform_noise,
@@ -81,13 +77,9 @@ from .strength import (
 
 __all__ = [
     'DEFINITIONS',
-    'DETERMINISTIC',
-    'DISTORTIONS',
     'GRANULARITIES',
     'LAYOUTS',
     'Level',
-    'NEEDS_JND',
-    'NEEDS_SENSITIVITY',
     'Steps',
     'Tails',
     'additive_noise',
@@ -133,6 +125,8 @@ __all__ = [
     'scale_limits',
     'scale_to_modelled_noise',
     'scale_to_nrmse',
+    'sensitivity_log_scale',
+    'shuffle_channels',
     'shuffle_tokens',
     'soft_code_length',
     'step_seed',

@@ -87,14 +87,41 @@ def range_log_steps(feature: Tensor) -> Tensor:
         channel_dim(feature), keepdim=True))
 
 
-def gradient_log_steps(sensitivity: Tensor, feature: Tensor) -> Tensor:
-    r"""Steps from the task's squared gradient w: minimising
-    :math:`\sum w \Delta^2` at equal rate gives :math:`\Delta \propto
-    w^{-1/2}` (reverse water-filling).
+def sensitivity_log_scale(sensitivity: Tensor) -> Tensor:
+    r"""How large noise or steps may be where the task's squared gradient is
+    w, in natural logarithms: minimising :math:`\sum w \sigma^2` at equal rate
+    gives :math:`\sigma \propto w^{-1/2}` (reverse water-filling).
 
     w of a single image is noisy, so it is replaced by its rank-one model
     (mean over channels times mean over tokens); the floor, 1 % of its mean,
-    bounds the steps of elements without gradient. In units of the RMS.
+    keeps elements without gradient from taking everything. Ours.
+
+    .. math:: \log \sigma_{ct} = -\tfrac{1}{2} \log(\bar w_c \bar w_t /
+        \bar w^2 + 0.01)
+
+    Args:
+        sensitivity (Tensor): w >= 0, (B, C, H, W), (B, N, C) or (B, C).
+
+    Returns:
+        Tensor: The same shape, float32; constant without any gradient.
+
+    Example:
+        >>> w = torch.tensor([[4.0, 0.0]])  # a vector: w / mean is 2 and 0
+        >>> sensitivity_log_scale(w).exp().round(decimals=2)
+        tensor([[ 0.7100, 10.0000]])
+    """
+    w = sensitivity.float()
+    # in units of the mean: products of squared gradients leave float32's range
+    mean = w.mean(list(range(1, w.dim())), keepdim=True)
+    w = w / torch.where(mean > 0, mean, 1.0)
+    smooth = w.mean(channel_dim(w), keepdim=True) * mean_over_tokens(w)
+    return -0.5 * (smooth + 0.01).log()
+
+
+def gradient_log_steps(sensitivity: Tensor, feature: Tensor) -> Tensor:
+    """Steps from the task's squared gradient, see
+    :func:`sensitivity_log_scale`. Their geometric mean is the RMS of the
+    feature.
 
     Args:
         sensitivity (Tensor): w >= 0, (B, C, H, W), (B, N, C) or (B, C).
@@ -103,13 +130,8 @@ def gradient_log_steps(sensitivity: Tensor, feature: Tensor) -> Tensor:
     Returns:
         Tensor: The same shape.
     """
-    w = sensitivity.float()
-    dims = list(range(1, w.dim()))
-    mean = w.mean(dims, keepdim=True)
-    w = w / torch.where(mean > 0, mean, 1.0)
-    smooth = w.mean(channel_dim(w), keepdim=True) * mean_over_tokens(w)
-    log = -0.5 * (smooth + 0.01).log()
-    log = log - log.mean(dims, keepdim=True)
+    log = sensitivity_log_scale(sensitivity)
+    log = log - log.mean(list(range(1, log.dim())), keepdim=True)
     return log + uniform_log_steps(feature)
 
 

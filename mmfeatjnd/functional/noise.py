@@ -171,3 +171,11 @@ def shuffle_tokens(x: Tensor, keys: Tensor, stream: int = 0) -> Tensor:
     order = random_permutation(keys, tokens.size(1), stream + ORDER_STREAM)
     return from_tokens(
         tokens.gather(1, order[..., None].expand_as(tokens)), x)
+
+
+def shuffle_channels(x: Tensor, keys: Tensor, stream: int = 0) -> Tensor:
+    """Permute the channels of each image; see :func:`shuffle_tokens`."""
+    tokens = to_tokens(x)
+    order = random_permutation(keys, tokens.size(2), stream + ORDER_STREAM)
+    return from_tokens(
+        tokens.gather(2, order[:, None].expand_as(tokens)), x)

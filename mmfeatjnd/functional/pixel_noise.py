@@ -11,7 +11,7 @@ from .layout import per_image
 from .noise import gaussian_noise
 
 RANDOM_DISTORTIONS = ('gaussian', 'random-sign')
-DISTORTIONS = ('dmv-jnd', 'sign-flipped', *RANDOM_DISTORTIONS)
+PIXEL_DISTORTIONS = ('dmv-jnd', 'sign-flipped', *RANDOM_DISTORTIONS)
 
 
 def control(jnd: Tensor, distortion: str, keys: Tensor,

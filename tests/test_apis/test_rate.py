@@ -23,8 +23,8 @@ def test_names_say_what_differs():
 
 
 def test_equal_names_are_refused():
-    with pytest.raises(ValueError, match="two policies are named 'uniform'"):
-        name_policies(['uniform', dict(type='uniform')])
+    with pytest.raises(ValueError, match="two policies are named 'one-step'"):
+        name_policies(['one-step', dict(type='one-step')])
 
 
 # ------------------------------------------------------------------- _solve
@@ -67,7 +67,7 @@ def bench(small_classifier):
 def test_rates(bench):
     cfg, host, files = bench
     policies = name_policies([
-        'featjnd', 'permuted', 'uniform',
+        'featjnd', 'permuted-steps', 'one-step',
         dict(type='clip-uniform', levels=2)
     ])
     rows = measure_rates(
@@ -77,9 +77,9 @@ def test_rates(bench):
     rates = {(r['policy'], r['bits'], r['seed']): r
              for r in rows[1:] if r['protocol'] == 'rate'}
     assert set(rates) == {
-        *((policy, bits, seed) for policy in ('featjnd', 'permuted')
+        *((policy, bits, seed) for policy in ('featjnd', 'permuted-steps')
           for bits in (0.5, 1.5) for seed in (0, 1)),
-        ('uniform', 0.5, 0), ('uniform', 1.5, 0),
+        ('one-step', 0.5, 0), ('one-step', 1.5, 0),
         ('clip-uniform-2', 0.5, 0)  # two levels cannot take 1.5 bits
     }
     for (_, bits, _), row in rates.items():
@@ -92,7 +92,7 @@ def test_rates(bench):
     # every seed has its own estimator, and its own permutation
     first, second = (rates['featjnd', 0.5, seed] for seed in (0, 1))
     assert first['scale'] != second['scale']
-    assert rates['permuted', 0.5, 0]['scale'] != first['scale']
+    assert rates['permuted-steps', 0.5, 0]['scale'] != first['scale']
 
     noises = [r for r in rows if r.get('protocol') == 'equal-noise']
     assert len(noises) == 2 + 2 + 1 + 1
@@ -123,7 +123,7 @@ def hooked(cfg, host, estimator, **kwargs):
 def test_rates_without_bitstreams(bench):
     cfg, host, _ = bench
     rows = measure_rates(
-        cfg, host, {'u': 'uniform', 'g': 'gradient'}, [1.0], seeds=(0, 1),
+        cfg, host, {'u': 'one-step', 'g': 'gradient'}, [1.0], seeds=(0, 1),
         calibration_images=1, calibration_split='test', coded=False)
     assert [(r['policy'], r.get('seed')) for r in rows] == [
         ('clean', None), ('u', 0), ('g', 0)]
@@ -136,17 +136,17 @@ def test_rates_without_bitstreams(bench):
 def test_what_cannot_be_measured_is_refused_at_once(bench):
     cfg, host, files = bench
 
-    def measure(policy='uniform', *args):
+    def measure(policy='one-step', *args):
         measure_rates(cfg, host, {'p': policy}, *args)
 
     with pytest.raises(ValueError, match='bits must be positive'):
-        measure('uniform', [0.5, 0.0])
+        measure('one-step', [0.5, 0.0])
     with pytest.raises(ValueError, match='must be positive'):
-        measure('uniform', [0.5], [-1.0])
+        measure('one-step', [0.5], [-1.0])
     with pytest.raises(ValueError, match='policy must be one of'):
         measure('best', [0.5])
     with pytest.raises(ValueError, match='give one for each'):
-        measure('uniform', [0.5], [], (0, 1, 2), files)
+        measure('one-step', [0.5], [], (0, 1, 2), files)
     with pytest.raises(RuntimeError, match='needs a trained estimator'):
         measure('featjnd', [0.5])
 
@@ -239,7 +239,7 @@ def test_parts_of_parts(sorted_by_class):
 def test_the_scale_is_found_on_training_images(sorted_by_class):
     """By default, and the same as on these images of any split."""
     cfg, host = sorted_by_class
-    policies, bits = {'uniform': 'uniform'}, [0.5, 1.0]
+    policies, bits = {'one-step': 'one-step'}, [0.5, 1.0]
     rows = measure_rates(
         cfg, host, policies, bits, coded=False, calibration_images=24)
     other = measure_rates(
@@ -265,7 +265,7 @@ def test_a_sample_of_a_sorted_list_finds_the_rate(sorted_by_class):
     cfg, host = sorted_by_class
     cfg.test_dataloader.dataset.data_root = \
         cfg.train_dataloader.dataset.dataset.data_root
-    policies = {'uniform': 'uniform'}
+    policies = {'one-step': 'one-step'}
     _, row = measure_rates(
         cfg, host, policies, [1.0], coded=False, calibration_images=12)
     assert row['bits_per_element'] == pytest.approx(1.0, rel=0.25)
@@ -290,4 +290,4 @@ def test_without_training_images(bench):
     cfg, host, _ = bench
     with pytest.raises(ValueError, match='no train_dataloader: set one, or '
                        'use the images of another split'):
-        measure_rates(cfg, host, {'u': 'uniform'}, [1.0])
+        measure_rates(cfg, host, {'u': 'one-step'}, [1.0])

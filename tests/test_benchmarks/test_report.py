@@ -86,7 +86,7 @@ def write(tmp_path, monkeypatch):
 CURVE = [row('gaussian', 0.5, 76.0), row('gaussian', 1.0, 60.0),
          row('featjnd', 0.5, 80.4), row('featjnd', 1.0, 81.0)]
 RATES = [rate_row('featjnd', 0.5, 79.0), rate_row('featjnd', 1.0, 80.0),
-         rate_row('uniform', 1.0, 79.0), rate_row('uniform', 2.0, 80.0)]
+         rate_row('one-step', 1.0, 79.0), rate_row('one-step', 2.0, 80.0)]
 
 
 def test_a_negative_cost_is_printed(write):
@@ -141,8 +141,8 @@ def test_savings_against_their_goal(write):
     write('quantization_cifar10', RATES)
     text = report.quantization_section('quantization_cifar10', plots=False)
     # 79.2: 0.6 bits against 1.2
-    assert '| bits that `featjnd` saves against `uniform` | at least 20 % | ' \
-        '50.0% | 50.0% | yes |' in text
+    assert '| bits that `featjnd` saves against `one-step` | at least 20 ' \
+        '% | 50.0% | 50.0% | yes |' in text
     assert '`featjnd` | at most 0.6 | 0.600 |' in text
     assert 'against `clip-uniform` | at least 20 % | ? | ? | not known |' in \
         text

@@ -36,14 +36,14 @@ ROWS = [
     row('featjnd', 1.0, 80.2, seed=1),
     row('featjnd', 0.5, 78.0),
     row('featjnd', 0.5, 78.8, seed=1),
-    row('uniform', 2.0, 80.0),
-    row('uniform', 1.0, 76.0),
+    row('one-step', 2.0, 80.0),
+    row('one-step', 1.0, 76.0),
 ]
 
 
 def test_summary_by_rising_rate():
     curves = rate.summarize(ROWS)
-    assert list(curves) == ['featjnd', 'uniform']
+    assert list(curves) == ['featjnd', 'one-step']
     coarse, fine = curves['featjnd']
     assert (coarse.target, coarse.bits, coarse.num_seeds) == (0.5, 0.5, 2)
     assert coarse.coded_bits == coarse.rate == pytest.approx(0.6)
@@ -51,14 +51,14 @@ def test_summary_by_rising_rate():
     std = 0.4 / math.sqrt(2)  # of 79.8 and 80.2
     assert fine.std == pytest.approx(std)
     assert fine.ci95 == pytest.approx(12.7062 * std / math.sqrt(2))
-    once = curves['uniform'][0]
+    once = curves['one-step'][0]
     assert (once.std, once.ci95, once.num_seeds) == (0, 0, 1)
 
 
 def test_summary_of_one_seed_keeps_what_was_measured_once():
     curves = rate.summarize(ROWS, seed=1)
     assert [p.mean for p in curves['featjnd']] == [78.8, 80.2]
-    assert [p.mean for p in curves['uniform']] == [76.0, 80.0]
+    assert [p.mean for p in curves['one-step']] == [76.0, 80.0]
 
 
 def test_rows_without_a_target_are_joined_by_their_order():
@@ -85,7 +85,7 @@ def test_bits_at_loss_of_each_seed():
     # the spread is that of the numbers whose mean stands before it
     assert found.value == Bounded(pytest.approx(np.mean(each)))
     assert found.std == pytest.approx(np.std(each, ddof=1))
-    once = rate.bits_at_loss(ROWS, 'uniform')
+    once = rate.bits_at_loss(ROWS, 'one-step')
     assert (once.value, once.std) == (Bounded(pytest.approx(1.9)), None)
     assert rate.bits_at_loss(ROWS, 'absent').value == UNKNOWN
 
@@ -107,7 +107,7 @@ def test_savings():
     assert found.value == Bounded(pytest.approx(np.mean(each)))
     assert found.std == pytest.approx(np.std(each, ddof=1))
     # a policy that was measured once counts for every seed
-    back = rate.savings(ROWS, 'uniform', 'featjnd')
+    back = rate.savings(ROWS, 'one-step', 'featjnd')
     assert back.by_seed[1].value == pytest.approx(1 - 1.9 / ours[1].value)
     assert rate.savings(ROWS, reference='absent').value == UNKNOWN
 
@@ -119,7 +119,7 @@ def test_savings():
     (79.0, 79.0, '?'),
 ])
 def test_savings_between_bounds(ours, theirs, relation):
-    rows = [CLEAN, row('featjnd', 1.0, ours), row('uniform', 1.0, theirs)]
+    rows = [CLEAN, row('featjnd', 1.0, ours), row('one-step', 1.0, theirs)]
     assert rate.savings(rows).value.relation == relation
 
 
@@ -139,10 +139,10 @@ NOISE = [
     noisy('featjnd', 0.5, 79.9),
     noisy('featjnd', 1.0, 79.0),
     noisy('featjnd', 1.0, 78.0, seed=1),
-    noisy('uniform', 0.5, 79.5),
-    noisy('uniform', 1.0, 78.0),
-    noisy('permuted', 1.0, 77.0),
-    noisy('permuted', 1.0, 77.2, seed=1),
+    noisy('one-step', 0.5, 79.5),
+    noisy('one-step', 1.0, 78.0),
+    noisy('permuted-steps', 1.0, 77.0),
+    noisy('permuted-steps', 1.0, 77.2, seed=1),
     noisy('clip-uniform', 0.5, 10.0, measured=0.98),
     noisy('clip-uniform', 1.0, 70.0),
 ]
@@ -156,7 +156,7 @@ def test_beats_only_where_the_reference_costs_enough():
     assert not found[1.0].beats  # 0.5 < 0.71
     assert set(rate.beats(NOISE, least=0.005)) == {0.5, 1.0}
     # 1.4 above, and both spreads count
-    found = rate.beats(NOISE, reference='permuted', where='uniform')
+    found = rate.beats(NOISE, reference='permuted-steps', where='one-step')
     assert found[1.0].difference == pytest.approx(1.4)
     assert found[1.0].spread == pytest.approx(1.2 / math.sqrt(2))
     assert found[1.0].beats
@@ -173,9 +173,9 @@ def test_markdown_has_every_point_and_the_bits_at_loss():
     assert '| policy | 0.5 | 1 | 2 | 1 % loss |' in text
     assert '| featjnd | 78.4 ± 0.57 (0.600) | 80 ± 0.28 (1.100) |  | ' \
         '0.838 ± 0.135 |' in text
-    assert '| uniform |  | 76 (1.100) | 80 (2.100) | 1.900 |' in text
+    assert '| one-step |  | 76 (1.100) | 80 (2.100) | 1.900 |' in text
     assert '| policy | 0.5 | 1 |\n' in text
-    assert '| permuted |  | 77.1 ± 0.14 (2.100) |' in text
+    assert '| permuted-steps |  | 77.1 ± 0.14 (2.100) |' in text
 
 
 def test_markdown_leaves_out_a_protocol_without_rows():

@@ -324,10 +324,10 @@ def images(*which):
 @pytest.mark.parametrize('operation', [
     Perturbation('gaussian', 0.5),
     Perturbation('featjnd', 0.5),
-    Perturbation('permuted', 0.5),
-    Quantization('uniform', scale=0.3, coded=True),
+    Perturbation('permuted-map', 0.5),
+    Quantization('one-step', scale=0.3, coded=True),
     Quantization('featjnd', scale=0.1, coded=True),
-    Quantization('permuted', bits=1.0, coded=True),
+    Quantization('permuted-steps', bits=1.0, coded=True),
 ], ids=lambda o: getattr(o, 'distortion', None) or o.name)
 def test_what_is_measured_does_not_depend_on_the_padding(
         pointwise, operation):
@@ -356,7 +356,7 @@ def test_what_is_measured_does_not_depend_on_the_padding(
 
 @pytest.mark.parametrize('operation, padding', [
     (Perturbation('gaussian', 0.5), 'clean'),
-    (Quantization('uniform', scale=0.3), 'zero'),
+    (Quantization('one-step', scale=0.3), 'zero'),
 ], ids=['perturbation', 'quantization'])
 def test_the_features_behind_the_operation(pointwise, operation, padding):
     """Within an image they are those of the image alone; the padding stays,
@@ -426,7 +426,7 @@ def test_images_without_regions_cost_nothing(build, batch, kind):
                   estimator=dict(type='mmfeatjnd.TokenEstimator')
                   if kind == 'bbox' else {})
     inputs, samples = batch('detector', 2)
-    operation = Quantization('uniform', scale=0.25, coded=True)
+    operation = Quantization('one-step', scale=0.25, coded=True)
     _, run = measure(model, operation, inputs, samples)
     assert (run.measured['coded_bytes'] > 0).all()
     model.roi_head.test_cfg.score_thr = 1.1

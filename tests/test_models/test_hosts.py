@@ -518,7 +518,7 @@ def test_prefix_changes_nothing(built):
     name, host, model = built
     data = model.data_preprocessor(copy.deepcopy(make_batch(name)), False)
     inputs, samples = data['inputs'], data['data_samples']
-    operation = Perturbation('uniform', 0.7)
+    operation = Perturbation('uniform-noise', 0.7)
     neck = model.featjnd_neck
     runs = []
     first = first_module(model)
@@ -573,7 +573,7 @@ START_LEVEL_1 = {
     'GFL': lambda: one_stage('mmdet::gfl/gfl_r50_fpn_1x_coco.py'),
 }
 OPERATIONS = {
-    'uniform': lambda: Quantization('uniform', scale=0.5, coded=True),
+    'one-step': lambda: Quantization('one-step', scale=0.5, coded=True),
     'featjnd': lambda: Quantization('featjnd', bits=1.0, coded=True),
     'gaussian': lambda: Perturbation('gaussian', 0.5),
 }
@@ -654,7 +654,7 @@ def test_channels_last():
     model = build_featjnd('ViT SAM', build_host('ViT SAM'))
     assert model.neck.estimators[0].expand.weight.shape[0] == 16
     clean, changed, measured = features_of(
-        model, 'ViT SAM', Perturbation('permuted', 0.7))
+        model, 'ViT SAM', Perturbation('permuted-map', 0.7))
     assert clean.shape == changed.shape == (2, 8, 8, 16)
     delta = changed - clean
     ratio = (delta.flatten(1).norm(dim=1) / clean.flatten(1).norm(dim=1))
@@ -704,7 +704,7 @@ def test_a_map_as_wide_as_an_inner_layer_has_channels(size):
     channels; the map is 8, 16 or 32 tokens wide."""
     model = build_featjnd(
         'YOLOX', build_host('YOLOX'), split='backbone.stage2', in_channels=32)
-    _, run = measure(model, 'YOLOX', Quantization('uniform'),
+    _, run = measure(model, 'YOLOX', Quantization('one-step'),
                      make_batch('YOLOX', size))
     assert run.kept[0][1].shape == (2, 32, size // 8, size // 8)
 
@@ -729,7 +729,7 @@ def test_stages_of_swin(stage):
     name, host = 'Swin', build_host('Swin')
     model = build_featjnd(
         name, host, split=f'backbone.stages.{stage}', in_channels=channels)
-    _, run = measure(model, name, Quantization('uniform', coded=True))
+    _, run = measure(model, name, Quantization('one-step', coded=True))
     (_, symbols, _, _), = run.kept
     tokens = [256, 64, 16, 4][stage]
     assert symbols.shape == (2, tokens, channels)
@@ -778,9 +778,9 @@ def test_an_image_is_the_same_alone_and_in_a_batch(view):
     # the features of the host differ in the last bits, and so some symbols
     rtol = 1e-3 if view == 'shared head' else 1e-6
     for operation in (Perturbation('gaussian', strength),
-                      Perturbation('permuted', strength),
-                      Quantization('uniform', scale=0.25, coded=True),
-                      Quantization('permuted', scale=0.05, coded=True)):
+                      Perturbation('permuted-map', strength),
+                      Quantization('one-step', scale=0.25, coded=True),
+                      Quantization('permuted-steps', scale=0.05, coded=True)):
         together, run = measure(model, name, operation, batch)
         alone = [measure(model, name, operation, part_of(batch, i))
                  for i in range(3)]
@@ -831,7 +831,7 @@ def test_the_bytes_are_those_of_all_windows():
     model = build_featjnd(name, build_host(name), split=split,
                           in_channels=channels, estimator=estimator)
     _, run = measure(
-        model, name, Quantization('uniform', scale=0.25, coded=True))
+        model, name, Quantization('one-step', scale=0.25, coded=True))
     # 64 / 4 = 16 tokens a side, in windows of 7: 3 x 3 windows
     (images, symbols, steps, dtype), = run.kept
     assert images.tolist() == [0] * 9 + [1] * 9
@@ -888,7 +888,7 @@ def letterboxed(content, size=SIZE):
                                              ('backbone', 32 + 64 + 128)])
 def test_the_padding_of_a_letterbox_costs_nothing(split, channels):
     model = build_featjnd('YOLOX', build_host('YOLOX'), split=split)
-    operation = Quantization('uniform', scale=0.25, coded=True)
+    operation = Quantization('one-step', scale=0.25, coded=True)
     size = 128  # maps of 16, 8 and 4 tokens a side
     _, whole = measure(
         model, 'YOLOX', operation, letterboxed((size, size), size))
@@ -1006,7 +1006,7 @@ def test_images_of_one_pixel(name):
     """The results are finite: a defined if useless answer."""
     model = build_featjnd(name, build_host(name))
     batch = make_batch(name, size=1)
-    for distortion in ('gaussian', 'featjnd', 'permuted'):
+    for distortion in ('gaussian', 'featjnd', 'permuted-map'):
         tensors = predict(
             model, name, Perturbation(distortion, 1.0), copy.deepcopy(batch))
         assert all(t.isfinite().all() for t in tensors)

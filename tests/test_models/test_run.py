@@ -6,7 +6,6 @@ import torch
 from mmengine.structures import BaseDataElement
 
 from mmfeatjnd.functional import (
-    DISTORTIONS,
     gaussian_noise,
     image_keys,
     nrmse,
@@ -18,13 +17,16 @@ from mmfeatjnd.models import (
     Quantization,
     Run,
     check_faults,
+    distortion_names,
     image_ids,
 )
 
 CHANNELS = 4
-OPERATIONS = [Perturbation(name, 0.5, seed=3) for name in DISTORTIONS] + [
+OPERATIONS = [
+    Perturbation(name, 0.5, seed=3) for name in distortion_names()
+] + [
     Quantization(name, seed=3, **how)
-    for name in ('featjnd', 'permuted', 'uniform', 'range', 'gradient',
+    for name in ('featjnd', 'permuted-steps', 'one-step', 'range', 'gradient',
                  'water-filling', 'clip-uniform')
     for how in (dict(scale=0.5), dict(bits=0.8))
 ]
@@ -144,7 +146,7 @@ def test_the_strength_is_that_of_the_images():
             x, y = x[i:i + 1, :, :h, :w], y[i:i + 1, :, :h, :w]
             assert nrmse(y - x, x).item() == pytest.approx(0.5, rel=1e-4)
     _, run = apply(
-        Quantization('uniform'), make_neck(levels=2), *levels,
+        Quantization('one-step'), make_neck(levels=2), *levels,
         content=content)
     assert run.measured['elements'].tolist() == [
         CHANNELS * sum(h * w for h, w in SIZES[i][2:]) for i in 'abcd']
@@ -184,7 +186,7 @@ def test_windows_of_an_image(operation):
         assert_same_measured(result, i, one, 0)
     (turned, ), _ = run('ca')
     torch.testing.assert_close(turned, torch.cat([batch[6:], batch[:3]]))
-    if operation.name in ("distortion='gaussian'", "policy='permuted'"):
+    if operation.name in ("distortion='gaussian'", "policy='permuted-steps'"):
         assert not torch.equal(batch[0], batch[1])
         assert not torch.equal(batch[1], batch[2])
         # the first has the noise of an image with one view
@@ -296,7 +298,7 @@ def test_a_level_that_is_reached_again(operation):
     once, _ = run(1, 'ab')
     for level in (0, 1):  # what comes first does not know of the second
         assert torch.equal(twice[0][level], once[0][level])
-    if operation.name in ("distortion='gaussian'", "policy='permuted'"):
+    if operation.name in ("distortion='gaussian'", "policy='permuted-steps'"):
         for level in (0, 1):
             assert not torch.equal(twice[0][level], twice[1][level])
         # nor is the second call of one level the first of the next
@@ -342,7 +344,7 @@ def test_bits_are_sums_and_strength_is_a_mean():
     """Over levels of different size, windows and calls."""
     neck = make_neck('Token', 2)
     small, large = make_feature('wxyz', 3).mT, make_feature('wxyz', 9).mT
-    operation = Quantization('uniform', scale=0.3)
+    operation = Quantization('one-step', scale=0.3)
     with torch.no_grad(), neck.run(operation, images='ab') as run:
         outputs = [neck.apply_levels([small, large]) for _ in range(2)]
     measured = run.measured
@@ -400,6 +402,15 @@ def test_a_function_is_an_operation():
     assert run.measured == {} and run.kept == []
 
 
+def test_a_host_that_views_its_map_as_tokens():
+    """Wherever an operation has left the channels in memory."""
+    feature = torch.rand(2, 5, 6, CHANNELS)
+    (out, ), _ = apply(
+        lambda x, level, visit: x.contiguous() + 1, make_neck(), feature)
+    torch.testing.assert_close(
+        out.view(2, 30, CHANNELS), feature.view(2, 30, CHANNELS) + 1)
+
+
 def test_image_ids():
     def sample(**meta):
         return BaseDataElement(metainfo=meta)
@@ -419,7 +430,7 @@ def test_image_ids():
 # --------------------------------------------------------------------- faults
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize('operation', [
-    Perturbation('gaussian', 0.5), Quantization('uniform'),
+    Perturbation('gaussian', 0.5), Quantization('one-step'),
     Quantization('featjnd', bits=0.5), lambda x, level, visit: x * 0 + 1])
 def test_a_broken_feature_is_found(operation, value):
     """Also where the operation would hide it."""
@@ -474,14 +485,14 @@ def test_faults_of_regions_and_padding():
     x = make_feature('xyz', 3, 3)
     x[1, 0, 0, 0] = math.nan
     _, run = apply(
-        Quantization('uniform'), neck, x, owner=[0, 0, 2], images='abc')
+        Quantization('one-step'), neck, x, owner=[0, 0, 2], images='abc')
     assert run.faults[0].tolist() == [1, 0, 0]
     # what lies beyond an image is nobody's
     levels, content = make_batch('ab')
     for x in levels:
         x[1, :, -1, -1] = math.nan
     outputs, run = apply(
-        Quantization('uniform'), make_neck(levels=2), *levels,
+        Quantization('one-step'), make_neck(levels=2), *levels,
         content=content)
     assert not run.faults.any()
     assert all(out.isfinite().all() for out in outputs)

@@ -21,7 +21,7 @@ TOOLS = {
                   '--distortions', 'gaussian', '--nrmse', '1', '--seeds', '1',
                   '--out', '{out}'),
     'rate_curve': ('analysis_tools/rate_curve.py', '{config}', '{checkpoint}',
-                   '--policies', 'uniform', '--bits', '--noise-budgets', '1',
+                   '--policies', 'one-step', '--bits', '--noise-budgets', '1',
                    '--no-coded', '--out', '{out}'),
     'extract': ('model_converters/extract_estimator.py', '{config}',
                 '{checkpoint}', '{out}/jnd.pth'),

@@ -135,7 +135,7 @@ def test_two_parts_equal_the_whole(make, tmp_path, kind, neck):
     folder = images(tmp_path / 'images', 'a.png', 'b.png')
     cfg, checkpoint = make(kind, **neck)
     sender, receiver = (FeatureCodec(cfg, checkpoint) for _ in range(2))
-    quantization = Quantization('uniform', bits=2.0)
+    quantization = Quantization('one-step', bits=2.0)
     for name in ('a.png', 'b.png'):
         expected = whole(sender, folder / name, quantization)
         data = sender.encode(folder / name, quantization)
@@ -149,7 +149,7 @@ def test_two_parts_equal_the_whole(make, tmp_path, kind, neck):
                 assert getattr(got, key) == value
                 assert type(getattr(got, key)) is type(value)
     # the distortion is real
-    clean = whole(sender, folder / 'b.png', Quantization('uniform', 1e-6))
+    clean = whole(sender, folder / 'b.png', Quantization('one-step', 1e-6))
     assert not same_prediction(got, clean)
 
 
@@ -167,7 +167,7 @@ def test_each_part_runs_only_its_modules(make, monkeypatch, tmp_path, case,
     kind, neck = case
     folder = images(tmp_path / 'images', 'a.png', 'b.png')
     codec = FeatureCodec(*make(kind, **neck))
-    quantization = Quantization('uniform')
+    quantization = Quantization('one-step')
     codec.encode(folder / 'a.png', quantization)  # and check
     data, first = convolutions(
         monkeypatch, codec.model,
@@ -185,15 +185,15 @@ def test_what_is_not_sent_is_found(make, tmp_path):
     codec = FeatureCodec(*make('detector', split='r3', in_channels=16))
     with pytest.raises(UsageError, match="split='backbone.layer2'.*not sent.*"
                        "Use split='backbone' with all"):
-        codec.encode(folder / 'a.png', Quantization('uniform'))
+        codec.encode(folder / 'a.png', Quantization('one-step'))
     codec = FeatureCodec(*make('detector', split='backbone', levels=[0, 1]))
     with pytest.raises(UsageError, match='levels=.0, 1. is not all.*with all'):
-        codec.encode(folder / 'a.png', Quantization('uniform'))
+        codec.encode(folder / 'a.png', Quantization('one-step'))
     # the shortcut of a residual block
     codec = FeatureCodec(*make(
         'classifier', split='backbone.layer2.0.conv1', in_channels=16))
     with pytest.raises(UsageError, match='is not all'):
-        codec.encode(folder / 'a.png', Quantization('uniform'))
+        codec.encode(folder / 'a.png', Quantization('one-step'))
 
 
 def test_a_sliding_window_is_refused(make, tmp_path):
@@ -203,7 +203,7 @@ def test_a_sliding_window_is_refused(make, tmp_path):
         mode='slide', crop_size=(16, 16), stride=(16, 16))
     codec = FeatureCodec(cfg, checkpoint)
     with pytest.raises(UsageError, match='several times.*mode=.whole'):
-        codec.encode(folder / 'a.png', Quantization('uniform'))
+        codec.encode(folder / 'a.png', Quantization('one-step'))
 
 
 def test_bytes_do_not_depend_on_other_images(make, tmp_path):
@@ -212,7 +212,7 @@ def test_bytes_do_not_depend_on_other_images(make, tmp_path):
     codec = FeatureCodec(*args)
     for estimator in codec.neck.estimators:
         estimator.initial.fill_(1)
-    quantization = Quantization('permuted')
+    quantization = Quantization('permuted-steps')
     names = ('a.png', 'b.png', 'c.png')
     one = [codec.encode(folder / n, quantization) for n in names]
     other = [codec.encode(folder / n, quantization) for n in names[::-1]]
@@ -261,7 +261,7 @@ def project(make, tmp_path):
 def encode(run, project):
     config, checkpoint, folder, out = project
     return functools.partial(run, 'encode', config, checkpoint, folder, out,
-                             '--policy', 'uniform')
+                             '--policy', 'one-step')
 
 
 def files_below(folder):
@@ -299,7 +299,7 @@ def test_encode_info_decode(run, encode, project, tmp_path, capsys):
     assert rows[0]['ori_shape'] == (32, 40)
     # the same rows as from the host in one piece
     codec = FeatureCodec(Config.fromfile(config), checkpoint)
-    expected = whole(codec, folder / 'a.png', Quantization('uniform', 0.5))
+    expected = whole(codec, folder / 'a.png', Quantization('one-step', 0.5))
     codec.dump([expected], tmp_path / 'q.pkl')
     row, = pickle.loads((tmp_path / 'q.pkl').read_bytes())
     assert len(rows[0]['pred_instances']['bboxes'])
@@ -389,11 +389,11 @@ def test_a_file_that_lies_is_refused(make, tmp_path):
     folder = images(tmp_path / 'images', 'a.png')
     codec = FeatureCodec(*make('classifier'))
     content = feature_file.unpack(
-        codec.encode(folder / 'a.png', Quantization('uniform')))
+        codec.encode(folder / 'a.png', Quantization('one-step')))
     other = FeatureCodec(*make(
         'classifier', split='backbone.layer2', in_channels=16))
     stream = feature_file.unpack(
-        other.encode(folder / 'a.png', Quantization('uniform'))).stream
+        other.encode(folder / 'a.png', Quantization('one-step'))).stream
     strides = ((5120, 320, 20, 1), )
     with pytest.raises(UsageError, match='corrupted: strides'):
         codec.decode(content._replace(strides=strides))
@@ -414,7 +414,7 @@ def test_every_image_gets_its_own_file(run, make, tmp_path, capsys):
                     'b.png.jpg', 'c.jpg', 'd/b.png')
     out.mkdir()
     (out / '.a.4711.fjnd').touch()  # of a run that was killed
-    run('encode', config, checkpoint, folder, out, '--policy', 'uniform')
+    run('encode', config, checkpoint, folder, out, '--policy', 'one-step')
     assert files_below(out) == [
         '.a.4711.fjnd', 'a.fjnd', 'b.bmp.fjnd', 'b.png.fjnd',
         'b.png.jpg.fjnd', 'c.fjnd', 'd/b.fjnd'
@@ -433,7 +433,7 @@ def test_names_in_files_are_printed_escaped(run, make, tmp_path, capsys):
     codec = FeatureCodec(cfg, checkpoint)
     folder = images(tmp_path / 'images', 'a.png')
     content = feature_file.unpack(
-        codec.encode(folder / 'a.png', Quantization('uniform'),
+        codec.encode(folder / 'a.png', Quantization('one-step'),
                      '\x1b[2J\udcff.png'))
     metainfo = dict(content.metainfo, ori_shape='\x1b]0;title\x07')
     file = tmp_path / 'a\x1b.fjnd'
@@ -533,10 +533,10 @@ def test_every_picture_is_refused_alike(yolox, tmp_path, neck, score_thr):
         for path in order:
             with pytest.raises(UsageError, match='is not all that the rest of '
                                'the host needs'):
-                codec.encode(path, Quantization('uniform'))
+                codec.encode(path, Quantization('one-step'))
     # a file of somebody who did not look
     codec._checked = True
-    data = codec.encode(pictures[1], Quantization('uniform'))
+    data = codec.encode(pictures[1], Quantization('one-step'))
     with pytest.raises(UsageError, match="module 'neck.* reads what comes "
                        'before split=.* and is not in the file'):
         FeatureCodec(cfg, checkpoint).decode(feature_file.unpack(data))
@@ -551,7 +551,7 @@ def test_letterboxes_are_not_sent(yolox, tmp_path, neck):
     smaller the less picture there is."""
     cfg, checkpoint = yolox(**neck)
     sender, receiver = (FeatureCodec(cfg, checkpoint) for _ in range(2))
-    quantization = Quantization('uniform', scale=0.25)
+    quantization = Quantization('one-step', scale=0.25)
     sizes, found = {}, 0
     for name, size in (('grey', (64, 64)), ('square', (64, 64)),
                        ('wide', (64, 20)), ('tall', (7, 50)),
@@ -574,7 +574,7 @@ def test_padded_pictures_round_trip(make, tmp_path):
     cfg, checkpoint = make('detector')
     cfg.model.data_preprocessor.pad_size_divisor = 32
     sender, receiver = (FeatureCodec(cfg, checkpoint) for _ in range(2))
-    quantization = Quantization('uniform', bits=2.0)
+    quantization = Quantization('one-step', bits=2.0)
     lengths = {}
     for size in ((48, 32), (40, 32), (20, 32), (48, 6)):
         path = write(tmp_path / f'{size}.png', photo(size))
@@ -596,7 +596,7 @@ def test_a_level_that_nothing_reads_is_not_sent(make, tmp_path):
         make('segmentor', split='backbone', **kwargs)
         for kwargs in (dict(), dict(levels=[3])))
     every, one = (FeatureCodec(c, checkpoint) for c in (every, one))
-    quantization = Quantization('uniform')
+    quantization = Quantization('one-step')
     files = [feature_file.unpack(c.encode(path, quantization))
              for c in (every, one)]
     assert files[0].levels == files[1].levels == (3, )
@@ -613,17 +613,17 @@ def test_two_precisions(make, tmp_path):
     path = write(tmp_path / 'a.png', photo())
     sender, receiver = (FeatureCodec(*make('classifier')) for _ in range(2))
     with torch.autocast('cpu', torch.bfloat16):
-        data = sender.encode(path, Quantization('uniform'))
+        data = sender.encode(path, Quantization('one-step'))
     content = feature_file.unpack(data)
     with pytest.raises(UsageError, match='sent as bfloat16, but here the host '
                        'computes in float32: run both sides in one precision'):
         receiver.decode(content)
     with torch.autocast('cpu', torch.bfloat16):
         prediction = receiver.decode(content)
-        expected = whole(sender, path, Quantization('uniform'))
+        expected = whole(sender, path, Quantization('one-step'))
     assert same_prediction(prediction, expected)
     # a host of that precision, and a file of the other
-    data = receiver.encode(path, Quantization('uniform'))
+    data = receiver.encode(path, Quantization('one-step'))
     receiver.model.bfloat16()
     with pytest.raises(UsageError, match='sent as float32, but here .* in '
                        'bfloat16'):
@@ -642,7 +642,7 @@ def test_a_picture_that_the_host_cannot_take(make, tmp_path):
     codec.model.backbone.layer2.register_forward_pre_hook(small)
     with pytest.raises(UsageError, match=r'a\.png: the host fails on this '
                        r'image \(smaller than the window'):
-        codec.encode(path, Quantization('uniform'))
+        codec.encode(path, Quantization('one-step'))
     assert codec.neck.change is None and not codec.neck.attached
 
 
@@ -672,7 +672,7 @@ def code(run, cfg, checkpoint, folder, tmp_path):
     """Encode a folder, decode it, and dump."""
     config, out = tmp_path / 'config.py', tmp_path / 'features'
     cfg.dump(config)
-    run('encode', config, checkpoint, folder, out, '--policy', 'uniform',
+    run('encode', config, checkpoint, folder, out, '--policy', 'one-step',
         '--scale', '0.5')
     run('decode', config, checkpoint, out, '--out', tmp_path / 'p.pkl')
     return config, tmp_path / 'p.pkl'
@@ -696,7 +696,7 @@ def test_classifiers_are_scored_by_the_hosts_tool(
         'abcd'.index(r['img_path'][0]) for r in rows]
     printed = score(capsys, monkeypatch, 'mmpretrain', dump, '--metric',
                     'type=Accuracy', 'topk=1,2')
-    expected = operating(cfg, checkpoint, tmp_path, policy='uniform',
+    expected = operating(cfg, checkpoint, tmp_path, policy='one-step',
                          scale=0.5)
     for name in ('accuracy/top1', 'accuracy/top2'):
         found = float(re.search(f"{name}'?: ([0-9.]+)", printed)[1])
@@ -744,7 +744,7 @@ def test_detectors_are_scored_by_the_hosts_tool(
     assert [(r['img_id'], r['img_path']) for r in rows] == [
         (70 + i, f'{i}.png') for i in range(4)]
     printed = score(capsys, monkeypatch, 'mmdet', config, dump)
-    expected = operating(cfg, checkpoint, tmp_path, policy='uniform',
+    expected = operating(cfg, checkpoint, tmp_path, policy='one-step',
                          scale=0.5)
     found = float(re.search(r"'coco/bbox_mAP': ([0-9.]+)", printed)[1])
     assert found == pytest.approx(expected['coco/bbox_mAP'])
@@ -771,7 +771,7 @@ def test_segmentors_are_scored_as_by_a_test(run, make, tmp_path):
         sampler=dict(type='DefaultSampler', shuffle=False))
     cfg.test_evaluator = dict(type='IoUMetric')
     _, dump = code(run, cfg, checkpoint, folder, tmp_path)
-    expected = operating(cfg, checkpoint, tmp_path, policy='uniform',
+    expected = operating(cfg, checkpoint, tmp_path, policy='one-step',
                          scale=0.5)
     rows = pickle.loads(dump.read_bytes())
     with DefaultScope.overwrite_default_scope('mmseg'):

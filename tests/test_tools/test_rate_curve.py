@@ -28,7 +28,7 @@ def host(small_classifier):
 
 
 def test_rate_curve(run, host, tmp_path, capfd):
-    run(*host, '--policies', 'uniform', 'permuted',
+    run(*host, '--policies', 'one-step', 'permuted-steps',
         "dict(type='featjnd',granularity='token')", '--bits', 0.5, 1,
         '--noise-budgets', 0.3, '--seeds', 2, '--calibration-images', 4,
         '--calibration-split', 'test',
@@ -38,8 +38,8 @@ def test_rate_curve(run, host, tmp_path, capfd):
     rows = json.loads((tmp_path / 'out/rates.json').read_text())
     assert rows[0]['policy'] == 'clean'
     # only the permutation is random: the estimator is the checkpoint's
-    assert [r['policy'] for r in rows[1:]].count('permuted') == 2 * 3
-    assert [r['policy'] for r in rows[1:]].count('uniform') == 3
+    assert [r['policy'] for r in rows[1:]].count('permuted-steps') == 2 * 3
+    assert [r['policy'] for r in rows[1:]].count('one-step') == 3
     assert [r['policy'] for r in rows[1:]].count('featjnd-token') == 3
     table = (tmp_path / 'out/rates.md').read_text()
     assert '| featjnd-token | ' in table and 'At equal noise' in table
@@ -47,7 +47,7 @@ def test_rate_curve(run, host, tmp_path, capfd):
 
 
 def test_one_protocol_without_bitstreams(run, host, tmp_path):
-    run(*host, '--policies', 'uniform', '--bits', '--noise-budgets', 0.3,
+    run(*host, '--policies', 'one-step', '--bits', '--noise-budgets', 0.3,
         '--no-coded', '--out', tmp_path / 'out', '--work-dir',
         tmp_path / 'work')
     assert sorted(os.listdir(tmp_path / 'out')) == [
@@ -75,12 +75,12 @@ def test_bits_that_no_policy_reaches(run, host, tmp_path, capfd):
 
 def test_without_training_images(run, host, tmp_path):
     with pytest.raises((SystemExit, ValueError), match='train_dataloader'):
-        run(*host, '--policies', 'uniform', '--bits', 1, '--out', tmp_path)
+        run(*host, '--policies', 'one-step', '--bits', 1, '--out', tmp_path)
 
 
 def test_a_wrong_metric_does_not_lose_the_rows(run, host, tmp_path):
     with pytest.raises(SystemExit, match='measures accuracy/top1'):
-        run(*host, '--policies', 'uniform', '--bits', 1, '--no-coded',
+        run(*host, '--policies', 'one-step', '--bits', 1, '--no-coded',
             '--calibration-split', 'test',
             '--metric', 'mIoU', '--out', tmp_path)
     assert len(json.loads((tmp_path / 'rates.json').read_text())) == 2
@@ -88,7 +88,7 @@ def test_a_wrong_metric_does_not_lose_the_rows(run, host, tmp_path):
 
 @pytest.mark.parametrize('argv, message', [
     (['--policies', 'best'], 'policy must be one of'),
-    (['--policies', 'uniform', 'uniform'], 'two policies are named'),
+    (['--policies', 'one-step', 'one-step'], 'two policies are named'),
     (['--policies', "dict(type='featjnd',granularity='pixel')"],
      'granularity must be one of'),
     (['--policies', "dict(type='featjnd',grain='token')"], "'grain'"),

@@ -9,7 +9,10 @@ import json
 from pathlib import Path
 
 from mmfeatjnd.apis import HOMOGENEITY, Point, cli, console, measure_dmv_jnd
-from mmfeatjnd.functional.pixel_noise import DISTORTIONS, RANDOM_DISTORTIONS
+from mmfeatjnd.functional.pixel_noise import (
+    PIXEL_DISTORTIONS,
+    RANDOM_DISTORTIONS,
+)
 from mmfeatjnd.visualization import draw_curve
 
 
@@ -27,7 +30,7 @@ def parse_args():
     parser.add_argument(
         '--distortions',
         nargs='+',
-        choices=DISTORTIONS,
+        choices=PIXEL_DISTORTIONS,
         default=['dmv-jnd', 'gaussian'])
     parser.add_argument(
         '--seeds', type=cli.count, default=1, help='of the noise')

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from mmfeatjnd.apis import cli, console, measure_curve
 from mmfeatjnd.evaluation import plot, to_markdown
-from mmfeatjnd.functional import DEFINITIONS, DISTORTIONS
+from mmfeatjnd.functional import DEFINITIONS
+from mmfeatjnd.models import distortion_names
 
 
 def parse_args():
@@ -12,10 +13,10 @@ def parse_args():
     parser.add_argument(
         '--distortions',
         nargs='+',
-        choices=sorted(DISTORTIONS),
+        choices=distortion_names(),
         default=['featjnd', 'gaussian'],
         metavar='NAME',
-        help='any of: ' + ', '.join(sorted(DISTORTIONS)))
+        help='any of: ' + ', '.join(distortion_names()))
     parser.add_argument(
         '--nrmse',
         nargs='+',

@@ -11,7 +11,7 @@ from mmfeatjnd.apis.rate import name_policies
 from mmfeatjnd.evaluation import rate
 from mmfeatjnd.models import Quantization
 
-POLICIES = ['featjnd', 'permuted', 'uniform', 'clip-uniform']
+POLICIES = ['featjnd', 'permuted-steps', 'one-step', 'clip-uniform']
 
 
 def policy(text):

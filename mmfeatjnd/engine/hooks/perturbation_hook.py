@@ -1,5 +1,5 @@
 """Test and validate a host with distorted features."""
-from typing import Optional
+from typing import Optional, Union
 
 from mmfeatjnd.models import Perturbation
 from mmfeatjnd.registry import HOOKS
@@ -15,21 +15,22 @@ class PerturbationHook(OperationHook):
     ``jnd/participation_ratio``: means over levels and images.
 
     Args:
-        distortion (str): 'featjnd', 'gaussian', 'uniform', or a control:
-            'permuted', 'sign-flipped', 'channel-shuffled', 'shrinkage',
-            'amplification', 'gradient-sensitivity'. Defaults to 'featjnd'.
-        nrmse (float): Strength of each image and level. Defaults to 0.5.
-        definition (str): Of the NRMSE: 'rms' (RMS ratio), 'std' or 'range'.
-            Defaults to 'rms'.
+        distortion (str | dict): 'featjnd', 'gaussian', 'uniform-noise', or a
+            control: 'permuted-map', 'sign-flipped', 'channel-shuffled',
+            'shrinkage', 'amplification', 'gradient-sensitivity', or what you
+            have registered in ``DISTORTIONS``. Defaults to 'featjnd'.
+        nrmse (float): NRMSE of each image and level. Defaults to 0.5.
+        definition (str): Denominator of the NRMSE: 'rms' (RMS of the
+            feature), 'std' or 'range'. Defaults to 'rms'.
         seed (int): Seed of the noise; an image's noise depends on it and on
             the image's identity only. Defaults to 0.
-        estimator (str, optional): A file of
-            :func:`mmfeatjnd.apis.save_estimator`, loaded onto the host.
-            Defaults to None: the estimator of the checkpoint.
+        estimator (str, optional): File of
+            :func:`mmfeatjnd.apis.save_estimator`, whose estimators are used
+            in place of the model's. Defaults to None: the model's.
     """
 
     def __init__(self,
-                 distortion: str = 'featjnd',
+                 distortion: Union[str, dict] = 'featjnd',
                  nrmse: float = 0.5,
                  definition: str = 'rms',
                  seed: int = 0,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmfeatjnd.functional import image_keys, uniform_noise
 from mmfeatjnd.functional.images import Images
-from mmfeatjnd.functional.pixel_noise import DISTORTIONS
+from mmfeatjnd.functional.pixel_noise import PIXEL_DISTORTIONS
 from mmfeatjnd.models.dmv_jnd import DMVJND
 from mmfeatjnd.models.hosts import build_host, check_checkpoint
 from mmfeatjnd.models.run import image_ids
@@ -105,9 +105,9 @@ class PixelDistortion:
                  test: bool = True,
                  swap_channels: bool = False,
                  image_norm: Optional[dict] = None) -> None:
-        if distortion not in DISTORTIONS:
+        if distortion not in PIXEL_DISTORTIONS:
             raise ValueError(f'DMVJNDPreprocessor: distortion must be one of '
-                             f'{DISTORTIONS}, but got {distortion!r}.')
+                             f'{PIXEL_DISTORTIONS}, but got {distortion!r}.')
         _interval(strength)
         self.norm: List[Tensor] = []
         if image_norm is not None:

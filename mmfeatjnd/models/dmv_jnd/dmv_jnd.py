@@ -22,7 +22,11 @@ from mmfeatjnd.functional.images import (
     resize_maps,
 )
 from mmfeatjnd.functional.layout import per_image
-from mmfeatjnd.functional.pixel_noise import DISTORTIONS, control, match_power
+from mmfeatjnd.functional.pixel_noise import (
+    PIXEL_DISTORTIONS,
+    control,
+    match_power,
+)
 from mmfeatjnd.models.run import image_ids
 from mmfeatjnd.registry import MODELS
 from .base_task import Reference
@@ -197,9 +201,9 @@ class DMVJND(BaseModel):
                 Defaults to 1.
             seed (int): Of the noise. Defaults to 0.
         """
-        if distortion not in DISTORTIONS:
-            raise ValueError(f'distortion must be one of {DISTORTIONS}, but '
-                             f'got {distortion!r}')
+        if distortion not in PIXEL_DISTORTIONS:
+            raise ValueError('distortion must be one of '
+                             f'{PIXEL_DISTORTIONS}, but got {distortion!r}')
         x, e = found.clean, found.jnd
         if isinstance(strength, Tensor):
             strength = per_image(strength, e)

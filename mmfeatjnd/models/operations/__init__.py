@@ -1,4 +1,5 @@
 from .base_operation import BaseOperation
+from .distortions import Distortion, build_distortion, distortion_names
 from .perturbation import Perturbation
 from .quantization import Quantization
 from .quantization_surrogate import QuantizationSurrogate
@@ -6,6 +7,7 @@ from .step_policies import StepPolicy
 from .training_perturbation import TrainingPerturbation
 
 __all__ = [
-    'BaseOperation', 'Perturbation', 'Quantization', 'QuantizationSurrogate',
-    'StepPolicy', 'TrainingPerturbation'
+    'BaseOperation', 'Distortion', 'Perturbation', 'Quantization',
+    'QuantizationSurrogate', 'StepPolicy', 'TrainingPerturbation',
+    'build_distortion', 'distortion_names'
 ]

@@ -1,14 +1,11 @@
 """The operation that distorts features at a requested strength."""
-from typing import Dict
+from typing import Dict, Union
 
 import torch
 from torch import Tensor
 
 from mmfeatjnd.functional import (
     DEFINITIONS,
-    DISTORTIONS,
-    NEEDS_JND,
-    NEEDS_SENSITIVITY,
     Level,
     nrmse,
     participation_ratio,
@@ -17,6 +14,7 @@ from mmfeatjnd.functional import (
 )
 from mmfeatjnd.models.run import Visit
 from .base_operation import BaseOperation
+from .distortions import build_distortion
 
 
 class Perturbation(BaseOperation):
@@ -25,39 +23,38 @@ class Perturbation(BaseOperation):
     Measures ``nrmse`` and ``participation_ratio``.
 
     Args:
-        distortion (str): A key of :data:`DISTORTIONS`.
-        strength (float): The NRMSE of each image and level, > 0.
-        definition (str): Of the NRMSE: 'rms', 'std' or 'range'. Defaults to
-            'rms'.
+        distortion (str | dict): A name in ``DISTORTIONS``, or a config with
+            it as ``type``.
+        nrmse (float): NRMSE of each image and level, > 0.
+        definition (str): Denominator of the NRMSE: 'rms', 'std' or 'range'.
+            Defaults to 'rms'.
         seed (int): Seed of the noise. Defaults to 0.
     """
 
     def __init__(self,
-                 distortion: str,
-                 strength: float,
+                 distortion: Union[str, dict],
+                 nrmse: float,
                  definition: str = 'rms',
                  seed: int = 0) -> None:
-        if distortion not in DISTORTIONS:
-            raise ValueError(f'distortion must be one of '
-                             f'{sorted(DISTORTIONS)}, but got {distortion!r}')
-        if not 0 < strength < float('inf'):
-            raise ValueError('the strength (NRMSE) must be positive and '
-                             f'finite, but got {strength}. Without a '
-                             'distortion, leave the hook out.')
+        self.distortion = build_distortion(distortion)
+        self.distortion_name = (
+            distortion if isinstance(distortion, str) else distortion['type'])
+        if not 0 < nrmse < float('inf'):
+            raise ValueError(f'nrmse must be positive and finite, but got '
+                             f'{nrmse}. Without a distortion, leave the hook '
+                             'out.')
         if definition not in DEFINITIONS:
             raise ValueError(f'NRMSE definition must be one of {DEFINITIONS}, '
                              f'but got {definition!r}')
-        self.distortion = distortion
-        self.strength = float(strength)
+        self.nrmse = float(nrmse)
         self.definition = definition
-        self.needs_jnd = distortion in NEEDS_JND
-        self.needs_sensitivity = distortion in NEEDS_SENSITIVITY
-        self._fn = DISTORTIONS[distortion]
+        self.needs_jnd = self.distortion.needs_jnd
+        self.needs_sensitivity = self.distortion.needs_sensitivity
         super().__init__(seed)
 
     @property
     def name(self) -> str:
-        return f"distortion='{self.distortion}'"
+        return f"distortion='{self.distortion_name}'"
 
     def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
         jnd = None
@@ -65,9 +62,14 @@ class Perturbation(BaseOperation):
             estimator = visit.neck.estimator_of(level)
             jnd = estimator.distortion(
                 estimator(feature), visit.keys, visit.stream)
-        delta = self._fn(
-            Level(feature, visit.keys, visit.stream, jnd, visit.sensitivity))
-        delta = scale_to_nrmse(delta, feature, self.strength, self.definition)
+        delta = self.distortion(
+            Level(
+                feature,
+                visit.keys,
+                visit.stream,
+                distortion=jnd,
+                sensitivity=visit.sensitivity))
+        delta = scale_to_nrmse(delta, feature, self.nrmse, self.definition)
         value = feature.float() + delta
         applied = delta
         if feature.dtype != torch.float32:
@@ -80,8 +82,8 @@ class Perturbation(BaseOperation):
 
     def row(self, summary: Dict[str, float]) -> dict:
         return dict(
-            distortion=self.distortion,
-            nrmse=self.strength,
+            distortion=self.distortion_name,
+            nrmse=self.nrmse,
             nrmse_measured=summary['nrmse'],
             participation_ratio=summary['participation_ratio'],
             seed=self.seed)

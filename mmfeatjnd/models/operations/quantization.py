@@ -133,8 +133,12 @@ class Quantization(BaseOperation):
         if self.needs_jnd:
             envelope = visit.neck.estimator_of(level)(feature)
         return self.policy(
-            Level(feature, visit.keys, visit.stream, envelope,
-                  visit.sensitivity))
+            Level(
+                feature,
+                visit.keys,
+                visit.stream,
+                envelope=envelope,
+                sensitivity=visit.sensitivity))
 
     def apply(self, feature: Tensor,
               allocation: Allocation) -> Tuple[Tensor, Tensor]:

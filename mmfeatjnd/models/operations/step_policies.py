@@ -49,7 +49,7 @@ class StepPolicy(ABC):
     """Chooses the steps of one level; the unit of the scale is the policy's.
 
     Attributes:
-        needs_jnd (bool): ``level.jnd`` must be the estimator's envelope.
+        needs_jnd (bool): ``level.envelope`` must be given.
         needs_sensitivity (bool): ``level.sensitivity`` must be given.
         random (bool): Its result depends on the seed.
     """
@@ -114,7 +114,7 @@ class FeatJNDPolicy(StepPolicy):
         self.jnd_rounding = jnd_rounding
 
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
-        log_step = jnd_log_steps(level.jnd)
+        log_step = jnd_log_steps(level.envelope)
         steps = make_steps(log_step, self.granularity)
         rounding = None
         if self.jnd_rounding:
@@ -122,7 +122,7 @@ class FeatJNDPolicy(StepPolicy):
         return lambda scale: Allocation(steps.scaled(scale), rounding)
 
 
-@STEP_POLICIES.register_module(name='permuted')
+@STEP_POLICIES.register_module(name='permuted-steps')
 class PermutedPolicy(FeatJNDPolicy):
     """FeatJND's steps, and their rounding, permuted over the tokens of the
     same image: the paper's random baseline. What the granularity gives to
@@ -135,11 +135,11 @@ class PermutedPolicy(FeatJNDPolicy):
     random = True
 
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
-        jnd = shuffle_tokens(level.jnd, level.keys, level.stream)
-        return super().__call__(level._replace(jnd=jnd))
+        envelope = shuffle_tokens(level.envelope, level.keys, level.stream)
+        return super().__call__(level._replace(envelope=envelope))
 
 
-@STEP_POLICIES.register_module(name='uniform')
+@STEP_POLICIES.register_module(name='one-step')
 class UniformPolicy(StepPolicy):
     """One step for an image and level: the RMS of its feature (scale 1)."""
 

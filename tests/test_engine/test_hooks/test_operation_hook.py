@@ -140,7 +140,7 @@ def test_the_same_runner_tests_again(test, host):
 def test_two_hooks_at_once_are_refused(test, host):
     with pytest.raises(RuntimeError, match='QuantizationHook: another hook '
                        'operates.*one of them'):
-        test(PerturbationHook('gaussian'), QuantizationHook(policy='uniform'),
+        test(PerturbationHook('gaussian'), QuantizationHook(policy='one-step'),
              model=host())
 
 

@@ -18,7 +18,7 @@ def hook(distortion='gaussian', nrmse=0.4, **kwargs):
 
 
 @pytest.mark.parametrize('distortion', [
-    'featjnd', 'gaussian', 'uniform', 'permuted', 'sign-flipped',
+    'featjnd', 'gaussian', 'uniform-noise', 'permuted-map', 'sign-flipped',
     'channel-shuffled', 'shrinkage', 'amplification', 'gradient-sensitivity'
 ])
 def test_metrics_of_every_distortion(test, distortion):
@@ -130,4 +130,4 @@ def test_the_config_names_it():
     cfg = Config(dict(type='mmfeatjnd.PerturbationHook', nrmse=0.25))
     built = HOOKS.build(cfg._cfg_dict)
     assert isinstance(built, PerturbationHook)
-    assert built.operation.strength == 0.25
+    assert built.operation.nrmse == 0.25

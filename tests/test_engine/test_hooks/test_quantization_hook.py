@@ -12,8 +12,8 @@ from mmfeatjnd.models.forward_runs import every_forward
 MEASURED = {'jnd/nrmse', 'jnd/bits_per_element'}
 CODED = {'jnd/coded_bytes', 'jnd/coded_bits_per_element'}
 POLICIES = [
-    'featjnd', 'permuted', 'uniform', 'range', 'gradient', 'water-filling',
-    'clip-uniform'
+    'featjnd', 'permuted-steps', 'one-step', 'range', 'gradient',
+    'water-filling', 'clip-uniform'
 ]
 
 
@@ -66,7 +66,8 @@ def test_the_bytes_are_those_of_the_streams(test, batch):
     assert metrics['jnd/coded_bytes'] == pytest.approx(sum(lengths) / 6)
 
 
-@pytest.mark.parametrize('policy', ['featjnd', 'permuted', 'clip-uniform'])
+@pytest.mark.parametrize(
+    'policy', ['featjnd', 'permuted-steps', 'clip-uniform'])
 def test_the_seed_and_nothing_else_decides(test, policy):
     torch.manual_seed(1)
     first, _ = test(hook(policy, scale=0.5))
@@ -79,14 +80,14 @@ def test_the_seed_and_nothing_else_decides(test, policy):
 
 def test_the_operation_is_removed(test):
     clean, model = test()
-    quantized, _ = test(hook('uniform'), model=model)
+    quantized, _ = test(hook('one-step'), model=model)
     assert test(model=model)[0] == clean != quantized
 
 
 def test_bitstreams_are_written_where_they_are_asked_for(test):
-    metrics, _ = test(hook('uniform'))
+    metrics, _ = test(hook('one-step'))
     assert set(metrics) == {'score'} | MEASURED
-    coded, _ = test(hook('uniform', coded=True))
+    coded, _ = test(hook('one-step', coded=True))
     assert set(coded) == {'score'} | MEASURED | CODED
     assert {k: coded[k] for k in metrics} == metrics
 
@@ -133,14 +134,14 @@ def test_an_estimator_file(test, build, tmp_path):
 def test_an_estimator_that_was_never_trained_is_refused(test):
     with pytest.raises(RuntimeError, match='needs a trained estimator'):
         test(hook(), trained=False)
-    test(hook('uniform'), trained=False)
+    test(hook('one-step'), trained=False)
 
 
 def test_a_signed_estimator_is_refused(test):
-    for policy in ('featjnd', 'permuted'):
+    for policy in ('featjnd', 'permuted-steps'):
         with pytest.raises(RuntimeError, match='configs/quantization'):
             test(hook(policy), mode='signed')
-    test(hook('uniform'), mode='signed')
+    test(hook('one-step'), mode='signed')
 
 
 def test_gradient_on_a_plain_host(test, build, configs):
@@ -153,7 +154,7 @@ def test_gradient_on_a_plain_host(test, build, configs):
 
 def test_a_host_without_a_neck(test, build, configs):
     with pytest.raises(RuntimeError, match='must hold one FeatJNDNeck'):
-        test(hook('uniform'), model=build(configs[0]('classifier')))
+        test(hook('one-step'), model=build(configs[0]('classifier')))
 
 
 @pytest.mark.parametrize('kwargs, message', [

@@ -177,28 +177,30 @@ def last(x):
 
 
 @pytest.mark.parametrize('declared', [None, 'NHWC'])
-@pytest.mark.parametrize('name', ['gaussian', 'permuted', 'featjnd'])
-def test_channels_last(name, declared):
+@pytest.mark.parametrize('operation', [
+    Perturbation('gaussian', 0.5), Perturbation('permuted-map', 0.5),
+    Perturbation('featjnd', 0.5), Quantization('gradient', noise_budget=0.5),
+    Quantization('permuted-steps', noise_budget=0.5)
+], ids=lambda operation: operation.name)
+def test_channels_last(operation, declared):
     """The same as of the map with its channels in the second axis."""
     first = make_neck([5], 'envelope')
     second = make_neck([5], 'envelope', layout=declared)
     feature = torch.rand(2, 5, 4, 3)
     sensitivity = torch.rand(2, 5, 4, 3)
-    for operation in (Perturbation(name, 0.5),
-                      Quantization('permuted' if name == 'permuted' else
-                                   'gradient', noise_budget=0.5)):
-        with torch.no_grad():
-            with first.run(
-                    operation, sensitivity={0: [sensitivity]}) as expected:
-                a, = first([feature])
-            with second.run(
-                    operation, sensitivity={0: [last(sensitivity)]}) as run:
-                b, = second([last(feature).contiguous()])
-        assert b.shape == (2, 4, 3, 5)
-        torch.testing.assert_close(b, last(a))
-        assert not torch.allclose(a, feature)
-        for key, value in expected.measured.items():
-            torch.testing.assert_close(run.measured[key], value)
+    with torch.no_grad():
+        with first.run(
+                operation, sensitivity={0: [sensitivity]}) as expected:
+            a, = first([feature])
+        with second.run(
+                operation, sensitivity={0: [last(sensitivity)]}) as run:
+            b, = second([last(feature).contiguous()])
+    assert b.shape == (2, 4, 3, 5)
+    assert b.is_contiguous()  # hosts view it as tokens
+    torch.testing.assert_close(b, last(a))
+    assert not torch.allclose(a, feature)
+    for key, value in expected.measured.items():
+        torch.testing.assert_close(run.measured[key], value)
 
 
 def layout(shape, **kwargs):

@@ -2,14 +2,17 @@ import pytest
 import torch
 
 from mmfeatjnd.functional import (
-    DISTORTIONS,
-    NEEDS_JND,
     gaussian_noise,
     image_keys,
     nrmse,
     participation_ratio,
 )
-from mmfeatjnd.models import FeatJNDNeck, Perturbation
+from mmfeatjnd.models import (
+    FeatJNDNeck,
+    Perturbation,
+    build_distortion,
+    distortion_names,
+)
 
 
 def make_neck(mode='signed', levels=1):
@@ -29,7 +32,7 @@ def apply(operation, neck, *features, **kwargs):
 
 
 @pytest.mark.parametrize('definition', ['rms', 'std', 'range'])
-@pytest.mark.parametrize('name', sorted(DISTORTIONS))
+@pytest.mark.parametrize('name', distortion_names())
 @pytest.mark.parametrize('mode', ['signed', 'envelope'])
 def test_strength_is_what_was_asked(name, definition, mode):
     feature = make_feature(5, 6)
@@ -53,7 +56,7 @@ def test_strength_is_what_was_asked(name, definition, mode):
         measured['participation_ratio'].float(), ratio, rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize('name', sorted(DISTORTIONS))
+@pytest.mark.parametrize('name', distortion_names())
 def test_an_image_is_distorted_alike_in_any_batch(name):
     neck = make_neck('envelope', 3)
     operation = Perturbation(name, 0.5, seed=3)
@@ -126,15 +129,15 @@ def test_an_image_without_energy_is_left_alone():
 
 def test_check():
     neck = make_neck()
-    for name in DISTORTIONS:
+    for name in distortion_names():
         operation = Perturbation(name, 1)
-        if name not in NEEDS_JND:
+        if not build_distortion(name).needs_jnd:
             operation.check(neck)
             continue
         with pytest.raises(RuntimeError, match=f"'{name}'.*needs a trained"):
             operation.check(neck)
     neck.estimators[0].initial.fill_(1)
-    for name in DISTORTIONS:
+    for name in distortion_names():
         Perturbation(name, 1).check(neck)
 
 
@@ -164,12 +167,12 @@ def test_summary_and_row():
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(distortion='salt'), "'gaussian'.*but got 'salt'"),
-    (dict(strength=0), 'must be positive'),
-    (dict(strength=-0.5), 'must be positive'),
-    (dict(strength=float('nan')), 'must be positive'),
-    (dict(strength=float('inf')), 'finite'),
+    (dict(nrmse=0), 'must be positive'),
+    (dict(nrmse=-0.5), 'must be positive'),
+    (dict(nrmse=float('nan')), 'must be positive'),
+    (dict(nrmse=float('inf')), 'finite'),
     (dict(definition='max'), "definition must be one of.*'max'"),
 ])
 def test_errors(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        Perturbation(**dict(dict(distortion='gaussian', strength=1), **kwargs))
+        Perturbation(**dict(dict(distortion='gaussian', nrmse=1), **kwargs))

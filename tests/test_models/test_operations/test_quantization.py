@@ -17,8 +17,8 @@ from mmfeatjnd.models import FeatJNDNeck, Quantization
 from mmfeatjnd.models.operations.quantization import streams
 
 POLICIES = [
-    'featjnd', 'permuted', 'uniform', 'range', 'gradient', 'water-filling',
-    'clip-uniform'
+    'featjnd', 'permuted-steps', 'one-step', 'range', 'gradient',
+    'water-filling', 'clip-uniform'
 ]
 # enough elements that a rate or an error is nearly continuous
 SHAPES = dict(map=(8, 16, 15), tokens=(240, 8), vector=(640, ))
@@ -94,13 +94,13 @@ def test_the_measured_noise_is_what_was_asked(name, layout):
     # an own scale for each image and level
     first, second = (symbols_and_steps(result, i)[1] for i in (0, 1))
     assert len(first.base.unique()) == 2
-    if name == 'permuted' and layout != 'vector':
+    if name == 'permuted-steps' and layout != 'vector':
         assert not torch.equal(first.token, second.token)
 
 
 @pytest.mark.parametrize('layout', SHAPES)
 @pytest.mark.parametrize(
-    'name', ['featjnd', 'permuted', 'uniform', 'range', 'gradient'])
+    'name', ['featjnd', 'permuted-steps', 'one-step', 'range', 'gradient'])
 def test_the_modelled_noise_is_what_was_asked(name, layout):
     operation = Quantization(name, noise_budget=0.3, noise='model')
     feature, _, result = run(operation, layout)
@@ -132,7 +132,7 @@ def test_permuted_spends_the_budget_elsewhere(kwargs):
     """The paper's baseline: the same budget, hence the same modelled noise,
     and other tokens that bear it."""
     one = Quantization('featjnd', noise_budget=0.3, noise='model')
-    other = Quantization('permuted', noise_budget=0.3, noise='model')
+    other = Quantization('permuted-steps', noise_budget=0.3, noise='model')
     feature, (a, ), result = run(one)
     _, first = symbols_and_steps(result)
     _, (b, ), result = run(other)
@@ -143,7 +143,8 @@ def test_permuted_spends_the_budget_elsewhere(kwargs):
         first.token.flatten(1).sort(1)[0],
         second.token.flatten(1).sort(1)[0])
     assert not torch.equal(a, b)
-    again = Quantization('permuted', noise_budget=0.3, noise='model', seed=1)
+    again = Quantization(
+        'permuted-steps', noise_budget=0.3, noise='model', seed=1)
     assert not torch.equal(run(again)[1][0], b)
 
 
@@ -165,17 +166,17 @@ def test_clipping_out_of_reach_ends_at_its_least_error(how):
 
 @pytest.mark.parametrize('how', [dict(noise_budget=0.4), dict(bits=0.8)])
 def test_what_was_reached_is_measured(how):
-    for policy, reached in (('uniform', [1, 1]),
+    for policy, reached in (('one-step', [1, 1]),
                             (dict(type='clip-uniform', levels=65), [0, 0])):
         _, _, result = run(Quantization(policy, **how))
         assert result.measured['reached'].tolist() == reached
-    assert 'reached' not in run(Quantization('uniform'))[2].measured
+    assert 'reached' not in run(Quantization('one-step'))[2].measured
 
 
 def test_saturated_symbols_are_measured(messages):
     feature = torch.ones(2, 4)
     feature[0, 3] = 1e6  # 2 of 8 symbols cannot be told apart from others
-    operation = Quantization('uniform', scale=1e-5)
+    operation = Quantization('one-step', scale=1e-5)
     _, result = apply(operation, make_vector_neck(), feature)
     # steps of 5 and 1e-5: levels 200000 and 100000
     assert result.measured['saturated'].tolist() == [0.25, 1]
@@ -186,7 +187,7 @@ def test_saturated_symbols_are_measured(messages):
 def test_half_precision_stays_finite():
     feature = torch.full((1, 8, 2, 2), 65504.).half()
     (out, ), result = apply(
-        Quantization('uniform', scale=0.66), make_neck(), feature)
+        Quantization('one-step', scale=0.66), make_neck(), feature)
     level, steps = symbols_and_steps(result)
     assert (level * steps.size(level) > 80000).all()  # 2 x 0.66 x 65504
     assert out.dtype == torch.half and (out == 65504).all()
@@ -204,7 +205,7 @@ def make_vector_neck():
 def test_uniform_by_hand():
     feature = torch.tensor([[3., -4., 1., 0.]])  # RMS: sqrt(26) / 2
     step = 26**0.5 / 2
-    operation = Quantization('uniform')
+    operation = Quantization('one-step')
     assert operation.scale == 1
     neck = make_vector_neck()
     (out, ), result = apply(operation, neck, feature)
@@ -216,7 +217,7 @@ def test_uniform_by_hand():
     # rounding towards 0, and a wider zero bin
     for kwargs, expected in ((dict(rounding=0.), [1, -1, 0, 0]),
                              (dict(deadzone=1.3), [0, -2, 0, 0])):
-        _, result = apply(Quantization('uniform', **kwargs), neck, feature)
+        _, result = apply(Quantization('one-step', **kwargs), neck, feature)
         assert symbols_and_steps(result)[0].tolist() == [expected]
 
 
@@ -287,14 +288,14 @@ def test_coded_bytes_are_those_of_the_stream(name, layout, dtype):
 
 
 def test_without_bitstreams():
-    _, _, result = run(Quantization('uniform'))
+    _, _, result = run(Quantization('one-step'))
     assert {'nrmse', 'bits', 'elements'} <= set(result.measured)
     assert 'coded_bytes' not in result.measured
 
 
 def test_the_streams_of_views_lie_one_after_the_other():
     """Two windows of each image, and two levels in each window's stream."""
-    operation = Quantization('uniform', coded=True)
+    operation = Quantization('one-step', coded=True)
     views = make_feature('map', 1, 2, 3, 4)
     outputs, result = apply(
         operation, make_neck(levels=2), views, views / 2, images=[1, 2])
@@ -321,7 +322,7 @@ def _levels(run, row):
 def test_the_stream_of_an_image_without_regions_is_empty():
     neck = make_neck()
     with torch.no_grad(), neck.run(
-            Quantization('uniform', coded=True), [4, 5, 6]) as result:
+            Quantization('one-step', coded=True), [4, 5, 6]) as result:
         neck.row_images = torch.tensor([1, 1])
         neck.apply_levels([make_feature('map', 1, 2)])
     size = result.measured['coded_bytes']
@@ -330,7 +331,7 @@ def test_the_stream_of_an_image_without_regions_is_empty():
 
 def test_no_regions_at_all():
     _, result = apply(
-        Quantization('uniform', coded=True),
+        Quantization('one-step', coded=True),
         make_neck(),
         torch.zeros(0, *SHAPES['map']),
         images=[4, 5])
@@ -356,7 +357,7 @@ def test_an_image_without_energy(name, how):
 
 
 def test_the_operation_keeps_nothing_of_a_batch():
-    operation = Quantization('uniform')
+    operation = Quantization('one-step')
     before = dict(vars(operation))
     _, _, result = run(operation)
     assert len(result.kept) == 1
@@ -388,27 +389,28 @@ def test_check():
         operation.check(make_neck(trained=False))
     with pytest.raises(RuntimeError, match="mode='signed'.*configs/quantiz"):
         operation.check(make_neck(mode='signed'))
-    for name in ('uniform', 'range', 'gradient'):
+    for name in ('one-step', 'range', 'gradient'):
         Quantization(name).check(make_neck(mode='signed', trained=False))
 
 
 def test_row():
-    operation = Quantization('permuted', noise_budget=0.4, seed=2, coded=True)
+    operation = Quantization(
+        'permuted-steps', noise_budget=0.4, seed=2, coded=True)
     summary = operation.summary(run(operation)[2].measured)
     row = operation.row(summary)
-    assert row['policy'] == 'permuted' and row['seed'] == 2
+    assert row['policy'] == 'permuted-steps' and row['seed'] == 2
     assert row['protocol'] == 'equal-noise' and row['noise_budget'] == 0.4
     assert row['scale'] is None and row['bits'] is None
     assert row['nrmse_measured'] == summary['nrmse']
     for name in ('coded_bytes', 'bits_per_element', 'coded_bits_per_element'):
         assert row[name] == summary[name] > 0
-    assert Quantization('uniform').row(summary)['protocol'] == 'rate'
+    assert Quantization('one-step').row(summary)['protocol'] == 'rate'
 
 
 def test_the_rate_of_a_data_set_is_that_of_all_its_elements():
     """Not the mean of the images' rates, where small images would count as
     much as large ones."""
-    operation = Quantization('uniform', coded=True)
+    operation = Quantization('one-step', coded=True)
     _, _, result = run(operation)
     columns = {k: torch.zeros(3).double() for k in result.measured}
     columns.update(

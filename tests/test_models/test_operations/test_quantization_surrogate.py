@@ -42,7 +42,7 @@ def test_it_is_the_policy_at_scale_1(layout, granularity, jnd_rounding):
     kwargs = dict(granularity=granularity, jnd_rounding=jnd_rounding)
     feature, envelope = make(layout)
     operation = Quantization(dict(type='featjnd', **kwargs))
-    allocation = operation.policy(Level(feature, KEYS, 0, envelope))(
+    allocation = operation.policy(Level(feature, KEYS, envelope=envelope))(
         torch.ones(3))
     level, expected = operation.apply(feature, allocation)
     # without a gradient: with one, the steps are not put on the grid

@@ -23,8 +23,8 @@ from mmfeatjnd.models.operations.step_policies import Allocation
 from mmfeatjnd.registry import STEP_POLICIES
 
 POLICIES = [
-    'featjnd', 'permuted', 'uniform', 'range', 'gradient', 'water-filling',
-    'clip-uniform'
+    'featjnd', 'permuted-steps', 'one-step', 'range', 'gradient',
+    'water-filling', 'clip-uniform'
 ]
 SHAPES = dict(map=(4, 5, 6), tokens=(7, 4), vector=(4, ))
 ONE = torch.ones(1)
@@ -46,8 +46,11 @@ def make_level(layout, ids=(5, 6), stream=0):
 
     scale = channels([0.5, 1., 2., 3.], shape)
     return Level(
-        noise(0) * scale, image_keys(ids), stream,
-        (noise(1) - 1).exp() * scale, noise(2).square())
+        noise(0) * scale,
+        image_keys(ids),
+        stream,
+        envelope=(noise(1) - 1).exp() * scale,
+        sensitivity=noise(2).square())
 
 
 def build(name, **kwargs):
@@ -56,7 +59,7 @@ def build(name, **kwargs):
 
 def apply(allocation, feature):
     """Symbols and values, as the operation makes them."""
-    return Quantization('uniform').apply(feature, allocation)
+    return Quantization('one-step').apply(feature, allocation)
 
 
 def test_these_are_all():
@@ -114,7 +117,7 @@ def equal(alone, batch, i=slice(None)):
     ('channel-token', {'token': (2, 1, 5, 6), 'channel': (2, 4, 1, 1)}),
     ('element', {'element': (2, 4, 5, 6)}),
 ])
-@pytest.mark.parametrize('name', ['featjnd', 'permuted', 'gradient'])
+@pytest.mark.parametrize('name', ['featjnd', 'permuted-steps', 'gradient'])
 def test_granularity(name, granularity, exponents):
     steps = build(
         name, granularity=granularity)(make_level('map'))(torch.ones(2)).steps
@@ -130,7 +133,7 @@ def test_granularity(name, granularity, exponents):
 def test_featjnd_by_hand():
     # of a token's elements, the geometric mean counts
     envelope = torch.tensor([[[1., 1.], [1., 1.], [2., 8.], [1., 16.]]])
-    level = Level(torch.ones(1, 4, 2), image_keys([0]), 0, envelope)
+    level = Level(torch.ones(1, 4, 2), image_keys([0]), envelope=envelope)
     at = build('featjnd', granularity='token')(level)
     steps, rounding, bounds = at(ONE)
     torch.testing.assert_close(
@@ -148,7 +151,8 @@ def test_featjnd_by_hand():
 
 def test_channel_token_is_separable():
     envelope = torch.tensor([1., 2., 4.])[:, None] * torch.tensor([1., 16.])
-    level = Level(torch.ones(1, 3, 2), image_keys([0]), 0, envelope[None])
+    level = Level(torch.ones(1, 3, 2), image_keys([0]),
+                  envelope=envelope[None])
     steps = build('featjnd')(level)(ONE).steps
     # half octaves: a factor of 2 is 2
     assert steps.token.flatten().tolist() == [-2, 0, 2]
@@ -163,7 +167,7 @@ def test_permuted_keeps_the_steps(layout, granularity):
     level = make_level(layout)
     kwargs = dict(granularity=granularity)
     steps = build('featjnd', **kwargs)(level)(torch.ones(2)).steps
-    other = build('permuted', **kwargs)(level)(torch.ones(2)).steps
+    other = build('permuted-steps', **kwargs)(level)(torch.ones(2)).steps
     torch.testing.assert_close(other.base, steps.base)
     if granularity == 'channel-token':
         assert torch.equal(other.channel, steps.channel)
@@ -181,7 +185,8 @@ def test_permuted_keeps_the_steps(layout, granularity):
 def test_permuted_moves_the_rounding_with_its_steps():
     level = make_level('map')
     ours, other = (
-        build(name)(level)(torch.ones(2)) for name in ('featjnd', 'permuted'))
+        build(name)(level)(torch.ones(2))
+        for name in ('featjnd', 'permuted-steps'))
     # wherever it went, half the JND is left below what is rounded up
     kept = [
         ((1 - x.rounding) * x.steps.size(level.feature)).flatten().sort()[0]
@@ -193,7 +198,7 @@ def test_permuted_moves_the_rounding_with_its_steps():
 
 def test_permuted_depends_on_seed_and_level():
     level = make_level('map')
-    policy = build('permuted')
+    policy = build('permuted-steps')
 
     def token(level):
         return policy(level)(torch.ones(2)).steps.token
@@ -207,7 +212,7 @@ def test_permuted_depends_on_seed_and_level():
 
 def test_uniform_by_hand():
     level = Level(torch.tensor([[3., 4.], [0., 0.]]), image_keys([0, 1]))
-    steps = build('uniform')(level)(torch.tensor([2., 1.])).steps
+    steps = build('one-step')(level)(torch.tensor([2., 1.])).steps
     assert steps.token is steps.channel is steps.element is None
     # an image without energy: any step will do
     torch.testing.assert_close(steps.base, torch.tensor([2 * 12.5**0.5, 1.]))
@@ -284,7 +289,7 @@ def test_clip_uniform(layout, levels):
 
 @pytest.mark.parametrize('name, kwargs, message', [
     ('featjnd', dict(granularity='pixel'), "but got 'pixel'"),
-    ('permuted', dict(granularity='pixel'), "but got 'pixel'"),
+    ('permuted-steps', dict(granularity='pixel'), "but got 'pixel'"),
     ('gradient', dict(granularity='pixel'), "but got 'pixel'"),
     ('clip-uniform', dict(levels=1), 'at least 2 and at most 32767, but got 1'
      ),
@@ -470,11 +475,12 @@ def test_a_broken_image_breaks_no_other(name, layout):
     whole = make_level(layout, 'abc')
     expected = build(name)(whole)(torch.ones(3))
     symbols, value = apply(expected, whole.feature)
-    for field in ('feature', 'jnd', 'sensitivity'):
+    for field, need in (('feature', None), ('envelope', 'needs_jnd'),
+                        ('sensitivity', 'needs_sensitivity')):
         broken = whole._replace(**{field: getattr(whole, field).clone()})
         getattr(broken, field)[1].view(-1)[2] = math.nan
         policy = build(name)
-        if field != 'feature' and not getattr(policy, f'needs_{field}'):
+        if need and not getattr(policy, need):
             continue
         allocation = policy(broken)(torch.ones(3))
         got, values = apply(allocation, broken.feature)
@@ -500,8 +506,11 @@ def test_odd_features(name, shape):
     constant = torch.tensor([0., 3., -1e-3, 1e30]).view(
         -1, *[1] * len(shape)).expand(4, *shape).clone()
     for feature in (constant, constant[:1], constant[:0]):
-        level = Level(feature, image_keys(range(len(feature))), 0,
-                      feature.abs() / 3, feature.abs().clamp(max=1))
+        level = Level(
+            feature,
+            image_keys(range(len(feature))),
+            envelope=feature.abs() / 3,
+            sensitivity=feature.abs().clamp(max=1))
         policy = build(name)
         for budget in (dict(bits=1.), dict(noise_budget=0.3)):
             rate, noise, share, _ = search(policy, level, **budget)

@@ -1,0 +1,158 @@
+"""The distortions that are compared at equal strength.
+
+A distortion looks at one level of features and returns an unscaled change of
+the same shape; the strength is set for it. Register your own with
+``@DISTORTIONS.register_module(name=...)``.
+"""
+from abc import ABC, abstractmethod
+from typing import Union
+
+from torch import Tensor
+
+from mmfeatjnd.functional import (
+    Level,
+    gaussian_noise,
+    sensitivity_log_scale,
+    shuffle_channels,
+    shuffle_tokens,
+    uniform_noise,
+)
+from mmfeatjnd.registry import DISTORTIONS
+
+
+class Distortion(ABC):
+    """An unscaled change of one level.
+
+    Attributes:
+        needs_jnd (bool): ``level.distortion`` must be given.
+        needs_sensitivity (bool): ``level.sensitivity`` must be given.
+        random (bool): Its result depends on the seed, beyond that of
+            ``level.distortion``.
+    """
+
+    needs_jnd = False
+    needs_sensitivity = False
+    random = True
+
+    @abstractmethod
+    def __call__(self, level: Level) -> Tensor:
+        """The change, float32, the shape of the feature."""
+
+
+def build_distortion(cfg: Union[str, dict]) -> Distortion:
+    """Build a distortion.
+
+    Args:
+        cfg (str | dict): A name in ``DISTORTIONS``, or a config with it as
+            ``type``.
+
+    Raises:
+        ValueError: There is no such distortion.
+    """
+    cfg = dict(type=cfg) if isinstance(cfg, str) else dict(cfg)
+    names = distortion_names()
+    if cfg.get('type') not in names:
+        raise ValueError(f'distortion must be one of {names}, or a dict with '
+                         f'one of them as type, but got {cfg.get("type")!r}')
+    # not looked for in the host's scope first
+    return DISTORTIONS.build(dict(cfg, _scope_='mmfeatjnd'))
+
+
+def distortion_names() -> list:
+    """The names of all registered distortions, sorted."""
+    DISTORTIONS.import_from_location()
+    return sorted(DISTORTIONS.module_dict)
+
+
+@DISTORTIONS.register_module(name='featjnd')
+class FeatJNDDistortion(Distortion):
+    """The estimator's distortion itself."""
+
+    needs_jnd = True
+    random = False
+
+    def __call__(self, level: Level) -> Tensor:
+        return level.distortion
+
+
+@DISTORTIONS.register_module(name='gaussian')
+class Gaussian(Distortion):
+    """White Gaussian noise, the paper's baseline."""
+
+    def __call__(self, level: Level) -> Tensor:
+        return gaussian_noise(level.keys, level.feature.shape[1:],
+                              level.stream)
+
+
+@DISTORTIONS.register_module(name='uniform-noise')
+class UniformNoise(Distortion):
+    """White uniform noise."""
+
+    def __call__(self, level: Level) -> Tensor:
+        return uniform_noise(level.keys, level.feature.shape[1:],
+                             level.stream)
+
+
+@DISTORTIONS.register_module(name='permuted-map')
+class PermutedMap(Distortion):
+    """The FeatJND distortion with the tokens of each image permuted: keeps
+    the histogram and the direction in channel space, and loses where."""
+
+    needs_jnd = True
+
+    def __call__(self, level: Level) -> Tensor:
+        return shuffle_tokens(level.distortion, level.keys, level.stream)
+
+
+@DISTORTIONS.register_module(name='sign-flipped')
+class SignFlipped(Distortion):
+    """The FeatJND distortion with the opposite sign."""
+
+    needs_jnd = True
+    random = False
+
+    def __call__(self, level: Level) -> Tensor:
+        return -level.distortion
+
+
+@DISTORTIONS.register_module(name='channel-shuffled')
+class ChannelShuffled(Distortion):
+    """The FeatJND distortion with the channels of each image permuted: keeps
+    where, and loses the direction in channel space."""
+
+    needs_jnd = True
+
+    def __call__(self, level: Level) -> Tensor:
+        return shuffle_channels(level.distortion, level.keys, level.stream)
+
+
+@DISTORTIONS.register_module(name='shrinkage')
+class Shrinkage(Distortion):
+    """f -> (1 - a) f: is FeatJND more than a smaller feature?"""
+
+    random = False
+
+    def __call__(self, level: Level) -> Tensor:
+        return -level.feature.float()
+
+
+@DISTORTIONS.register_module(name='amplification')
+class Amplification(Distortion):
+    """f -> (1 + a) f: is FeatJND more than a larger feature?"""
+
+    random = False
+
+    def __call__(self, level: Level) -> Tensor:
+        return level.feature.float().clone()
+
+
+@DISTORTIONS.register_module(name='gradient-sensitivity')
+class GradientSensitivity(Gaussian):
+    """Gaussian noise, weaker where the task's gradient on this very image is
+    large; see :func:`mmfeatjnd.functional.sensitivity_log_scale`. Ours."""
+
+    needs_sensitivity = True
+
+    def __call__(self, level: Level) -> Tensor:
+        scale = sensitivity_log_scale(level.sensitivity).exp()
+        return scale * super().__call__(level)
