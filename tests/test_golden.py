@@ -159,16 +159,17 @@ def test_the_estimator_file_is_written(tmp_path):
         content.pop('version')  # of the package
     assert stored == written == dict(
         format='mmfeatjnd.estimator',
-        format_version=2,
+        format_version=3,
         split='backbone',
         levels=[0],
         types=['TokenEstimator'],
         mode=['envelope'],
+        log_range=[4.0],
         host_hash='38f68603ef2ce81af4f23d9796883536'
         'a07f5d7d6233677bfa09268a243e10fb')
 
 
-@pytest.mark.parametrize('version', [None, 1, 3])
+@pytest.mark.parametrize('version', [None, 2, 4])
 def test_other_versions_of_the_estimator_file_are_refused(tmp_path, version):
     content = torch.load(GOLDEN / 'estimator.bin', weights_only=True)
     torch.save(dict(content, format_version=version), tmp_path / 'e.pth')

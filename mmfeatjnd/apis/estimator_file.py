@@ -14,7 +14,7 @@ from .console import atomic_path
 
 _FORMAT = 'mmfeatjnd.estimator'
 #: Of the file; raised where older readers would take it for something else.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def host_hash(model: nn.Module) -> str:
@@ -54,7 +54,8 @@ def _about(neck) -> dict:
         split=neck.split,
         levels=list(neck.levels),
         types=sorted({type(e).__name__ for e in neck.estimators}),
-        mode=[e.mode for e in neck.estimators])
+        mode=[e.mode for e in neck.estimators],
+        log_range=[float(e.log_range) for e in neck.estimators])
 
 
 def save_estimator(model: nn.Module, path: Union[str, Path]) -> None:

@@ -225,3 +225,14 @@ def test_reading_changes_nothing(build, trained, tmp_path):
     assert state.keys() == estimators(model).keys()
     for key, value in estimators(model).items():
         assert torch.equal(value, state[key]), key
+
+
+def test_another_range_of_the_envelope_is_refused(build, tmp_path):
+    """Equal weights are another map with another bound."""
+    narrow = dict(mode='envelope', log_range=2.0)
+    model = build('classifier', estimator=dict(mode='envelope'))
+    model.neck.estimators[0].initial.fill_(1)
+    save_estimator(model, tmp_path / 'e.pth')
+    other = build('classifier', estimator=narrow)
+    with pytest.raises(ValueError, match=r'log_range=\[4.0\], but'):
+        load_estimator(other, tmp_path / 'e.pth')
