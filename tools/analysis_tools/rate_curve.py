@@ -1,7 +1,6 @@
 """Measure and draw the task metric against bits, for several step policies."""
 import argparse
 import json
-import math
 from pathlib import Path
 
 from mmfeatjnd.apis import cli, console, measure_rates
@@ -33,14 +32,6 @@ def policy(text):
     return value
 
 
-def positive(text):
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(
-            f'{text} is not positive and finite')
-    return value
-
-
 def parse_args():
     parser = cli.curve_parser(__doc__)
     parser.add_argument(
@@ -55,13 +46,13 @@ def parse_args():
     parser.add_argument(
         '--bits',
         nargs='*',
-        type=positive,
+        type=cli.positive,
         default=[0.25, 0.5, 1.0, 2.0],
         help='bits per element to aim at, before side information')
     parser.add_argument(
         '--noise-budgets',
         nargs='*',
-        type=positive,
+        type=cli.positive,
         default=[],
         help='also compare at equal noise: NRMSE of each image and level')
     parser.add_argument(
