@@ -4,7 +4,7 @@ from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from itertools import product
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
@@ -22,17 +22,15 @@ from mmfeatjnd.models import (
     Run,
     attached,
     build_distortion,
-    check_faults,
     find_neck,
 )
 from mmfeatjnd.models.forward_runs import prepare
-from mmfeatjnd.models.run import columns_of, image_rows
-from .cli import type_name
+from mmfeatjnd.models.run import Measurements, columns_of
 from .estimator_file import read_estimator
 from .launch import build_runner
+from .library import type_name
 
 _HOOKS = ('PerturbationHook', 'QuantizationHook')
-_CHECK_EVERY = 50  # runs; a check waits for the device
 
 
 class _Setting:
@@ -41,21 +39,7 @@ class _Setting:
     def __init__(self, evaluator, operation: Optional[BaseOperation] = None):
         self.evaluator = evaluator
         self.operation = operation
-        self.measured: List[Tuple[int, Dict[str, torch.Tensor]]] = []
-        self.unchecked: List[Run] = []
-
-    def keep(self, run: Run) -> None:
-        self.measured.append((len(run.images), {
-            k: v.cpu()
-            for k, v in run.measured.items()
-        }))
-        self.unchecked.append(run)
-        if len(self.measured) == 1 or len(self.unchecked) >= _CHECK_EVERY:
-            self.check()
-
-    def check(self) -> None:
-        check_faults(self.unchecked)
-        self.unchecked = []
+        self.measurements = Measurements()
 
     def row(self, size: int) -> dict:
         # the tables that COCO's tools print would bury the progress bar
@@ -63,9 +47,8 @@ class _Setting:
             metrics = self.evaluator.evaluate(size)
         row = {}
         if self.operation is not None:
-            self.check()
-            columns = columns_of(
-                image_rows(self.measured), self.operation.totals)
+            columns = columns_of(self.measurements.rows(),
+                                 self.operation.totals)
             if not columns:
                 raise RuntimeError(
                     f'{self.operation.name} has changed nothing: no image of '
@@ -218,7 +201,7 @@ class Bench:
                     self.use(i)
                     outputs, run = predict(setting.operation)
                     setting.evaluator.process(outputs, batch)
-                    setting.keep(run)
+                    setting.measurements.add([run])
                     bar.update()
         size = len(loader.dataset)
         rows = [reference.row(size)] if clean else []

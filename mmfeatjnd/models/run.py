@@ -7,6 +7,7 @@ from typing import (
     Dict,
     Iterator,
     List,
+    NamedTuple,
     Optional,
     Sequence,
     Tuple,
@@ -407,3 +408,56 @@ def check_faults(runs: Sequence[Run]) -> None:
         f'NaN or infinite values in what the operation made of {name}: the '
         'estimator has diverged, or the numbers leave the range of float32. '
         'Use another checkpoint of the estimator.')
+
+
+class _Checked(NamedTuple):
+    """What :func:`check_faults` asks of a run, without its features."""
+    faults: Optional[Tensor]
+    images: Optional[Sequence]
+    neck: Any
+
+
+class Measurements:
+    """What the runs over a data set measured, image by image.
+
+    Faults are looked for in the first batch and every 50 runs, since a look
+    waits for the device.
+    """
+
+    _CHECK_EVERY = 50
+
+    def __init__(self) -> None:
+        self._batches: List[Tuple[int, Dict[str, Tensor]]] = []
+        self._unchecked: List[_Checked] = []
+
+    def add(self, runs: Sequence[Run]) -> None:
+        """Keep what was measured of a batch.
+
+        Args:
+            runs (Sequence[Run]): Over the same images: several with
+                test-time augmentation, which sees each image several times.
+
+        Raises:
+            ValueError: See :func:`check_faults`.
+        """
+        views = [run.measured for run in runs if run.measured]
+        self._batches.append((len(runs[0].images), {
+            name: torch.stack([v[name] for v in views]).nanmean(0)
+            for name in (views[0] if views else ())
+        }))
+        self._unchecked += [
+            _Checked(r.faults, r.images, r.neck) for r in runs
+        ]
+        if len(self._batches) == 1 or \
+                len(self._unchecked) >= self._CHECK_EVERY:
+            self.check()
+
+    def check(self) -> None:
+        """Look for faults since the last look; see :func:`check_faults`."""
+        check_faults(self._unchecked)
+        self._unchecked = []
+
+    def rows(self) -> List[dict]:
+        """See :func:`image_rows`; after a look for faults."""
+        self.check()
+        return image_rows(self._batches)

@@ -1,27 +1,22 @@
 """What the hooks share that test a host with changed features."""
 import logging
 from contextlib import contextmanager
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Iterator, Optional
 
-import torch
 from mmengine.dist import collect_results, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import nn
 
 from mmfeatjnd.models import (
     BaseOperation,
-    Run,
-    check_faults,
     check_host_weights,
     find_neck,
 )
 from mmfeatjnd.models.forward_runs import every_forward
-from mmfeatjnd.models.run import columns_of, image_rows
-
-_CHECK_EVERY = 50  # iterations; a check waits for the device
+from mmfeatjnd.models.run import Measurements, columns_of
 
 
 def host_of(model: nn.Module) -> nn.Module:
@@ -68,8 +63,7 @@ class OperationHook(Hook):
                  estimator: Optional[str] = None) -> None:
         self.operation = operation
         self.estimator = estimator
-        self._batches: List[Tuple[int, Dict[str, Tensor]]] = []
-        self._unchecked: List[Run] = []
+        self._measurements = Measurements()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check that everything of the host is there."""
@@ -80,7 +74,7 @@ class OperationHook(Hook):
     def _begin(self, runner: Runner, loop) -> None:
         host = host_of(runner.model)
         neck = find_neck(host)
-        self._batches, self._unchecked = [], []
+        self._measurements = Measurements()
         state = None
         if self.estimator is not None:
             from mmfeatjnd.apis import read_estimator
@@ -101,32 +95,16 @@ class OperationHook(Hook):
                 raise RuntimeError(
                     f'{self.operation.name} was not reached: '
                     f'{type(host).__name__} predicts without its `forward`')
-            self._keep(runs)
+            self._measurements.add(runs)
             return result
 
         operating.hook = self
         # On the loop, not on the model, which an error must leave clean.
         loop.run_iter = operating
 
-    def _keep(self, runs: List[Run]) -> None:
-        # test-time augmentation sees each image several times
-        views = [run.measured for run in runs if run.measured]
-        self._batches.append((len(runs[0].images), {
-            name: torch.stack([v[name] for v in views]).nanmean(0)
-            for name in (views[0] if views else ())
-        }))
-        self._unchecked += runs
-        if len(self._batches) == 1 or len(self._unchecked) >= _CHECK_EVERY:
-            self._check()
-
-    def _check(self) -> None:
-        check_faults(self._unchecked)
-        self._unchecked = []
-
     def _end(self, runner: Runner, loop, metrics: Optional[dict]) -> None:
         del loop.run_iter
-        self._check()
-        rows = image_rows(self._batches)
+        rows = self._measurements.rows()
         if get_world_size() > 1:
             # interleaved and cut to the data set, as the metrics are
             rows = collect_results(rows, len(loop.dataloader.dataset), 'cpu')
