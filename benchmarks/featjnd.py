@@ -23,7 +23,7 @@ MODES = dict(
     # the strength is learned: dual ascent holds the discrepancy at 0.05
     envelope={
         'model.neck.estimator.mode': 'envelope',
-        'model.objective.strength': None,
+        'model.training': dict(type='mmfeatjnd.LearnedNRMSE'),
         'model.objective.magnitude_weight': 1.0,
         'model.objective.multiplier': 10.0,
         'model.objective.adapt': 0.05,

@@ -128,7 +128,12 @@ def host_cfg(kind):
     return copy.deepcopy(_HOSTS[kind]())
 
 
-def featjnd_cfg(kind, objective=None, plain=False, **neck):
+def featjnd_cfg(kind,
+                plain=False,
+                training=None,
+                discrepancy=None,
+                objective=None,
+                **neck):
     """The same host with a FeatJND neck; ``plain`` keeps the host's type."""
     cfg = host_cfg(kind)
     estimator = dict(type='mmfeatjnd.ConvEstimator', hidden_channels=8)
@@ -145,6 +150,8 @@ def featjnd_cfg(kind, objective=None, plain=False, **neck):
     cfg.update(
         type='mmfeatjnd.FeatJND',
         host=cfg['type'],
+        training=training,
+        discrepancy=discrepancy,
         objective=dict(type='mmfeatjnd.FeatJNDLoss', **(objective or {})))
     return cfg
 

@@ -266,9 +266,9 @@ def test_quantization_changes_only_what_it_must(name):
     assert set(former) <= set(cfg)
     model, old = cfg.model.to_dict(), former.model.to_dict()
     assert model['neck']['estimator'].pop('mode') == 'envelope'
-    objective = model.pop('objective')
-    # the type, and an own discrepancy if there is one, stay
-    assert objective == dict(old.pop('objective'), **shared.objective)
+    assert model.pop('training') == shared.training
+    assert model.pop('objective') == dict(
+        old.pop('objective'), **shared.objective)
     assert model == old  # so its checkpoints' keys are the same, too
     # the hooks that were there stay, and ours comes last
     *kept, hook = cfg.custom_hooks
@@ -277,7 +277,7 @@ def test_quantization_changes_only_what_it_must(name):
     operation = HOOKS.build(hook).operation
     assert (operation.policy_name, operation.scale) == ('featjnd', 1.0)
     # the policy uses the estimator as the surrogate trains it
-    surrogate = MODELS.build(shared.objective.quantizer)
+    surrogate = MODELS.build(shared.training)
     for name in ('granularity', 'jnd_rounding'):
         assert getattr(operation.policy, name) == getattr(surrogate, name)
 

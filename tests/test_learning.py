@@ -33,7 +33,7 @@ def linear_host():
 
     ROOT.register_module(name='TestVectors', module=Vectors)
 
-    def build(axes, gain, mode, **objective):
+    def build(axes, gain, mode, training, **objective):
         torch.manual_seed(0)
         cfg = dict(
             type='mmfeatjnd.FeatJND',
@@ -48,6 +48,7 @@ def linear_host():
                     mode=mode)),
             head=dict(
                 type='LinearClsHead', num_classes=4, in_channels=CHANNELS),
+            training=dict(type=f'mmfeatjnd.{training}'),
             objective=dict(type='mmfeatjnd.FeatJNDLoss', **objective))
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             model = MODELS.build(ConfigDict(cfg)).train()
@@ -107,7 +108,7 @@ def test_a_signed_map_moves_into_the_null_space(linear_host):
     generator = torch.Generator().manual_seed(1)
     axes = torch.linalg.qr(
         torch.randn(CHANNELS, 2, generator=generator))[0].T
-    model = linear_host(axes, 4.0, 'signed', strength=(0.25, 1.5))
+    model = linear_host(axes, 4.0, 'signed', 'DrawnNRMSE')
     train(model, 200)
 
     feature = features(0)
@@ -134,7 +135,7 @@ def test_an_envelope_meets_its_tolerance(linear_host):
     tolerance, gain = 0.02, 0.5
     model = linear_host(
         torch.eye(CHANNELS)[:2], gain, 'envelope',
-        strength=None, magnitude_weight=1.0, multiplier=1.0,
+        'LearnedNRMSE', magnitude_weight=1.0, multiplier=1.0,
         tolerance=tolerance, adapt=0.05)
     logged = train(model, 300)
     last = logged[-50:]

@@ -4,14 +4,9 @@
 quantization = dict(
     estimator=dict(mode='envelope'),
     # the fewest bits at which the discrepancy stays at the tolerance
+    training=dict(type='mmfeatjnd.QuantizationSurrogate', magnitude='rate'),
     objective=dict(
-        strength=None,
-        magnitude='rate',
-        magnitude_weight=1.0,
-        tolerance=0.02,
-        multiplier=10.0,
-        adapt=0.05,
-        quantizer=dict(type='mmfeatjnd.QuantizationSurrogate')),
+        magnitude_weight=1.0, tolerance=0.02, multiplier=10.0, adapt=0.05),
     # validation and test see the quantized host. Writing real bitstreams
     # takes seconds for an image of COCO, so it must be asked for:
     # `--cfg-options custom_hooks.0.coded=True`.

@@ -1,6 +1,7 @@
 _base_ = ['../featjnd/mask-rcnn_r18_dsb2018.py', '../_base_/quantization.py']
 model = dict(
     neck=dict(estimator=_base_.quantization.estimator),
+    training=_base_.quantization.training,
     objective=_base_.quantization.objective)
 # rate and tolerance pull against each other: that takes longer to settle
 train_cfg = dict(max_iters=400, val_interval=400)

@@ -9,7 +9,6 @@ from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 from torch.utils.data import DataLoader
@@ -18,11 +17,11 @@ from mmfeatjnd.evaluation import scalar_metrics
 from mmfeatjnd.models import (
     BaseOperation,
     Perturbation,
-    Prefix,
+    PrefixReplay,
     Run,
-    attached,
     build_distortion,
-    find_neck,
+    host_of,
+    neck_at,
 )
 from mmfeatjnd.models.forward_runs import prepare
 from mmfeatjnd.models.run import Measurements, columns_of
@@ -66,17 +65,20 @@ def new_evaluator(runner: Runner, loader: DataLoader) -> Evaluator:
     return evaluator
 
 
-class Bench:
+class OperationTest:
     """A host and its estimators, on the test data of a config.
 
     Args:
-        cfg (Config): A config with a :class:`FeatJNDNeck`; its test data
+        cfg (Config): A config of any host; its test data
             loader and evaluator are used. Its hooks see one test, as in
             ``tools/test.py``, and no iterations of it.
         checkpoint (str): Host and estimator, or the host alone when
             ``estimators`` are given.
         estimators (Sequence[str]): Estimator files. Defaults to (): the
             checkpoint's.
+        split (str, optional): See :func:`mmfeatjnd.models.neck_at`. Defaults
+            to None: the config's; 'backbone' for a plain host.
+        levels (Sequence[int], optional): See there. Defaults to None: all.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
@@ -86,7 +88,9 @@ class Bench:
     def __init__(self,
                  cfg: Config,
                  checkpoint: str,
-                 estimators: Sequence[str] = ()) -> None:
+                 estimators: Sequence[str] = (),
+                 split: Optional[str] = None,
+                 levels: Optional[Sequence[int]] = None) -> None:
         if not Path(checkpoint).is_file():
             raise FileNotFoundError(f'No checkpoint at {checkpoint}')
         cfg = copy.deepcopy(cfg)
@@ -101,10 +105,8 @@ class Bench:
         self.runner.load_or_resume()
         self.runner.call_hook('before_test')
         self.runner.call_hook('before_test_epoch')
-        model = self.runner.model
-        self.model = model.module if is_model_wrapper(model) else model
-        self.model.eval()
-        self.neck = find_neck(self.model)
+        self.model = host_of(self.runner.model).eval()
+        self.neck = neck_at(self.model, split, levels)
         # read, and checked against the host, once
         self.states = [read_estimator(self.model, f) for f in estimators]
         self._used: Optional[int] = None
@@ -136,11 +138,10 @@ class Bench:
         """
         data = self.model.data_preprocessor(batch, False)
         inputs, samples = data['inputs'], data.get('data_samples')
-        with torch.no_grad(), attached(self.model, self.neck):
+        with torch.no_grad():
             self.use(0)
-            known = prepare(self.model, self.neck, operations, inputs,
-                            samples)
-            prefix = Prefix(self.model, self.neck)
+            known = prepare(self.neck, operations, inputs, samples)
+            prefix = PrefixReplay(self.neck)
 
             def predict(operation: BaseOperation) -> Tuple[list, Run]:
                 with self.neck.run(operation, **known) as run, \
@@ -214,12 +215,13 @@ def measure_curve(cfg: Config,
                   nrmse: Sequence[float],
                   seeds: Sequence[int] = (0, ),
                   estimators: Sequence[str] = (),
-                  definition: str = 'rms') -> List[dict]:
+                  definition: str = 'rms',
+                  **where) -> List[dict]:
     """The task metric for every distortion, strength and seed.
 
     Args:
-        cfg (Config): See :class:`Bench`.
-        checkpoint (str): See :class:`Bench`.
+        cfg (Config): See :class:`OperationTest`.
+        checkpoint (str): See :class:`OperationTest`.
         distortions (Sequence[str]): Names in ``DISTORTIONS``.
         nrmse (Sequence[float]): NRMSE of each image and level.
         seeds (Sequence[int]): Seeds of the noise. A distortion without a
@@ -227,22 +229,23 @@ def measure_curve(cfg: Config,
         estimators (Sequence[str]): Estimator files; the i-th seed uses the
             i-th file, and their number must be that of the seeds. Defaults
             to (): the checkpoint's.
-        definition (str): Of the NRMSE. Defaults to 'rms'.
+        definition (str): Definition of the NRMSE. Defaults to 'rms'.
+        **where: ``split`` and ``levels``, see :class:`OperationTest`.
 
     Returns:
         list[dict]: The rows, see :mod:`mmfeatjnd.evaluation.curve`. The first
         is the clean host.
     """
     check_seeds(seeds, estimators)
-    bench = Bench(cfg, checkpoint, estimators)
-    signed = bench.neck.estimators[0].mode == 'signed'
+    test = OperationTest(cfg, checkpoint, estimators, **where)
+    signed = all(e.mode == 'signed' for e in test.neck.estimators)
 
     def differs(name: str) -> bool:
         distortion = build_distortion(name)
         return distortion.random or (distortion.needs_jnd
                                      and bool(estimators or not signed))
 
-    rows = bench.measure([
+    rows = test.measure([
         (i, Perturbation(distortion, value, definition, seed))
         for (i, seed), distortion, value in product(
             enumerate(seeds), distortions, nrmse)

@@ -4,7 +4,17 @@ import logging
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 import torch
@@ -24,14 +34,13 @@ from mmfeatjnd.functional import from_channels_first, to_channels_first
 from mmfeatjnd.models import (
     Quantization,
     Run,
-    attached,
     check_faults,
     check_host_weights,
-    find_neck,
+    neck_at,
 )
 from mmfeatjnd.models.forward_runs import prepare
 from mmfeatjnd.models.operations.quantization import streams
-from mmfeatjnd.models.splits import Skeleton, from_blank, to_blank
+from mmfeatjnd.models.splits import PrefixShapes, from_blank, to_blank
 from .checkpoints import ensure_checkpoint
 from .console import UsageError, atomic_path, log
 from .estimator_file import host_hash, load_estimator
@@ -159,13 +168,16 @@ class FeatureCodec:
     """The part of a host before the split, and the part after it.
 
     Args:
-        cfg (Config): A config with a :class:`FeatJNDNeck`.
+        cfg (Config): A config of any host.
         checkpoint (str): Checkpoint of the host, with or without estimators.
         estimator (str, optional): A file of
             :func:`mmfeatjnd.apis.save_estimator`. Defaults to None: the
             checkpoint's, if a policy needs it.
         device (str, optional): Defaults to None: an accelerator if there is
             one.
+        split (str, optional): See :func:`mmfeatjnd.models.neck_at`. Defaults
+            to None: the config's; 'backbone' for a plain host.
+        levels (Sequence[int], optional): See there. Defaults to None: all.
 
     Raises:
         UsageError: The checkpoint or the estimator cannot be used.
@@ -175,7 +187,9 @@ class FeatureCodec:
                  cfg: Config,
                  checkpoint: str,
                  estimator: Optional[str] = None,
-                 device: Optional[str] = None) -> None:
+                 device: Optional[str] = None,
+                 split: Optional[str] = None,
+                 levels: Optional[Sequence[int]] = None) -> None:
         self.cfg = copy.deepcopy(cfg)
         self.cfg.load_from = checkpoint
         prepare_host(self.cfg)
@@ -183,7 +197,7 @@ class FeatureCodec:
         self.device = torch.device(device or get_device())
         self.model = build_model(self.cfg).eval()
         try:
-            self.neck = find_neck(self.model)
+            self.neck = neck_at(self.model, split, levels)
             _load(self.model, checkpoint)
             if estimator is not None:
                 load_estimator(self.model, estimator)
@@ -250,14 +264,12 @@ class FeatureCodec:
         metainfo = dict(copy.deepcopy(samples[0].metainfo))
         metainfo['img_path'] = name or Path(path).name
         given = copy.deepcopy(samples)
-        skeleton = Skeleton(self.model, self.neck)
+        skeleton = PrefixShapes(self.neck)
         try:
-            known = prepare(self.model, self.neck, [quantization], inputs,
-                            given)
+            known = prepare(self.neck, [quantization], inputs, given)
             run = Run(quantization, self.neck, **known)
             sender = _Sender(run)
-            with attached(self.model, self.neck), \
-                    self.neck.changing(sender), skeleton.record(), \
+            with self.neck.changing(sender), skeleton.record(), \
                     suppress(_SplitReached):
                 self.model.predict(inputs, samples)
             check_faults([run])
@@ -282,8 +294,7 @@ class FeatureCodec:
         except (TypeError, ValueError) as error:
             raise UsageError(f'{path}: {error}') from error
         if not self._checked:
-            with attached(self.model, self.neck), \
-                    self.neck.run(quantization, **known) as run:
+            with self.neck.run(quantization, **known) as run:
                 expected, = self.model.predict(inputs, given)
             self._check(content, expected, len(run.kept))
             self._checked = True
@@ -312,7 +323,7 @@ class FeatureCodec:
             f'split and is not sent ({problem}). ' + self._advice())
 
     def _advice(self) -> str:
-        every = tuple(range(len(self.neck.in_channels)))
+        every = tuple(range(len(self.neck.in_channels or ())))
         if self.neck.split == 'backbone' and self.neck.levels == every:
             return ("Use split='neck' if the host has a neck, or a module "
                     'that all paths pass through')
@@ -352,8 +363,7 @@ class FeatureCodec:
             raise UsageError(f'corrupted: {error}') from error
         sample = sample_type(metainfo=content.metainfo)
         inputs = from_blank(content.inputs, self.device)
-        with attached(self.model, self.neck), skeleton.replay(), \
-                self.neck.changing(receiver), \
+        with skeleton.replay(), self.neck.changing(receiver), \
                 _watching_nan(self.model, set(skeleton.outputs)) as found:
             try:
                 prediction, = self.model.predict(inputs, [sample])
@@ -368,7 +378,7 @@ class FeatureCodec:
                 f"{self.neck.split}' and is not in the file")
         return prediction
 
-    def _skeleton(self, content: FeatureFile) -> Skeleton:
+    def _skeleton(self, content: FeatureFile) -> PrefixShapes:
         neck = self.neck
         if content.host != self.host:
             raise UsageError(
@@ -378,12 +388,12 @@ class FeatureCodec:
                 'with')
         # a level that nothing reads is not sent
         if content.split != neck.split or not set(content.levels) <= set(
-                neck.levels):
+                neck.levels or content.levels):
             raise UsageError(
                 f"it was encoded at split='{content.split}', levels="
                 f'{list(content.levels)}, but the config has split='
-                f"'{neck.split}', levels={sorted(neck.levels)}")
-        skeleton = Skeleton(self.model, neck)
+                f"'{neck.split}', {neck.configured}")
+        skeleton = PrefixShapes(neck)
         try:
             skeleton.load_state_dict(content.outputs)
         except ValueError as error:

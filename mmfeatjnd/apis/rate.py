@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from mmfeatjnd.functional import code_length
 from mmfeatjnd.models import Quantization, Visit
 from .console import log
-from .curve import Bench, check_seeds
+from .curve import OperationTest, check_seeds
 from .data import split_dataloader
 
 Policy = Union[str, dict]
@@ -72,7 +72,7 @@ class _Calibration:
     """Finds one scale for all images, so that they take so many bits on
     average."""
 
-    def __init__(self, bench: Bench, loader: DataLoader,
+    def __init__(self, bench: OperationTest, loader: DataLoader,
                  sensitivity: bool) -> None:
         self.bench = bench
         recorder = _Recorder(sensitivity)
@@ -151,7 +151,8 @@ def measure_rates(cfg: Config,
                   estimators: Sequence[str] = (),
                   calibration_images: int = 64,
                   calibration_split: str = 'train',
-                  coded: bool = True) -> List[dict]:
+                  coded: bool = True,
+                  **where) -> List[dict]:
     """The task metric of every policy at several rates and noise budgets.
 
     For a rate, one scale of the policy's steps is set for the whole data set,
@@ -162,8 +163,8 @@ def measure_rates(cfg: Config,
     paper's protocol.
 
     Args:
-        cfg (Config): See :class:`Bench`.
-        checkpoint (str): See :class:`Bench`.
+        cfg (Config): See :class:`OperationTest`.
+        checkpoint (str): See :class:`OperationTest`.
         policies (dict): Name in the rows to a policy, see
             :func:`name_policies` and :class:`mmfeatjnd.models.Quantization`.
         bits (Sequence[float]): Bits per element to aim at, by the entropy
@@ -180,6 +181,7 @@ def measure_rates(cfg: Config,
             'train'.
         coded (bool): Write real bitstreams and count their bytes. Defaults to
             True.
+        **where: ``split`` and ``levels``, see :class:`OperationTest`.
 
     Returns:
         list[dict]: The rows, see :mod:`mmfeatjnd.evaluation.rate`. The first
@@ -208,7 +210,7 @@ def measure_rates(cfg: Config,
     probes = [create(name, seed) for name, _, seed in cases]
     at_noise = [(name, None, i, create(name, seed, noise_budget=budget))
                 for (name, i, seed), budget in product(cases, noise_budgets)]
-    bench = Bench(cfg, checkpoint, estimators)
+    bench = OperationTest(cfg, checkpoint, estimators, **where)
     for (_, i, _), probe in zip(cases, probes):
         bench.use(i)
         probe.check(bench.neck)

@@ -2,7 +2,7 @@ from .data_preprocessors import *  # noqa: F401,F403
 from .discrepancies import *  # noqa: F401,F403
 from .dmv_jnd import *  # noqa: F401,F403
 from .estimators import *  # noqa: F401,F403
-from .featjnd import FeatJND, FeatJNDMixin  # noqa: F401
+from .featjnd import FeatJNDMixin, build_featjnd  # noqa: F401
 from .hosts import CheckpointError, check_host_weights  # noqa: F401
 from .losses import *  # noqa: F401,F403
 from .necks import *  # noqa: F401,F403
@@ -10,4 +10,4 @@ from .operations import *  # noqa: F401,F403
 from .reading import find_read_levels  # noqa: F401
 from .run import Run, Visit, check_faults, image_ids  # noqa: F401
 from .sensitivity import task_sensitivity  # noqa: F401
-from .splits import Prefix, attached, find_neck  # noqa: F401
+from .splits import PrefixReplay, PrefixShapes  # noqa: F401

@@ -3,7 +3,7 @@ from contextlib import contextmanager
 from typing import Iterator, List, Optional, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmfeatjnd.hosts import adapter_of
 from .necks.featjnd_neck import FeatJNDNeck
@@ -11,17 +11,14 @@ from .operations import BaseOperation
 from .reading import find_read_levels
 from .run import Run
 from .sensitivity import task_sensitivity
-from .splits import attached
 
 
-def prepare(host: nn.Module, neck: FeatJNDNeck,
-            operations: Sequence[BaseOperation], inputs: Tensor,
-            data_samples: Optional[list]) -> dict:
+def prepare(neck: FeatJNDNeck, operations: Sequence[BaseOperation],
+            inputs: Tensor, data_samples: Optional[list]) -> dict:
     """What runs of operations on a batch need to know.
 
     Args:
-        host (nn.Module): The host, with FeatJND or plain.
-        neck (FeatJNDNeck): Its neck.
+        neck (FeatJNDNeck): It knows its host.
         operations (Sequence[BaseOperation]): The operations.
         inputs (Tensor): (B, 3, H, W), as the host takes them.
         data_samples (list, optional): The host's data samples.
@@ -32,13 +29,14 @@ def prepare(host: nn.Module, neck: FeatJNDNeck,
     Raises:
         RuntimeError: An operation needs estimators that were never trained.
     """
+    host = neck.host
     if neck.read_levels is None:
-        find_read_levels(host, neck, inputs, data_samples)
+        find_read_levels(neck, inputs, data_samples)
         for operation in operations:
             operation.check(neck)
     sensitivity = None
     if any(o.needs_sensitivity for o in operations):
-        sensitivity = task_sensitivity(host, neck, inputs, data_samples)
+        sensitivity = task_sensitivity(neck, inputs, data_samples)
     return dict(
         images=data_samples or range(len(inputs)),
         content=adapter_of(host).content(host, inputs, data_samples, False),
@@ -46,25 +44,25 @@ def prepare(host: nn.Module, neck: FeatJNDNeck,
 
 
 @contextmanager
-def every_forward(host: nn.Module, neck: FeatJNDNeck,
+def every_forward(neck: FeatJNDNeck,
                   operation: BaseOperation) -> Iterator[List[Run]]:
-    """Give every ``forward`` of a host inside a run of its own.
+    """Give every ``forward`` of a host a run of its own.
 
     Args:
-        host (nn.Module): The host, with FeatJND or plain.
-        neck (FeatJNDNeck): Its neck.
+        neck (FeatJNDNeck): It knows its host.
         operation (BaseOperation): The operation.
 
     Yields:
         list[Run]: The runs so far, in their order.
     """
     runs: List[Run] = []
+    host = neck.host
     forward = host.forward
 
     def run_forward(inputs, data_samples=None, *args, **kwargs):
         with torch.no_grad():
-            known = prepare(host, neck, [operation], inputs, data_samples)
-        with attached(host, neck), neck.run(operation, **known) as run:
+            known = prepare(neck, [operation], inputs, data_samples)
+        with neck.run(operation, **known) as run:
             result = forward(inputs, data_samples, *args, **kwargs)
         runs.append(run)
         return result

@@ -47,7 +47,7 @@ class CheckpointError(ValueError):
 
 
 #: Where the state of a FeatJND model is not the host's.
-OWN_KEYS = ('neck.estimators.', 'featjnd_objective.')
+OWN_KEYS = ('neck.estimators.', 'featjnd_')
 
 
 def host_key(key: str) -> str:
@@ -118,9 +118,29 @@ def host_scope(host: str) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=None)
 def extended_class(mixin: type, host: type) -> type:
-    """A host's class with a mixin, under the host's name, since tools and
-    logs show it."""
-    return type(host.__name__, (mixin, host), {
-        '__module__': host.__module__,
-        '__doc__': host.__doc__
+    """A host's class with a mixin on top.
+
+    It is made at run time, where pickle does not find it; so its instances
+    are pickled, and copied, by how it is made.
+
+    Args:
+        mixin (type): With ``prefix``, which the class is named by.
+        host (type): A class of a host library.
+
+    Returns:
+        type: The same class for the same two.
+    """
+
+    def __reduce__(self):
+        return _empty, (mixin, host), self.__dict__
+
+    return type(f'{mixin.prefix}{host.__name__}', (mixin, host), {
+        '__module__': mixin.__module__,
+        '__doc__': host.__doc__,
+        '__reduce__': __reduce__
     })
+
+
+def _empty(mixin: type, host: type):
+    cls = extended_class(mixin, host)
+    return cls.__new__(cls)

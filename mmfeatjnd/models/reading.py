@@ -1,21 +1,22 @@
 """What the part of a host after the split reads."""
 import logging
 from contextlib import ExitStack
-from typing import Any, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from mmfeatjnd.functional import channel_dim, to_channels_first
 from mmfeatjnd.hosts import adapter_of
 from .necks.featjnd_neck import FeatJNDNeck
-from .splits import attached
+from .splits import resolve_split
 
 
-def find_read_levels(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
+def find_read_levels(neck: FeatJNDNeck, inputs: Tensor,
                      data_samples: Optional[list]) -> None:
-    """Ask a host, once, which of the configured levels it reads.
+    """Ask a host, once, what its split emits and which of it is read.
 
     A level that nothing reads (an FPN with ``start_level=1`` leaves the
     first one alone) tolerates everything and needs no bits: it is neither
@@ -24,20 +25,24 @@ def find_read_levels(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
     not depend on it. No gradient is computed.
 
     Args:
-        host (nn.Module): The host, with FeatJND or plain.
-        neck (FeatJNDNeck): Its neck; ``read_levels`` is set.
+        neck (FeatJNDNeck): It knows its host. ``read_levels`` is set, and
+            ``in_channels`` if they were not known.
         inputs (Tensor): (B, 3, H, W), as the host takes them.
         data_samples (list, optional): The host's data samples.
     """
     if neck.read_levels is not None:
         return
-    if len(neck.levels) == 1:
+    if neck.in_channels is not None and len(neck.levels) == 1:
         neck.read_levels = neck.levels
         return
+    host = neck.host
+    channels: Dict[int, int] = {}
     leaves: List[Tuple[Tensor, int]] = []
     outputs: List[Tensor] = []
 
     def leaf(feature: Tensor, level: int) -> Tensor:
+        first = to_channels_first(feature, neck.layout_of(feature, level))
+        channels[level] = first.size(channel_dim(first))
         leaves.append((feature.detach().requires_grad_(), level))
         return leaves[-1][0] + 0  # what follows may work in place
 
@@ -50,19 +55,21 @@ def find_read_levels(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
     # one image is enough
     samples = data_samples and data_samples[:1]
     with ExitStack() as stack:
-        stack.enter_context(attached(host, neck))
         stack.enter_context(neck.changing(leaf))
-        for module in host.modules():
-            if module is not neck and not neck.is_estimator(module):
-                handle = module.register_forward_hook(keep)
-                stack.callback(handle.remove)
+        for module in _readers(neck):
+            handle = module.register_forward_hook(keep)
+            stack.callback(handle.remove)
         stack.enter_context(torch.enable_grad())
         adapter.predict(host, inputs[:1], samples)
+    if neck.in_channels is None:
+        if not channels:  # an image without regions, or an error told later
+            return
+        neck.learn_channels([channels[i] for i in sorted(channels)])
     found = _reachable(outputs, leaves)
     if not found:  # a host that hides its graph, or did not pass the split
         found = set(neck.levels)
     # what the split does not emit is an error of the config, told later
-    found |= set(neck.levels) - {level for _, level in leaves}
+    found |= set(neck.levels) - channels.keys()
     neck.read_levels = tuple(i for i in neck.levels if i in found)
     if unread := [i for i in neck.levels if i not in found]:
         print_log(
@@ -71,6 +78,16 @@ def find_read_levels(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
             'measured.',
             logger='current',
             level=logging.WARNING)
+
+
+def _readers(neck: FeatJNDNeck) -> List[nn.Module]:
+    """The modules whose outputs say that a level is read: neither the split,
+    nor what it lies in, which may only hand the levels on."""
+    split = set(resolve_split(neck) if neck.hooked else [neck])
+    return [
+        m for m in neck.host.modules()
+        if split.isdisjoint(m.modules()) and not neck.is_estimator(m)
+    ]
 
 
 def _reachable(outputs: List[Tensor],

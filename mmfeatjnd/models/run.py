@@ -105,7 +105,7 @@ class Run:
     :meth:`FeatJNDNeck.run`.
 
     Attributes:
-        reached (set[int]): Levels that the host has asked for so far.
+        visited (set[int]): Levels that the host has asked for so far.
         kept (list): What the operation keeps for its ``finish``.
     """
 
@@ -129,7 +129,7 @@ class Run:
         self.seed = getattr(operation, 'seed', 0) if seed is None else seed
         self.content = content
         self.sensitivity = sensitivity
-        self.reached = set()
+        self.visited = set()
         self.kept: List[Any] = []
         self._keys: Optional[Tensor] = None
         self._calls: Dict[int, int] = defaultdict(int)
@@ -197,10 +197,10 @@ class Run:
             Tensor: The same shape and dtype.
         """
         neck = self.neck
-        if level not in neck.active_levels:
+        if not neck.works_on(level):
             return feature
         check_layout(feature, f"level {level} of split '{neck.split}'")
-        self.reached.add(level)
+        self.visited.add(level)
         layout = neck.layout_of(feature, level)
         x = to_channels_first(feature, layout)
         images, keys = self._rows(x)
@@ -301,22 +301,27 @@ class Run:
         for size, rows in sizes.items():
             yield torch.tensor(rows, device=x.device), size
 
-    def check_reached(self) -> None:
+    def check_visited(self) -> None:
         """Raise unless the host has asked for every level."""
         neck = self.neck
-        missing = sorted(set(neck.active_levels) - self.reached)
-        # a picture without detections has no regions
-        if missing and not neck.by_region:
+        if neck.by_region:  # a picture without detections has no regions
+            return
+        missing = sorted(set(neck.active_levels) - self.visited)
+        if missing:
             raise RuntimeError(
                 f"FeatJNDNeck: split='{neck.split}' was not reached for "
                 f'level(s) {missing} of in_channels='
                 f'{list(neck.in_channels)}. Choose another `split` of '
                 'FeatJNDNeck, or set `in_channels` and `levels` to what it '
                 'emits.')
+        if not self.visited:
+            raise RuntimeError(
+                f"FeatJNDNeck: split='{neck.split}' was not reached, or "
+                'emits no float tensor. Choose another split.')
 
     def finish(self) -> None:
         """Let the operation end what it has begun."""
-        self.check_reached()
+        self.check_visited()
         finish = getattr(self.operation, 'finish', None)
         if finish is not None:
             finish(self)

@@ -3,15 +3,15 @@ from collections import defaultdict
 from typing import Dict, List, Optional
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmfeatjnd.hosts import adapter_of, sharing_prefix
 from .necks.featjnd_neck import FeatJNDNeck
-from .splits import Prefix, attached
+from .splits import PrefixReplay
 
 
 @torch.no_grad()
-def task_sensitivity(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
+def task_sensitivity(neck: FeatJNDNeck, inputs: Tensor,
                      data_samples: Optional[list]) -> Dict[int, List[Tensor]]:
     """Squared gradient of the task at the split.
 
@@ -19,8 +19,7 @@ def task_sensitivity(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
     annotations are used; it is taken by the passes that a prediction takes.
 
     Args:
-        host (nn.Module): The host, with FeatJND or plain.
-        neck (FeatJNDNeck): Its neck.
+        neck (FeatJNDNeck): It knows its host.
         inputs (Tensor): (B, 3, H, W), as the host takes them.
         data_samples (list, optional): The host's data samples.
 
@@ -46,7 +45,8 @@ def task_sensitivity(host: nn.Module, neck: FeatJNDNeck, inputs: Tensor,
         leaves[level].append(feature.detach().requires_grad_())
         return leaves[level][-1] + 0  # what follows may work in place
 
-    with attached(host, neck), sharing_prefix(host, Prefix(host, neck)):
+    host = neck.host
+    with sharing_prefix(host, PrefixReplay(neck)):
         # the host's parameters need no gradient, whoever trains them
         wanted = [p for p in host.parameters() if p.requires_grad]
         for p in wanted:

@@ -9,7 +9,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import METRICS
 
 from mmfeatjnd.apis import build_model, measure_curve, save_estimator
-from mmfeatjnd.apis.curve import Bench
+from mmfeatjnd.apis.curve import OperationTest
 from mmfeatjnd.apis.launch import build_runner
 from mmfeatjnd.engine.hooks import PerturbationHook
 from mmfeatjnd.models import CheckpointError, Perturbation, Quantization
@@ -241,7 +241,7 @@ def test_weights_that_the_checkpoint_lacks(host, tmp_path):
     state = model.state_dict()
     save_estimator(model, tmp_path / 'estimator.pth')
     for given, message in (
-            ({}, 'lacks .* of .* weights of ImageClassifier'),
+            ({}, 'lacks .* of .* weights of FeatJNDImageClassifier'),
             ({k: v for k, v in state.items() if '.layer1.' not in k},
              "lacks .*e.g. 'backbone.layer1"),
             ({k: v for k, v in state.items() if 'running_mean' not in k},
@@ -264,7 +264,7 @@ def test_every_pass_checks_its_own_operations(host, tmp_path):
     """An untrained estimator in the second of several passes, too."""
     cfg, model = host(trained=False)
     checkpoint = save(model.state_dict(), tmp_path / 'host.pth')
-    bench = Bench(cfg, checkpoint)
+    bench = OperationTest(cfg, checkpoint)
     operations = [(0, Perturbation(d, 0.5)) for d in ('gaussian', 'featjnd')]
     with pytest.raises(RuntimeError, match="distortion='featjnd' needs a "
                        'trained estimator'):
@@ -274,7 +274,7 @@ def test_every_pass_checks_its_own_operations(host, tmp_path):
 def test_a_batch_without_the_gradient(host, tmp_path):
     """What was not named beforehand has no gradient to work with."""
     cfg, model = host()
-    bench = Bench(cfg, save(model.state_dict(), tmp_path / 'host.pth'))
+    bench = OperationTest(cfg, save(model.state_dict(), tmp_path / 'host.pth'))
     batch = next(iter(bench.dataloader()))
     for operation in (Perturbation('gradient-sensitivity', 0.5),
                       Quantization('gradient')):
@@ -296,6 +296,6 @@ def test_passes_do_not_change_the_rows(host, tmp_path):
     checkpoint = save(model.state_dict(), tmp_path / 'host.pth')
     operations = [(0, Perturbation(d, s)) for s in (0.5, 1.0)
                   for d in ('gaussian', 'featjnd', 'gradient-sensitivity')]
-    one, several = (Bench(cfg, checkpoint).measure(operations, n)
+    one, several = (OperationTest(cfg, checkpoint).measure(operations, n)
                     for n in (24, 2))
     assert one == several and len(one) == 7

@@ -124,8 +124,7 @@ def assert_resumes(train, tmp_path, model, kind):
 
 # -------------------------------------------------------------------- FeatJND
 ENVELOPE = dict(estimator=dict(mode='envelope'))
-RATE = dict(magnitude='rate', strength=None, magnitude_weight=0.1,
-            tolerance=0.01, adapt=0.1)
+RATE = dict(magnitude_weight=0.1, tolerance=0.01, adapt=0.1)
 CASES = {
     'kl': ('classifier', dict(
         discrepancy=dict(type='mmfeatjnd.PredictionDivergence')), ENVELOPE),
@@ -134,7 +133,8 @@ CASES = {
            ENVELOPE),
     'signed': ('classifier', dict(), dict()),
     'adapt': ('classifier', dict(
-        strength=None, magnitude_weight=1.0, tolerance=0.01, adapt=0.1),
+        training=dict(type='mmfeatjnd.LearnedNRMSE'),
+        objective=dict(magnitude_weight=1.0, tolerance=0.01, adapt=0.1)),
               ENVELOPE),
     'named split': ('segmentor', dict(
         discrepancy=dict(type='mmfeatjnd.PseudoGroundTruth')),
@@ -145,18 +145,22 @@ CASES = {
     'annotation': ('detector', dict(
         discrepancy=dict(type='mmfeatjnd.Annotation')), ENVELOPE),
     'straight-through': ('classifier', dict(
-        quantizer=dict(type='mmfeatjnd.QuantizationSurrogate'), **RATE),
-                         ENVELOPE),
+        training=dict(
+            type='mmfeatjnd.QuantizationSurrogate', magnitude='rate'),
+        objective=RATE), ENVELOPE),
     'noise': ('classifier', dict(
-        quantizer=dict(type='mmfeatjnd.QuantizationSurrogate', mode='noise'),
-        **RATE), ENVELOPE),
+        training=dict(
+            type='mmfeatjnd.QuantizationSurrogate',
+            mode='noise',
+            magnitude='rate'),
+        objective=RATE), ENVELOPE),
 }
 
 
 @pytest.mark.parametrize('case', CASES)
 def test_featjnd(train, tmp_path, configs, case):
-    kind, objective, neck = CASES[case]
-    model = configs[1](kind, objective, **copy.deepcopy(neck))
+    kind, fields, neck = CASES[case]
+    model = configs[1](kind, **copy.deepcopy({**fields, **neck}))
     logged = assert_resumes(train, tmp_path, model, kind)
     assert len({step['jnd_discrepancy'] for step in logged.values()}) == 4
 
@@ -168,8 +172,8 @@ def test_every_step_draws_anew(train, configs, batch, monkeypatch, case,
                                draws):
     """Or the above would hold where nothing is drawn. Nothing is trained, and
     every batch is the same."""
-    kind, objective, neck = CASES[case]
-    model = configs[1](kind, objective, **copy.deepcopy(neck))
+    kind, fields, neck = CASES[case]
+    model = configs[1](kind, **copy.deepcopy({**fields, **neck}))
     monkeypatch.setattr(Pixels, '__len__', lambda self: 2)
     # the running statistics of the estimator move, but not on one batch
     logged, _ = train(model, kind, 'draws', 4, seed=0, lr=0.0)

@@ -111,7 +111,7 @@ def test_weights_of_another_host_start_no_training(test, build, configs,
                   {k: whole[k] for k in names if 'running_var' not in k},
                   dict(whole, **{'head.fc.bias': torch.zeros(9)})):
         for what in ('train', 'test'):
-            with pytest.raises(CheckpointError, match='of ImageClassifier'):
+            with pytest.raises(CheckpointError, match='ImageClassifier'):
                 train(state, what)
     assert steps == []
     model = train(whole, 'test')

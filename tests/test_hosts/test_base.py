@@ -4,7 +4,7 @@ from mmengine.structures import BaseDataElement
 
 from mmfeatjnd.hosts import Answer, adapter_of, run_host, sharing_prefix
 from mmfeatjnd.hosts.base import HostAdapter, total_loss
-from mmfeatjnd.models import Prefix
+from mmfeatjnd.models import PrefixReplay, find_neck
 
 SIZE = (24, 32)
 
@@ -137,7 +137,7 @@ def test_passes_over_one_input_share_what_lies_before_the_split(build, batch):
     with torch.no_grad():
         expected = answers()
         assert len(calls) == 3
-        with sharing_prefix(model, Prefix(model, model.neck)):
+        with sharing_prefix(model, PrefixReplay(find_neck(model))):
             shared = answers()
             assert len(calls) == 4
         answers()

@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from mmfeatjnd.functional import cross_entropy
 from mmfeatjnd.hosts import adapter_of
-from mmfeatjnd.models import task_sensitivity
+from mmfeatjnd.models import find_neck, task_sensitivity
 
 BINARY = dict(
     num_classes=2,
@@ -111,7 +111,7 @@ def test_the_gradient_of_windows(build, batch, configs):
     model = make(build, configs, SLIDE)
     inputs, samples = batch('segmentor')
     meta = [dict(s.metainfo) for s in samples]
-    result = task_sensitivity(model, model.neck, inputs, samples)
+    result = task_sensitivity(find_neck(model), inputs, samples)
     assert [dict(s.metainfo) for s in samples] == meta
     # four windows, (0, 0), (0, 8), (8, 0) and (8, 8)
     assert {k: len(v) for k, v in result.items()} == dict.fromkeys(range(4), 4)
@@ -138,5 +138,5 @@ def test_the_gradient_of_windows(build, batch, configs):
 
 def test_whole_images_have_one_gradient(build, batch, configs):
     model = make(build, configs)
-    result = task_sensitivity(model, model.neck, *batch('segmentor'))
+    result = task_sensitivity(find_neck(model), *batch('segmentor'))
     assert [len(v) for v in result.values()] == [1] * 4

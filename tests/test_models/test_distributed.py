@@ -23,9 +23,10 @@ def train(path, kind, rank=0, world_size=1):
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from conftest import featjnd_cfg, make_batch
     torch.manual_seed(0)
-    objective = dict(discrepancy=dict(
-        type='mmfeatjnd.Annotation')) if kind == 'detector' else {}
-    model = MODELS.build(ConfigDict(featjnd_cfg(kind, objective)))
+    discrepancy = dict(
+        type='mmfeatjnd.Annotation') if kind == 'detector' else None
+    model = MODELS.build(
+        ConfigDict(featjnd_cfg(kind, discrepancy=discrepancy)))
     estimators = model.featjnd_neck.estimators
     before = estimators.state_dict()['0.expand.weight'].clone()
     optimizer = OptimWrapper(torch.optim.SGD(estimators.parameters(), 0.1))

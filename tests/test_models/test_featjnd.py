@@ -10,13 +10,15 @@ from torch.nn import functional as F
 
 from mmfeatjnd.functional import nrmse
 from mmfeatjnd.models import (
+    BaseTraining,
     ConvEstimator,
-    TrainingPerturbation,
     task_sensitivity,
 )
 
 # The estimator decides how strong its distortion is.
-FREE = dict(strength=None, magnitude_weight=1.)
+FREE = dict(
+    training=dict(type='mmfeatjnd.LearnedNRMSE'),
+    objective=dict(magnitude_weight=1.))
 KINDS = ['classifier', 'segmentor', 'detector']
 
 
@@ -68,7 +70,7 @@ def test_modes(build, kind):
         model.train()
         own = {model, model.featjnd_objective, model.neck.estimators}
         own |= set(model.neck.estimators.modules())
-        own |= set(model.featjnd_objective.modules())
+        own |= {model.featjnd_discrepancy}
         assert {m for m in model.modules() if m.training} == own
         model.eval()
         assert not any(m.training for m in model.modules())
@@ -78,7 +80,7 @@ def test_the_model_is_the_host(build, configs):
     from mmpretrain.models import ImageClassifier
     model = build('classifier')
     assert isinstance(model, ImageClassifier)
-    assert type(model).__name__ == 'ImageClassifier'
+    assert type(model).__name__ == 'FeatJNDImageClassifier'
     assert type(model) is type(build('classifier'))
     # the estimators are in it once
     names = [n for n, m in model.named_modules(remove_duplicate=False)
@@ -107,7 +109,7 @@ def test_builds_without_a_default_scope(configs):
 @pytest.mark.parametrize('neck', [
     dict(), dict(split='backbone.layer2', in_channels=16)])
 def test_the_gradient_equals_a_direct_computation(build, batch, neck):
-    model = build('classifier', objective=FREE, **neck)
+    model = build('classifier', **FREE, **neck)
     inputs, samples = batch('classifier')
     model.train()
     losses = model.loss(inputs, samples)
@@ -150,7 +152,7 @@ def capture(model):
     run = neck.run
 
     def spy(operation, *args, **kwargs):
-        assert isinstance(operation, TrainingPerturbation)
+        assert isinstance(operation, BaseTraining)
 
         def watched(feature, level, visit):
             out = operation(feature, level, visit)
@@ -169,7 +171,8 @@ def test_strength_of_every_image_lies_in_the_range(build, batch, mode):
     model = build(
         'detector',
         estimator=dict(mode=mode),
-        objective=dict(strength=(0.3, 0.9))).train()
+        training=dict(
+            type='mmfeatjnd.DrawnNRMSE', nrmse=(0.3, 0.9))).train()
     seen = capture(model)
     inputs, samples = batch('detector', 6)
     losses = model.loss(inputs, samples)
@@ -235,9 +238,9 @@ def test_noise_of_steps_that_nobody_counts(build, batch):
 @pytest.mark.parametrize('kind', ['detector', 'segmentor', 'classifier'])
 def test_a_resumed_step_is_that_step(build, batch, at_step, kind):
     """Also the draws of the heads' samplers."""
-    objective = dict(magnitude_weight=1.)
+    fields = dict(objective=dict(magnitude_weight=1.))
     if kind == 'detector':
-        objective.update(discrepancy=dict(type='mmfeatjnd.Annotation'))
+        fields.update(discrepancy=dict(type='mmfeatjnd.Annotation'))
 
     def train(model, steps):
         for step in steps:
@@ -250,11 +253,11 @@ def test_a_resumed_step_is_that_step(build, batch, at_step, kind):
             optimizer.step()
         return losses
 
-    model = build(kind, objective=objective).train()
+    model = build(kind, **fields).train()
     train(model, (0, 1))
     state = copy.deepcopy(model.state_dict())
     expected = train(model, (2, ))
-    resumed = build(kind, objective=objective).train()
+    resumed = build(kind, **fields).train()
     resumed.load_state_dict(state)
     for name, value in train(resumed, (2, )).items():
         assert torch.equal(value, expected[name]), name
@@ -267,9 +270,8 @@ def test_padding_is_none_of_the_training(build, batch):
     distorted, nor a part of the strength."""
     model = build(
         'detector',
-        objective=dict(
-            strength=(0.5, 0.5),
-            discrepancy=dict(type='mmfeatjnd.Annotation'))).train()
+        training=dict(type='mmfeatjnd.DrawnNRMSE', nrmse=(0.5, 0.5)),
+        discrepancy=dict(type='mmfeatjnd.Annotation')).train()
     seen, given = capture(model), []
     inputs, samples = batch('detector')
     samples[1].set_metainfo(dict(img_shape=(24, 32)))
@@ -301,10 +303,8 @@ def test_a_batch_without_regions(build, batch):
             'detector',
             split='roi_head.mask_head.convs',
             in_channels=[16],
-            objective=dict(
-                discrepancy=dict(
-                    type='mmfeatjnd.PseudoGroundTruth',
-                    score_thr=thr))).train()
+            discrepancy=dict(
+                type='mmfeatjnd.PseudoGroundTruth', score_thr=thr)).train()
         losses = model.loss(*batch('detector'))
         total(model, losses).backward()
         grads = [p.grad for p in model.neck.estimators.parameters()]
@@ -316,8 +316,11 @@ def test_a_batch_without_regions(build, batch):
 
 def test_dual_ascent_on_a_host(build, batch):
     """The multiplier falls below the tolerance, rises above, and is kept."""
-    objective = dict(FREE, tolerance=0.002, adapt=0.1, multiplier=0.1)
-    model = build('classifier', objective=objective).train()
+    fields = dict(
+        FREE,
+        objective=dict(
+            magnitude_weight=1., tolerance=0.002, adapt=0.1, multiplier=0.1))
+    model = build('classifier', **fields).train()
     inputs, samples = batch('classifier')
     optimizer = torch.optim.Adam(model.neck.estimators.parameters(), 1e-2)
     expected, factors = torch.tensor(0.1), set()
@@ -335,7 +338,7 @@ def test_dual_ascent_on_a_host(build, batch):
         expected = expected * factor
     assert factors == {False, True}
     # and training goes on with it
-    resumed = build('classifier', objective=objective)
+    resumed = build('classifier', **fields)
     assert resumed.load_state_dict(model.state_dict())
     torch.testing.assert_close(resumed.featjnd_objective.multiplier, expected)
 
@@ -365,7 +368,7 @@ def test_deepcopy_is_independent(build, batch):
 def test_sensitivity_is_the_squared_gradient(build, batch, kind):
     model = build(kind)
     inputs, samples = batch(kind)
-    result = task_sensitivity(model, model.neck, inputs, samples)
+    result = task_sensitivity(model.neck, inputs, samples)
     assert all(len(calls) == 1 for calls in result.values())
     result = {level: calls[0] for level, calls in result.items()}
     assert sorted(result) == list(model.neck.levels)
@@ -427,4 +430,10 @@ def test_errors_at_build(build, configs):
     with pytest.raises(RuntimeError, match='must hold one FeatJNDNeck'):
         build(dict(cfg, neck=dict(type='GlobalAveragePooling')))
     with pytest.raises(ValueError, match='magnitude must be one of'):
-        build('classifier', objective=dict(magnitude='l1'))
+        build(
+            'classifier',
+            training=dict(type='mmfeatjnd.LearnedNRMSE', magnitude='l1'))
+    with pytest.raises(ValueError, match='DrawnNRMSE sets the NRMSE'):
+        build('classifier', objective=dict(adapt=0.1, tolerance=0.1))
+    with pytest.raises(ValueError, match='no estimator to train'):
+        build(dict(cfg, neck=dict(type='mmfeatjnd.FeatJNDNeck')))

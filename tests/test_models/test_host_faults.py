@@ -8,14 +8,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmfeatjnd.hosts import adapter_of
-from mmfeatjnd.models import Perturbation, Quantization, task_sensitivity
+from mmfeatjnd.models import (
+    Perturbation,
+    Quantization,
+    find_neck,
+    task_sensitivity,
+)
 from mmfeatjnd.models.forward_runs import every_forward
 from mmfeatjnd.models.run import columns_of, image_rows
 
 
 def measure(model, operation, inputs, samples):
     """Predictions and the run; the samples are left as they are."""
-    with torch.no_grad(), every_forward(model, model.neck, operation) as runs:
+    with torch.no_grad(), every_forward(model.neck, operation) as runs:
         results = model(
             inputs, [s.clone() for s in samples], mode='predict')
     return results, runs[0]
@@ -32,9 +37,9 @@ def redraw(model, seed=1):
 
 
 # ------------------------------------- hosts that decide by a sigmoid (row 1)
-def binary_segmentor(featjnd_cfg, mode, objective):
+def binary_segmentor(featjnd_cfg, mode, **fields):
     """One output channel: a pixel is the object or it is not."""
-    cfg = featjnd_cfg('segmentor', objective, estimator=dict(mode=mode))
+    cfg = featjnd_cfg('segmentor', estimator=dict(mode=mode), **fields)
     cfg['backbone'].update(strides=(1, 2, 1, 1))  # 4 x 4 tokens
     cfg['decode_head'].update(
         num_classes=2,
@@ -44,9 +49,9 @@ def binary_segmentor(featjnd_cfg, mode, objective):
     return cfg
 
 
-def multi_label_classifier(featjnd_cfg, mode, objective):
+def multi_label_classifier(featjnd_cfg, mode, **fields):
     """Any number of four labels an image."""
-    cfg = featjnd_cfg('classifier', objective, estimator=dict(mode=mode))
+    cfg = featjnd_cfg('classifier', estimator=dict(mode=mode), **fields)
     cfg['head'] = dict(
         type='MultiLabelLinearClsHead', num_classes=4, in_channels=32, thr=0.5)
     return cfg
@@ -64,8 +69,8 @@ DISCREPANCIES = dict(
 def sigmoid_host(build, configs, batch):
     """A host that says yes as often as no, and a batch."""
 
-    def make(kind, mode='signed', **objective):
-        model = redraw(build(SIGMOID[kind](configs[1], mode, objective)))
+    def make(kind, mode='signed', **fields):
+        model = redraw(build(SIGMOID[kind](configs[1], mode, **fields)))
         inputs, samples = batch(kind, 4)
         if kind == 'segmentor':
             last = model.decode_head.conv_seg
@@ -90,9 +95,10 @@ def sigmoid_host(build, configs, batch):
 def test_the_discrepancy_of_a_sigmoid(sigmoid_host, kind, name):
     """0 without a change, positive with one, and training brings it down."""
     model, inputs, samples = sigmoid_host(
-        kind, discrepancy=DISCREPANCIES[name], magnitude_weight=0.0,
-        strength=(4.0, 4.0))
-    discrepancy = model.featjnd_objective.discrepancy.eval()
+        kind, discrepancy=DISCREPANCIES[name],
+        training=dict(type='mmfeatjnd.DrawnNRMSE', nrmse=(4.0, 4.0)),
+        objective=dict(magnitude_weight=0.0))
+    discrepancy = model.featjnd_discrepancy.eval()
     with torch.no_grad():
         reference = discrepancy.reference(model, inputs, samples)
         assert discrepancy(model, inputs, samples, reference) == 0
@@ -147,9 +153,10 @@ def test_lambda_rises_where_a_sigmoid_host_notices(sigmoid_host, kind):
     fell, as nothing was noticed, and ended at 0 bits."""
     model, inputs, samples = sigmoid_host(
         kind, 'envelope',
-        discrepancy=DISCREPANCIES['kl'], magnitude='rate', strength=None,
-        quantizer=dict(type='mmfeatjnd.QuantizationSurrogate'),
-        tolerance=0.01, adapt=0.1)
+        discrepancy=DISCREPANCIES['kl'],
+        training=dict(
+            type='mmfeatjnd.QuantizationSurrogate', magnitude='rate'),
+        objective=dict(tolerance=0.01, adapt=0.1))
     model.train()
     for _ in range(3):
         losses = model.loss(inputs, samples)
@@ -208,7 +215,7 @@ def test_the_gradient_of_every_window(sliding, batch, plain):
     model = sliding(plain)
     inputs, samples = batch('segmentor', 2)
     expected = sliding_gradient(sliding(), inputs)
-    found = task_sensitivity(model, model.neck, inputs, samples)
+    found = task_sensitivity(find_neck(model), inputs, samples)
     assert list(found) == [0, 1, 2, 3]
     assert not any(x.any() for level in (0, 1, 2) for x in found[level])
     assert len(found[3]) == len(expected) == 4
@@ -286,10 +293,11 @@ def pointwise(build, configs):
             return x, self.second(F.avg_pool2d(x, 2)).relu()
 
     MODELS.register_module(name='TestPointwise', module=Pointwise)
-    objective = dict(
-        discrepancy=dict(type='mmfeatjnd.PseudoGroundTruth', score_thr=0.0))
-    cfg = configs[1]('detector', objective, in_channels=[8, 16],
-                     estimator=dict(mode='envelope'))
+    cfg = configs[1](
+        'detector',
+        discrepancy=dict(type='mmfeatjnd.PseudoGroundTruth', score_thr=0.0),
+        in_channels=[8, 16],
+        estimator=dict(mode='envelope'))
     cfg['backbone'] = dict(type='mmengine.TestPointwise')
     cfg['neck']['neck'].update(in_channels=[8, 16], num_outs=5)
     cfg['data_preprocessor']['pad_size_divisor'] = 8
@@ -337,7 +345,7 @@ def test_what_is_measured_does_not_depend_on_the_padding(
         rows = []
         for start in range(0, 4, size):
             with torch.no_grad(), every_forward(
-                    pointwise, pointwise.neck, operation) as runs:
+                    pointwise.neck, operation) as runs:
                 pointwise.test_step(images(*range(start, start + size)))
             rows.append(runs[0].measured)
         tables.append({k: torch.cat([r[k] for r in rows]) for k in rows[0]})
@@ -371,7 +379,7 @@ def test_the_features_behind_the_operation(pointwise, operation, padding):
             if operation is None:
                 model.test_step(batch)
             else:
-                with every_forward(model, model.neck, operation):
+                with every_forward(model.neck, operation):
                     model.test_step(batch)
         return seen[-1]
 

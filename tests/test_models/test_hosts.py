@@ -17,9 +17,8 @@ from mmfeatjnd.functional import Steps
 from mmfeatjnd.hosts import sharing_prefix
 from mmfeatjnd.models import (
     Perturbation,
-    Prefix,
+    PrefixReplay,
     Quantization,
-    attached,
     check_faults,
 )
 from mmfeatjnd.models.forward_runs import every_forward
@@ -303,19 +302,17 @@ def build_host(name):
     return host.requires_grad_(False).eval()
 
 
-def build_featjnd(name, host=None, objective=None, **neck):
+def build_featjnd(name, host=None, discrepancy=None, **neck):
     cfg, fields = HOSTS[name]()
     fields.update(neck)
     cfg.neck = dict(
         type='mmfeatjnd.FeatJNDNeck', neck=cfg.get('neck'), **fields)
     cfg.host = f'{library(name)}.{cfg.type}'
     cfg.type = 'mmfeatjnd.FeatJND'
-    if objective is None and library(name) == 'mmdet':
+    if discrepancy is None and library(name) == 'mmdet':
         # with random weights no detection is certain
-        objective = dict(
-            discrepancy=dict(
-                type='mmfeatjnd.PseudoGroundTruth', score_thr=0.0))
-    cfg.objective = dict(type='mmfeatjnd.FeatJNDLoss', **(objective or {}))
+        discrepancy = dict(type='mmfeatjnd.PseudoGroundTruth', score_thr=0.0)
+    cfg.discrepancy = discrepancy
     with DefaultScope.overwrite_default_scope(library(name)):
         model = OUR_MODELS.build(cfg)
     if host is not None:
@@ -388,7 +385,7 @@ def measure(model, name, operation=None, batch=None):
         if operation is None:
             results = model.test_step(batch)
         else:
-            with every_forward(model, model.featjnd_neck, operation) as runs:
+            with every_forward(model.featjnd_neck, operation) as runs:
                 results = model.test_step(batch)
             run, = runs
             check_faults(runs)
@@ -435,7 +432,7 @@ def test_clean_prediction_is_the_hosts(built):
     assert hooks_of(model) == before
     # its class, attributes and keys are the host's
     assert isinstance(model, type(host))
-    assert type(model).__name__ == type(host).__name__
+    assert type(model).__name__ == f'FeatJND{type(host).__name__}'
 
 
 @pytest.mark.parametrize('distortion', ['gaussian', 'featjnd'])
@@ -526,7 +523,7 @@ def test_prefix_changes_nothing(built):
 
     def passes():
         """Clean, perturbed, clean, from the same state."""
-        task = copy.deepcopy(model.featjnd_objective.discrepancy)
+        task = copy.deepcopy(model.featjnd_discrepancy)
         with torch.no_grad():
             reference = task.reference(model, inputs, samples)
             with neck.run(operation, samples):
@@ -534,12 +531,11 @@ def test_prefix_changes_nothing(built):
             clean = task(model, inputs, samples, reference)
         return torch.stack([perturbed, clean])
 
-    with attached(model, neck):
-        with sharing_prefix(model, Prefix(model, neck)):
-            shared = passes()
-        once = len(runs)
-        runs.clear()
-        full = passes()
+    with sharing_prefix(model, PrefixReplay(neck)):
+        shared = passes()
+    once = len(runs)
+    runs.clear()
+    full = passes()
     handle.remove()
     assert torch.equal(shared, full)
     assert once == 1 and len(runs) >= 3
@@ -551,7 +547,7 @@ def test_sensitivity(built):
     name, host, model = built
     data = model.data_preprocessor(copy.deepcopy(make_batch(name)), False)
     before = hooks_of(model)
-    result = task_sensitivity(model, model.neck, data['inputs'],
+    result = task_sensitivity(model.neck, data['inputs'],
                               data['data_samples'])
     assert set(result) == set(model.neck.levels)
     for level, (value, ) in result.items():
@@ -1021,9 +1017,7 @@ def test_no_predictions(name):
     model = build_featjnd(
         name,
         build_host(name),
-        objective=dict(
-            discrepancy=dict(
-                type='mmfeatjnd.PseudoGroundTruth', score_thr=1.0)))
+        discrepancy=dict(type='mmfeatjnd.PseudoGroundTruth', score_thr=1.0))
     model.train()
     losses = model.loss(**model.data_preprocessor(make_batch(name), True))
     assert all(v.isfinite().all() for v in losses.values())

@@ -370,7 +370,7 @@ def test_no_row_at_all(operation, images):
     (out, ), run = apply(
         operation, neck, x, images=list(images) or None,
         sensitivity=sensitivity_of([x]))
-    assert out.shape == x.shape and run.reached == {0}
+    assert out.shape == x.shape and run.visited == {0}
     assert run.batch_size == len(images) and not run.faults.any()
     check_faults([run])
     assert all(v.shape == (len(images), ) for v in run.measured.values())

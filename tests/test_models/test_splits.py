@@ -8,13 +8,13 @@ from mmfeatjnd.hosts import sharing_prefix
 from mmfeatjnd.models import (
     FeatJNDNeck,
     Perturbation,
-    Prefix,
-    attached,
+    PrefixReplay,
     check_faults,
     find_neck,
     find_read_levels,
 )
 from mmfeatjnd.models.forward_runs import every_forward
+from mmfeatjnd.models.splits import attached
 
 SPLITS = [
     ('classifier', dict(split='backbone')),
@@ -55,7 +55,7 @@ def test_record_and_replay_change_nothing(build, batch, kind, neck):
     model = build(kind, **neck)
     inputs, _ = batch(kind)
     expected = run(model, inputs)
-    prefix = Prefix(model, model.neck)
+    prefix = PrefixReplay(find_neck(model))
     with prefix.record():
         recorded = run(model, inputs)
     assert prefix.outputs and patched(model) == [] and hooks_of(model) == 0
@@ -109,7 +109,7 @@ def test_what_lies_before_the_split_runs_once(build, batch, kind, neck,
     model = build(kind, **neck).train()
     inputs, samples = batch(kind)
     # asked once in a training, by a prediction
-    find_read_levels(model, model.neck, inputs, samples)
+    find_read_levels(model.neck, inputs, samples)
     one = count_computed(model, run, model, inputs)
     all_ = count_computed(model, model.loss, inputs, samples)
     first = [n for n in all_ if n.startswith(f'{before}.')]
@@ -122,7 +122,7 @@ def test_what_lies_before_the_split_runs_once(build, batch, kind, neck,
 def test_everything_is_gone_after_an_exception(build, batch, neck):
     model = build('classifier', **neck)
     inputs, _ = batch('classifier')
-    prefix = Prefix(model, model.neck)
+    prefix = PrefixReplay(find_neck(model))
     with pytest.raises(KeyError):
         with prefix.record():
             raise KeyError
@@ -149,7 +149,7 @@ def test_somebody_elses_patch_survives(build, batch):
         return original(*args)
 
     model.backbone.forward = patch
-    prefix = Prefix(model, model.neck)
+    prefix = PrefixReplay(find_neck(model))
     with prefix.record():
         run(model, inputs)
     with prefix.replay():
@@ -195,7 +195,7 @@ def test_work_in_place_does_not_reach_the_record():
         host, inputs = Host(split), torch.rand(2, 3, 4, 4)
         with torch.no_grad():
             expected = host(inputs)
-            prefix = Prefix(host, host.neck)
+            prefix = PrefixReplay(find_neck(host))
             for _ in range(3):
                 with prefix.one_pass():
                     assert torch.equal(host(inputs), expected)
@@ -207,7 +207,7 @@ def test_other_inputs_after_the_recorded_ones(build, batch):
     inputs, _ = batch('classifier')
     other = torch.rand_like(inputs)
     expected = run(model, inputs), run(model, other)
-    prefix = Prefix(model, model.neck)
+    prefix = PrefixReplay(find_neck(model))
     for _ in range(2):
         with prefix.one_pass():
             for x, y in zip((inputs, other), expected):
@@ -220,7 +220,7 @@ def test_an_input_of_another_size_is_computed(build, batch):
     model = build('classifier')
     inputs, _ = batch('classifier')
     expected = run(model, inputs[:1]), run(model, inputs[..., :16])
-    prefix = Prefix(model, model.neck)
+    prefix = PrefixReplay(find_neck(model))
     with prefix.record():
         run(model, inputs)
     for i, other in enumerate((inputs[:1], inputs[..., :16])):
@@ -231,7 +231,7 @@ def test_an_input_of_another_size_is_computed(build, batch):
 def test_the_gradient_does_not_reach_the_prefix(build, batch):
     model = build('classifier')
     inputs, samples = batch('classifier')
-    with torch.no_grad(), (prefix := Prefix(model, model.neck)).record():
+    with torch.no_grad(), (prefix := PrefixReplay(find_neck(model))).record():
         model.extract_feat(inputs)
     with prefix.replay():
         assert not model.extract_feat(inputs)[0].requires_grad
@@ -240,21 +240,21 @@ def test_the_gradient_does_not_reach_the_prefix(build, batch):
 def test_attached_is_reentrant(build):
     model = build('classifier', split='backbone.layer2', in_channels=16)
     layer = model.backbone.layer2
-    with attached(model, model.neck):
+    with attached(model.neck):
         assert len(layer._forward_hooks) == 1
-        with attached(model, model.neck):
+        with attached(model.neck):
             assert len(layer._forward_hooks) == 1
         assert len(layer._forward_hooks) == 1 and model.neck.attached
     assert len(layer._forward_hooks) == 0 and not model.neck.attached
     plain = build('classifier')
-    with attached(plain, plain.neck):
+    with attached(find_neck(plain)):
         assert hooks_of(plain) == 0
 
 
 def test_outputs_of_every_kind():
     from collections import namedtuple
 
-    from mmfeatjnd.models.splits import _apply_to_output
+    from mmfeatjnd.models.splits.reach import _apply_to_output
     neck = FeatJNDNeck(
         dict(type='mmfeatjnd.TokenEstimator'),
         in_channels=[4, 4],
@@ -288,7 +288,7 @@ MASK = dict(
 
 def predict(model, inputs, samples, operation):
     model.neck.read_levels = None
-    with torch.no_grad(), every_forward(model, model.neck, operation) as runs:
+    with torch.no_grad(), every_forward(model.neck, operation) as runs:
         results = model(inputs, [s.clone() for s in samples], mode='predict')
     return results, runs[0]
 
@@ -350,7 +350,7 @@ def test_pictures_without_detections(build, batch):
 ])
 def test_channels_that_a_module_says_it_emits(build, kind, split, expected):
     model = build(kind, split=split, in_channels=[16] * len(expected))
-    with attached(model, model.neck):
+    with attached(model.neck):
         assert model.neck.emitted == expected
 
 

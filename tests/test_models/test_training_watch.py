@@ -6,8 +6,8 @@ import torch
 
 from mmfeatjnd.models import (
     FeatJNDNeck,
+    LearnedNRMSE,
     PseudoGroundTruth,
-    TrainingPerturbation,
 )
 from mmfeatjnd.models.training_watch import INTERVAL, TrainingWatch
 
@@ -135,7 +135,7 @@ def make_neck(**kwargs):
 def take_steps(neck, watch, discrepancies, learn=True):
     for value in discrepancies:
         feature = torch.rand(2, 3, 4, 4)
-        with neck.run(TrainingPerturbation()) as run:
+        with neck.run(LearnedNRMSE()) as run:
             neck.apply_levels([feature, feature])
         watch.step(neck, run, torch.tensor(value))
         if learn:
@@ -231,10 +231,8 @@ def test_a_detector_that_finds_nothing(build, batch):
     """Stops by itself, in training only."""
     model = build(
         'detector',
-        objective=dict(
-            discrepancy=dict(
-                type='mmfeatjnd.PseudoGroundTruth', score_thr=1.1)))
-    assert isinstance(model.featjnd_objective.discrepancy, PseudoGroundTruth)
+        discrepancy=dict(type='mmfeatjnd.PseudoGroundTruth', score_thr=1.1))
+    assert isinstance(model.featjnd_discrepancy, PseudoGroundTruth)
     inputs, samples = batch('detector', 1)
     with torch.no_grad():
         for _ in range(INTERVAL + 1):  # nor is anything else asked there

@@ -110,7 +110,7 @@ def images(folder, *names, size=(40, 32)):
 def whole(codec, path, quantization):
     """The host in one piece, under the same quantization."""
     inputs, samples = codec.load(path)
-    with torch.no_grad(), every_forward(codec.model, codec.neck,
+    with torch.no_grad(), every_forward(codec.neck,
                                         quantization):
         return codec.model(inputs, samples, mode='predict')[0]
 

@@ -1,29 +1,23 @@
 """What the hooks share that test a host with changed features."""
 import logging
 from contextlib import contextmanager
-from typing import Iterator, Optional
+from typing import Iterator, Optional, Sequence
 
 from mmengine.dist import collect_results, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from mmfeatjnd.models import (
     BaseOperation,
+    FeatJNDNeck,
     check_host_weights,
-    find_neck,
+    host_of,
+    neck_at,
 )
 from mmfeatjnd.models.forward_runs import every_forward
 from mmfeatjnd.models.run import Measurements, columns_of
-
-
-def host_of(model: nn.Module) -> nn.Module:
-    """The host behind DDP and test-time augmentation."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 @contextmanager
@@ -53,6 +47,9 @@ class OperationHook(Hook):
             :func:`mmfeatjnd.apis.save_estimator`, whose estimators are used
             in testing and in validation; the model keeps its own. Defaults
             to None: the estimators of the model.
+        split (str, optional): See :func:`mmfeatjnd.models.neck_at`. Defaults
+            to None: the config's; 'backbone' for a plain host.
+        levels (Sequence[int], optional): See there. Defaults to None: all.
     """
 
     # Before RuntimeInfoHook, which hands the metrics to the log.
@@ -60,9 +57,14 @@ class OperationHook(Hook):
 
     def __init__(self,
                  operation: BaseOperation,
-                 estimator: Optional[str] = None) -> None:
+                 estimator: Optional[str] = None,
+                 split: Optional[str] = None,
+                 levels: Optional[Sequence[int]] = None) -> None:
         self.operation = operation
         self.estimator = estimator
+        self.split = split
+        self.levels = levels
+        self._neck: Optional[FeatJNDNeck] = None
         self._measurements = Measurements()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -71,9 +73,15 @@ class OperationHook(Hook):
             host_of(runner.model), checkpoint.get('state_dict', checkpoint),
             f'the checkpoint {runner._load_from or ""}'.rstrip())
 
+    def _neck_of(self, host: nn.Module) -> FeatJNDNeck:
+        # what it has learned of a plain host holds for every epoch
+        if self._neck is None or self._neck.host is not host:
+            self._neck = neck_at(host, self.split, self.levels)
+        return self._neck
+
     def _begin(self, runner: Runner, loop) -> None:
         host = host_of(runner.model)
-        neck = find_neck(host)
+        neck = self._neck_of(host)
         self._measurements = Measurements()
         state = None
         if self.estimator is not None:
@@ -89,7 +97,7 @@ class OperationHook(Hook):
 
         def operating(*args, **kwargs):
             with using_state(neck.estimators, state), every_forward(
-                    host, neck, self.operation) as runs:
+                    neck, self.operation) as runs:
                 result = run_iter(*args, **kwargs)
             if not runs:
                 raise RuntimeError(

@@ -1,5 +1,5 @@
 """Test and validate a host with distorted features."""
-from typing import Optional, Union
+from typing import Optional, Sequence, Union
 
 from mmfeatjnd.models import Perturbation
 from mmfeatjnd.registry import HOOKS
@@ -27,6 +27,11 @@ class PerturbationHook(OperationHook):
         estimator (str, optional): File of
             :func:`mmfeatjnd.apis.save_estimator`, whose estimators are used
             in place of the model's. Defaults to None: the model's.
+        split (str, optional): The split point of a plain host, see
+            :func:`mmfeatjnd.models.neck_at`. Defaults to None: the config's;
+            'backbone' for a plain host.
+        levels (Sequence[int], optional): The levels of a plain host. Defaults
+            to None: all that the split emits.
     """
 
     def __init__(self,
@@ -34,6 +39,9 @@ class PerturbationHook(OperationHook):
                  nrmse: float = 0.5,
                  definition: str = 'rms',
                  seed: int = 0,
-                 estimator: Optional[str] = None) -> None:
+                 estimator: Optional[str] = None,
+                 split: Optional[str] = None,
+                 levels: Optional[Sequence[int]] = None) -> None:
         super().__init__(
-            Perturbation(distortion, nrmse, definition, seed), estimator)
+            Perturbation(distortion, nrmse, definition, seed), estimator,
+            split, levels)

@@ -1,5 +1,5 @@
 """Test and validate a host with quantized features."""
-from typing import Optional
+from typing import Optional, Sequence
 
 from mmfeatjnd.models import Quantization
 from mmfeatjnd.registry import HOOKS
@@ -21,9 +21,19 @@ class QuantizationHook(OperationHook):
         estimator (str, optional): A file of
             :func:`mmfeatjnd.apis.save_estimator`, loaded onto the host.
             Defaults to None: the estimator of the checkpoint.
+        split (str, optional): The split point of a plain host, see
+            :func:`mmfeatjnd.models.neck_at`. Defaults to None: the config's;
+            'backbone' for a plain host.
+        levels (Sequence[int], optional): The levels of a plain host. Defaults
+            to None: all that the split emits.
         **kwargs: See :class:`mmfeatjnd.models.Quantization`: ``policy`` and
             one of ``scale``, ``noise_budget`` and ``bits``.
     """
 
-    def __init__(self, estimator: Optional[str] = None, **kwargs) -> None:
-        super().__init__(Quantization(**kwargs), estimator)
+    def __init__(self,
+                 estimator: Optional[str] = None,
+                 split: Optional[str] = None,
+                 levels: Optional[Sequence[int]] = None,
+                 **kwargs) -> None:
+        super().__init__(
+            Quantization(**kwargs), estimator, split, levels)

@@ -19,6 +19,8 @@ class DMVJNDPreprocessorMixin:
         dmv_jnd (PixelDistortion): The distortion and its settings.
     """
 
+    prefix = 'DMVJND'
+
     def forward(self, data: dict, training: bool = False) -> Union[dict, list]:
         """Distort the images, then do what the host does.
 

@@ -1,13 +1,13 @@
 """The one module through which features change."""
-import difflib
 from contextlib import contextmanager
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from mmfeatjnd.functional import LAYOUTS, channel_dim
 from mmfeatjnd.models.run import Operation, Run
+from mmfeatjnd.models.splits import attached
 from mmfeatjnd.registry import MODELS
 
 #: Other names of a split point; CompressAI-Vision's where it has one. There
@@ -32,18 +32,24 @@ class FeatJNDNeck(BaseModule):
     before. A checkpoint of the plain host loads: its keys ``neck.*`` are
     mapped to ``neck.neck.*``.
 
+    In a config it takes the place of the host's neck. For a host without one
+    there is :func:`neck_at`: a neck that is no part of the host and sees its
+    features by forward hooks.
+
     Args:
-        estimator (dict): Config of the estimator without ``in_channels``.
+        estimator (dict, optional): Config of the estimator without
+            ``in_channels``. Defaults to None: there is none, and operations
+            that need a JND cannot run.
         neck (dict | list, optional): The host's own neck. Defaults to None.
         split (str): The split point. 'backbone': what the host's backbone
             emits; 'neck' (or 'fpn'): what its neck emits; else the name of a
-            module of the host, which needs ``type='mmfeatjnd.FeatJND'`` on
-            the model. See :data:`ALIASES`. Defaults to 'backbone'.
+            module of the host. See :data:`ALIASES`. Defaults to 'backbone'.
         in_channels (int | Sequence[int], optional): Channels of every level
             that the split emits. Defaults to None: taken from the host's neck
-            for the splits 'backbone' and 'neck'.
+            for the splits 'backbone' and 'neck'; without an estimator learned
+            from the first batch.
         levels (Sequence[int], optional): The levels to work on; the others
-            pass through. Defaults to None: all of ``in_channels``.
+            pass through. Defaults to None: all that the split emits.
         shared (bool): One estimator for all levels, which must have the same
             number of channels. Defaults to False.
         layout (str, optional): 'NCHW', or 'NHWC': maps have their channels
@@ -53,7 +59,7 @@ class FeatJNDNeck(BaseModule):
     """
 
     def __init__(self,
-                 estimator: dict,
+                 estimator: Optional[dict] = None,
                  neck: Optional[Union[dict, list]] = None,
                  split: str = 'backbone',
                  in_channels: Optional[Union[int, Sequence[int]]] = None,
@@ -69,17 +75,27 @@ class FeatJNDNeck(BaseModule):
                              f'but got {layout!r}')
         self.layout = layout
         self.neck = MODELS.build(neck) if neck is not None else None
-        if self.split == 'neck' and self.neck is None:
+        if self.split == 'neck' and self.neck is None and estimator:
             raise ValueError(
                 f"FeatJNDNeck: split='{split}' works on the output of the "
                 "host's neck, but none is given. Pass neck=... or use "
                 "split='backbone'.")
-        if in_channels is None:
-            in_channels = self._host_channels(neck)
         if isinstance(in_channels, int):
             in_channels = [in_channels]
-        self.in_channels = tuple(in_channels)
-        self.levels = self._check_levels(levels)
+        if in_channels is None:
+            in_channels = self._host_channels(neck)
+        if in_channels is None and estimator is not None:
+            raise ValueError(
+                f"FeatJNDNeck: the channels at split='{self.split}' are not "
+                'known. Set in_channels=[...], one number for each level that '
+                'the split emits.')
+        #: tuple[int], optional: Channels of all levels; None: not known yet.
+        self.in_channels: Optional[Tuple[int, ...]] = None
+        #: tuple[int], optional: The configured levels; None: all, and their
+        #: number is not known yet.
+        self.levels = None if levels is None else tuple(levels)
+        if in_channels is not None:
+            self.learn_channels(in_channels)
         self.estimators = self._build_estimators(estimator)
         #: What :meth:`changing` has set: (feature, level) -> feature.
         self.change: Optional[Callable[[Tensor, int], Tensor]] = None
@@ -87,8 +103,9 @@ class FeatJNDNeck(BaseModule):
         self._register_load_state_dict_pre_hook(self._check_estimator_keys)
 
     # ------------------------------------------------------------ building
-    def _host_channels(self, cfg) -> Sequence[int]:
-        """What the host's neck says about its input or output."""
+    def _host_channels(self, cfg) -> Optional[Sequence[int]]:
+        """What the host's neck says about its input or output; None if it
+        says nothing."""
         name, end = dict(
             backbone=('in_channels', 0),
             neck=('out_channels', -1)).get(self.split, (None, 0))
@@ -104,45 +121,78 @@ class FeatJNDNeck(BaseModule):
             inputs = value('in_channels')
             outputs = len(inputs) if isinstance(inputs, (list, tuple)) else 1
             channels = [channels] * (value('num_outs') or outputs)
-        if isinstance(channels, int) or (isinstance(channels, (list, tuple))
-                                         and channels):
+        if isinstance(channels, int):
+            return [channels]
+        if isinstance(channels, (list, tuple)) and channels:
             return channels
-        raise ValueError(
-            f"FeatJNDNeck: the channels at split='{self.split}' are not "
-            'known. Set in_channels=[...], one number for each level that '
-            'the split emits.')
+        return None
 
-    def _check_levels(self, levels) -> Tuple[int, ...]:
-        num = len(self.in_channels)
-        levels = tuple(range(num)) if levels is None else tuple(levels)
+    def learn_channels(self, channels: Sequence[int]) -> None:
+        """Say what the split emits, once it is known.
+
+        Args:
+            channels (Sequence[int]): Number of channels of every level.
+
+        Raises:
+            ValueError: ``levels`` or ``shared`` do not fit.
+        """
+        num = len(channels)
+        levels = tuple(range(num)) if self.levels is None else self.levels
         if (not levels or len(set(levels)) != len(levels)
                 or not all(0 <= i < num for i in levels)):
             raise ValueError(
                 f'FeatJNDNeck: levels={list(levels)} must be different '
-                f'indices into in_channels={list(self.in_channels)} (0 to '
+                f'indices into in_channels={list(channels)} (0 to '
                 f'{num - 1}).')
-        if self.shared and len({self.in_channels[i] for i in levels}) > 1:
+        if self.shared and len({channels[i] for i in levels}) > 1:
             raise ValueError(
                 'FeatJNDNeck: shared=True needs the same number of channels '
-                f'in all levels, but in_channels={list(self.in_channels)}.')
-        return levels
+                f'in all levels, but in_channels={list(channels)}.')
+        self.in_channels, self.levels = tuple(channels), levels
 
-    def _build_estimators(self, cfg: dict) -> nn.ModuleList:
+    def _build_estimators(self, cfg: Optional[dict]) -> nn.ModuleList:
+        if cfg is None:
+            return nn.ModuleList()
         levels = self.levels[:1] if self.shared else self.levels
         return nn.ModuleList(
             MODELS.build(dict(cfg, in_channels=self.in_channels[i]))
             for i in levels)
 
+    # ------------------------------------------------------------- the host
+    #: The host, once somebody has told; no submodule.
+    host: Optional[nn.Module] = None
+    #: Whether the neck is no part of its host.
+    detached = False
+
+    def bind(self, host: nn.Module) -> None:
+        """Know the host, so that :meth:`run` reaches a split inside it.
+
+        Args:
+            host (nn.Module): The host, with this neck or without one.
+        """
+        # not a submodule: it is the other way round
+        object.__setattr__(self, 'host', host)
+        self.detached = all(m is not self for m in host.modules())
+
     @property
-    def named_split(self) -> bool:
-        """bool: Whether the split is a module inside the host."""
-        return self.split not in ('backbone', 'neck')
+    def hooked(self) -> bool:
+        """bool: Whether the split is reached by forward hooks: it is a module
+        inside the host, or the neck is no part of the host."""
+        return self.detached or self.split not in ('backbone', 'neck')
 
     @property
     def by_region(self) -> bool:
         """bool: Whether the split lies where a detector looks at regions, of
         which a picture may have none."""
         return self.split.startswith('roi_head')
+
+    @property
+    def configured(self) -> str:
+        """str: What is known of the levels, for errors."""
+        levels, channels = (
+            None if x is None else list(x)
+            for x in (self.levels, self.in_channels))
+        return f'levels={levels} and in_channels={channels}'
 
     # ---------------------------------------------------------- checkpoints
     def _map_host_keys(self, state_dict, prefix, *args) -> None:
@@ -184,9 +234,9 @@ class FeatJNDNeck(BaseModule):
     #: Levels that the part of the host after the split reads; None: not
     #: asked yet, see :func:`mmfeatjnd.models.find_read_levels`.
     read_levels: Optional[Tuple[int, ...]] = None
-    #: Channels that the layers of each module of a named split emit.
+    #: Channels that the layers of each module at the split emit.
     emitted: Tuple[Optional[int], ...] = ()
-    #: Whether forward hooks on the modules of a named split are in place.
+    #: Whether forward hooks on the modules at the split are in place.
     attached = False
     #: (R,), int64: the image of each region, where the split lies behind a
     #: RoI extractor.
@@ -195,14 +245,18 @@ class FeatJNDNeck(BaseModule):
     @property
     def active_levels(self) -> Tuple[int, ...]:
         """tuple[int]: The configured levels that something reads; the others
-        are neither changed nor measured."""
-        if self.read_levels is None:
-            return self.levels
-        return tuple(i for i in self.levels if i in self.read_levels)
+        are neither changed nor measured. None, as long as nothing is known of
+        the split."""
+        return tuple(i for i in self.levels or () if self.works_on(i))
+
+    def works_on(self, level: int) -> bool:
+        """Whether a level is configured, and read as far as is known."""
+        return all(known is None or level in known
+                   for known in (self.levels, self.read_levels))
 
     def active_estimators(self) -> List[nn.Module]:
         """The estimators of the levels that something reads."""
-        if self.shared:
+        if self.shared or not self.estimators:
             return list(self.estimators)
         return [self.estimator_of(i) for i in self.active_levels]
 
@@ -224,7 +278,7 @@ class FeatJNDNeck(BaseModule):
             ValueError: The configured number of channels is nowhere, or the
                 module emits another one.
         """
-        channels = self.in_channels[level]
+        channels = self.in_channels and self.in_channels[level]
         if feature.dim() != 4:
             self._check_channels(feature.size(channel_dim(feature)), level)
             return 'NCHW'
@@ -241,7 +295,7 @@ class FeatJNDNeck(BaseModule):
 
     def _check_channels(self, channels: int, level: int,
                         layout: Optional[str] = None) -> None:
-        if channels == self.in_channels[level]:
+        if not self.in_channels or channels == self.in_channels[level]:
             return
         what = '' if layout is None else f', in the layout {layout}'
         raise ValueError(
@@ -256,7 +310,16 @@ class FeatJNDNeck(BaseModule):
         return any(module is m for m in self.estimators.modules())
 
     def estimator_of(self, level: int) -> nn.Module:
-        """The estimator of a configured level."""
+        """The estimator of a configured level.
+
+        Raises:
+            RuntimeError: The neck has none.
+        """
+        if not self.estimators:
+            raise RuntimeError(
+                'FeatJNDNeck: an operation needs an estimator, but there is '
+                'none. Use the config that trained one, or name an estimator '
+                'file.')
         return self.estimators[0 if self.shared else self.levels.index(level)]
 
     @contextmanager
@@ -274,7 +337,8 @@ class FeatJNDNeck(BaseModule):
         """
         former, self.change = self.change, change
         try:
-            yield
+            with attached(self):
+                yield
         finally:
             self.change = former
 
@@ -287,6 +351,13 @@ class FeatJNDNeck(BaseModule):
 
         Inside, every pass of the host sees changed features; afterwards, and
         after an exception, it sees its own.
+
+        Example::
+
+            neck = neck_at(model, 'neck')
+            with neck.run(Perturbation('gaussian', nrmse=0.5), images) as run:
+                predictions = model.predict(inputs, data_samples)
+            run.measured['nrmse']  # (B,)
 
         Args:
             operation (Callable): A
@@ -324,15 +395,15 @@ class FeatJNDNeck(BaseModule):
         """
         if self.change is None:
             return tuple(features)
-        if max(self.levels) >= len(features):
+        if self.levels and max(self.levels) >= len(features):
             raise ValueError(
                 f"FeatJNDNeck: split='{self.split}' emits {len(features)} "
-                f'level(s), but levels={list(self.levels)} and in_channels='
-                f'{list(self.in_channels)} are configured.')
+                f'level(s), but {self.configured} are configured.')
         return tuple(self.apply_level(x, i) for i, x in enumerate(features))
 
     def apply_level(self, feature: Tensor, level: int) -> Tensor:
         """Change one level, if it is configured and somebody changes it.
+        Where nothing is known of the split, all are given.
 
         Args:
             feature (Tensor): What the split emits.
@@ -341,7 +412,8 @@ class FeatJNDNeck(BaseModule):
         Returns:
             Tensor: The same shape and dtype.
         """
-        if self.change is None or level not in self.levels:
+        if self.change is None or (self.in_channels is not None
+                                   and level not in self.levels):
             return feature
         return self.change(feature, level)
 
@@ -359,7 +431,7 @@ class FeatJNDNeck(BaseModule):
         features = _as_levels(inputs)
         if self.split == 'backbone':
             features = self.apply_levels(features)
-        elif self.named_split and self.change is not None:
+        elif self.split != 'neck' and self.change is not None:
             self._check_attached()
         if self.neck is not None:
             features = _as_levels(self.neck(features))
@@ -371,42 +443,89 @@ class FeatJNDNeck(BaseModule):
         if not self.attached:
             raise RuntimeError(
                 f"FeatJNDNeck: split='{self.split}' lies inside the host, "
-                'which only `mmfeatjnd.FeatJND` can reach. Write model=dict('
-                "type='mmfeatjnd.FeatJND', host='<the host class>', ...), or "
-                "use split='backbone' or split='neck'.")
+                'which this neck does not know. Take the neck of a model by '
+                'mmfeatjnd.models.find_neck(model).')
 
 
 def _as_levels(features) -> Tuple[Tensor, ...]:
     return (features, ) if isinstance(features, Tensor) else tuple(features)
 
 
-def resolve_split(host: nn.Module, neck: FeatJNDNeck) -> List[nn.Module]:
-    """The modules of the host whose outputs are the levels of a named split.
+def _owner(model: nn.Module, neck: FeatJNDNeck) -> nn.Module:
+    """The host: the part of a model whose neck this is."""
+    for module in model.modules():
+        if getattr(module, 'neck', None) is neck and module is not neck:
+            return module
+    return model
+
+
+def host_of(model: nn.Module) -> nn.Module:
+    """The host behind DDP and test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def find_neck(model: nn.Module) -> FeatJNDNeck:
+    """The FeatJND neck in a model, behind DDP, TTA and other wrappers.
 
     Args:
-        host (nn.Module): The host model.
-        neck (FeatJNDNeck): Its FeatJND neck; ``neck.split`` names a module
-            in the host's own terms. A ``ModuleList`` stands for its members.
+        model (nn.Module): A host with a FeatJND neck.
 
     Returns:
-        list[nn.Module]: One module, or the members of a list.
+        FeatJNDNeck: It knows its host from then on.
 
     Raises:
-        ValueError: There is no such module; the nearest names are given.
+        RuntimeError: There is none, or more than one.
     """
-    name = neck.split
-    if name == 'neck' or name.startswith('neck.'):
-        name = f'neck.{name}'  # behind the FeatJND neck lies the host's own
-    modules = dict(host.named_modules())
-    if name not in modules:
-        names = [
-            n.replace('neck.neck', 'neck', 1) for n in modules
-            if n and not n.startswith(('neck.estimators', 'featjnd_'))
-        ]
-        near = difflib.get_close_matches(neck.split, names, 3, 0.5)
-        hint = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
-        raise ValueError(
-            f"FeatJNDNeck: {type(host).__name__} has no module '{neck.split}' "
-            f'to split at.{hint}')
-    module = modules[name]
-    return list(module) if isinstance(module, nn.ModuleList) else [module]
+    model = host_of(model)
+    necks = [m for m in model.modules() if isinstance(m, FeatJNDNeck)]
+    if len(necks) != 1:
+        raise RuntimeError(
+            f'{type(model).__name__} must hold one FeatJNDNeck, but has '
+            f"{len(necks) or 'none'}. Wrap the host's neck in the config: "
+            "neck=dict(_delete_=True, type='mmfeatjnd.FeatJNDNeck', "
+            'neck=_base_.model.neck, estimator=...).')
+    necks[0].bind(_owner(model, necks[0]))
+    return necks[0]
+
+
+def neck_at(model: nn.Module,
+            split: Optional[str] = None,
+            levels: Optional[Sequence[int]] = None) -> FeatJNDNeck:
+    """The FeatJND neck of any model.
+
+    A model that has none gets one that is no part of it: its parameters, keys
+    and code stay as they are, and the split is reached by forward hooks while
+    something runs.
+
+    Args:
+        model (nn.Module): A host with or without a FeatJND neck.
+        split (str, optional): See :class:`FeatJNDNeck`. Defaults to None:
+            that of the model's neck, 'backbone' without one.
+        levels (Sequence[int], optional): See there. Defaults to None: those
+            of the model's neck, all without one.
+
+    Returns:
+        FeatJNDNeck: It knows its host.
+
+    Raises:
+        ValueError: The model's neck has another split or other levels, or
+            there is no such split.
+    """
+    model = host_of(model)
+    if any(isinstance(m, FeatJNDNeck) for m in model.modules()):
+        neck = find_neck(model)
+        if (split is not None and ALIASES.get(split, split) != neck.split) or (
+                levels is not None and tuple(levels) != neck.levels):
+            raise ValueError(
+                f"split='{split}' and levels={levels} are asked for, but the "
+                f"model has a FeatJNDNeck with split='{neck.split}' and "
+                f'{neck.configured}. Leave them out, or use the config of the '
+                'plain host.')
+        return neck
+    neck = FeatJNDNeck(split=split or 'backbone', levels=levels)
+    neck.bind(model)
+    with attached(neck):
+        pass  # a split that does not exist fails here
+    return neck

@@ -1,13 +1,15 @@
 from .base_operation import BaseOperation
+from .base_training import BaseTraining
 from .distortions import Distortion, build_distortion, distortion_names
+from .drawn_nrmse import DrawnNRMSE
+from .learned_nrmse import LearnedNRMSE
 from .perturbation import Perturbation
 from .quantization import Quantization
 from .quantization_surrogate import QuantizationSurrogate
 from .step_policies import StepPolicy
-from .training_perturbation import TrainingPerturbation
 
 __all__ = [
-    'BaseOperation', 'Distortion', 'Perturbation', 'Quantization',
-    'QuantizationSurrogate', 'StepPolicy', 'TrainingPerturbation',
-    'build_distortion', 'distortion_names'
+    'BaseOperation', 'BaseTraining', 'Distortion', 'DrawnNRMSE',
+    'LearnedNRMSE', 'Perturbation', 'Quantization', 'QuantizationSurrogate',
+    'StepPolicy', 'build_distortion', 'distortion_names'
 ]

@@ -41,8 +41,8 @@ class BaseOperation(ABC):
         nobody has asked the host, one trained estimator will do.
         """
         enough = any if neck.read_levels is None else all
-        if self.needs_jnd and not enough(e.trained
-                                         for e in neck.active_estimators()):
+        trained = [e.trained for e in neck.active_estimators()]
+        if self.needs_jnd and not (trained and enough(trained)):
             raise RuntimeError(
                 f'{self.name} needs a trained estimator, but this one never '
                 'was. Test a checkpoint of FeatJND, or name an estimator '

@@ -1,7 +1,7 @@
 """A differentiable quantizer, to train the estimator for the real one."""
-from typing import Tuple
+from typing import Sequence, Tuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmfeatjnd.functional import (
     GRANULARITIES,
@@ -9,16 +9,19 @@ from mmfeatjnd.functional import (
     jnd_log_steps,
     jnd_rounding,
     make_steps,
+    rate,
     soft_code_length,
     straight_through,
 )
+from mmfeatjnd.models.run import Visit
 from mmfeatjnd.registry import MODELS
+from .base_training import BaseTraining, Kept
 
 MODES = ('straight-through', 'noise')
 
 
 @MODELS.register_module()
-class QuantizationSurrogate(nn.Module):
+class QuantizationSurrogate(BaseTraining):
     """Quantizes with steps of twice the envelope, as the policy 'featjnd'
     does at scale 1, and lets gradients through. Ours.
 
@@ -30,13 +33,18 @@ class QuantizationSurrogate(nn.Module):
             Defaults to 'channel-token'.
         jnd_rounding (bool): As in that policy; with 'noise' without effect on
             the features. Defaults to True.
+        magnitude (str): M: 'log' or 'l2' of the envelope, or 'rate': minus
+            the bits per element. Defaults to 'log'.
     """
+
+    magnitudes = (*BaseTraining.magnitudes, 'rate')
 
     def __init__(self,
                  mode: str = 'straight-through',
                  granularity: str = 'channel-token',
-                 jnd_rounding: bool = True) -> None:
-        super().__init__()
+                 jnd_rounding: bool = True,
+                 magnitude: str = 'log') -> None:
+        super().__init__(magnitude)
         if mode not in MODES:
             raise ValueError('QuantizationSurrogate: mode must be one of '
                              f'{MODES}, but got {mode!r}')
@@ -47,11 +55,34 @@ class QuantizationSurrogate(nn.Module):
         self.granularity = granularity
         self.jnd_rounding = jnd_rounding
 
-    def forward(self,
-                feature: Tensor,
-                envelope: Tensor,
-                keys: Tensor,
-                stream: int = 0) -> Tuple[Tensor, Tensor]:
+    def check(self, neck) -> None:
+        """Raise a ValueError unless the estimators give envelopes."""
+        if {e.mode for e in neck.estimators} != {'envelope'}:
+            raise ValueError(
+                'QuantizationSurrogate: the steps are taken from an envelope. '
+                "Use estimator=dict(mode='envelope').")
+
+    def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
+        envelope = visit.neck.estimator_of(level)(feature)
+        value, bits = self.quantize(feature, envelope, visit.keys,
+                                    visit.stream)
+        self.keep(visit, level,
+                  bits if self.magnitude_name == 'rate' else envelope,
+                  feature)
+        return value
+
+    def magnitude(self, kept: Sequence[Kept]) -> Tensor:
+        """M of a batch, see :meth:`BaseTraining.magnitude`."""
+        if self.magnitude_name != 'rate':
+            return super().magnitude(kept)
+        bits, features, _ = zip(*kept)
+        return -rate(bits, features)
+
+    def quantize(self,
+                 feature: Tensor,
+                 envelope: Tensor,
+                 keys: Tensor,
+                 stream: int = 0) -> Tuple[Tensor, Tensor]:
         """Quantize one level.
 
         Args:

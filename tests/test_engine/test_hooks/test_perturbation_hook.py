@@ -109,9 +109,43 @@ def test_broken_features(test):
         test(hook(), broken=True)
 
 
-def test_a_host_without_a_neck(test, build, configs):
-    with pytest.raises(RuntimeError, match='must hold one FeatJNDNeck'):
-        test(hook(), model=build(configs[0]('classifier')))
+# ----------------------------------------------------- hosts without our neck
+@pytest.mark.parametrize('neck', [
+    dict(), dict(split='neck', in_channels=32),
+    dict(split='backbone.layer2', in_channels=16)])
+@pytest.mark.parametrize('what', ['test', 'val'])
+def test_a_plain_host_needs_a_hook_and_nothing_else(
+        test, build, configs, neck, what):
+    """The same as with a neck in the config."""
+    ours = build(configs[1]('classifier', **neck))
+    host = build(configs[0]('classifier'))
+    ours.load_state_dict(host.state_dict(), strict=False)
+    where = dict(split=neck['split']) if neck else {}
+    expected, _ = test(hook(**where), model=ours, what=what)
+    metrics, model = test(hook(**where), model=host, what=what)
+    assert model is host and metrics == expected
+    assert not any(m._forward_hooks for m in host.modules())
+
+
+def test_a_plain_host_has_no_estimator(test, build, configs):
+    with pytest.raises(RuntimeError, match='needs a trained estimator'):
+        test(hook('featjnd'), model=build(configs[0]('classifier')))
+
+
+@pytest.mark.parametrize('where, message', [
+    (dict(split='backbone.layer9'), "no module 'backbone.layer9'"),
+    (dict(levels=[3]), r'levels=\[3\] must be different indices'),
+    (dict(split='head.loss_module'), 'was not reached'),
+])
+def test_where_a_plain_host_has_no_split(test, build, configs, where,
+                                         message):
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        test(hook(**where), model=build(configs[0]('classifier')))
+
+
+def test_a_split_beside_that_of_the_config(test, build):
+    with pytest.raises(ValueError, match='model has a FeatJNDNeck with'):
+        test(hook(split='neck'))
 
 
 @pytest.mark.parametrize('kwargs, message', [

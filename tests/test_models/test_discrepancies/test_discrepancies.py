@@ -11,9 +11,8 @@ from mmfeatjnd.hosts.base import total_loss
 from mmfeatjnd.models import (
     Annotation,
     PredictionDivergence,
-    Prefix,
+    PrefixReplay,
     PseudoGroundTruth,
-    attached,
 )
 from mmfeatjnd.models.discrepancies.host_loss import PATIENCE
 
@@ -25,8 +24,7 @@ def clean_and_changed(model, discrepancy, inputs, samples, scale=0., seed=0):
         return feature * (1 + scale)
 
     neck = model.featjnd_neck
-    with torch.no_grad(), attached(model, neck), sharing_prefix(
-            model, Prefix(model, neck)):
+    with torch.no_grad(), sharing_prefix(model, PrefixReplay(neck)):
         reference = discrepancy.reference(model, inputs, samples, seed)
         with neck.changing(change):
             return discrepancy(model, inputs, samples, reference)
@@ -140,11 +138,9 @@ def test_no_predictions_at_all(build, batch):
     """An image without predictions is an image without objects."""
     model = build(
         'detector',
-        objective=dict(
-            discrepancy=dict(
-                type='mmfeatjnd.PseudoGroundTruth', score_thr=1.1)))
+        discrepancy=dict(type='mmfeatjnd.PseudoGroundTruth', score_thr=1.1))
     inputs, samples = batch('detector')
-    targets = model.featjnd_objective.discrepancy.targets(
+    targets = model.featjnd_discrepancy.targets(
         model, inputs, samples)
     assert [len(t.gt_instances) for t in targets] == [0, 0]
     model.train()

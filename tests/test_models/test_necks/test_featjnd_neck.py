@@ -118,7 +118,7 @@ def test_levels_that_nothing_reads_stay():
         out = neck(features)
     assert out[0] is features[0]
     assert torch.equal(out[1], features[1] + 2)
-    assert run.reached == {1}
+    assert run.visited == {1}
     assert neck.active_levels == (1, )
     assert neck.active_estimators() == [neck.estimators[1]]
     # what recorders see is whatever the split emits
@@ -347,13 +347,13 @@ def test_a_named_split_in_a_plain_host_config(build, configs, batch):
     inputs, _ = batch('detector')
     with torch.no_grad():
         model.extract_feat(inputs)  # nothing to do, nothing to say
-        with pytest.raises(RuntimeError, match='mmfeatjnd.FeatJND'):
+        with pytest.raises(RuntimeError, match='find_neck'):
             with model.neck.run(plus_one):
                 model.extract_feat(inputs)
 
 
 def test_names_of_splits(build):
-    from mmfeatjnd.models.necks.featjnd_neck import resolve_split
+    from mmfeatjnd.models.splits import resolve_split
     for split, channels, modules in (
         ('r2', 8, ['backbone.layer1']),
         ('backbone.layer2.0', 16, ['backbone.layer2.0']),
@@ -361,7 +361,7 @@ def test_names_of_splits(build):
         ('neck.fpn_convs.1', 16, ['neck.neck.fpn_convs.1']),
     ):
         model = build('detector', split=split, in_channels=channels)
-        found = resolve_split(model, model.neck)
+        found = resolve_split(model.neck)
         named = dict(model.named_modules())
         assert [id(m) for m in found] == [id(named[n]) for n in modules]
 

@@ -13,14 +13,9 @@ from mmfeatjnd.models import Quantization, QuantizationSurrogate
 
 SHAPES = dict(map=(16, 12, 12), tokens=(100, 16), vector=(640, ))
 KEYS = image_keys(range(3))
+TRAINING = dict(type='mmfeatjnd.QuantizationSurrogate', magnitude='rate')
 OBJECTIVE = dict(
-    strength=None,
-    magnitude='rate',
-    magnitude_weight=1.0,
-    tolerance=0.02,
-    multiplier=10.0,
-    adapt=0.05,
-    quantizer=dict(type='mmfeatjnd.QuantizationSurrogate'))
+    magnitude_weight=1.0, tolerance=0.02, multiplier=10.0, adapt=0.05)
 
 
 def make(layout, seed=0):
@@ -46,7 +41,8 @@ def test_it_is_the_policy_at_scale_1(layout, granularity, jnd_rounding):
         torch.ones(3))
     level, expected = operation.apply(feature, allocation)
     # without a gradient: with one, the steps are not put on the grid
-    value, bits = QuantizationSurrogate(**kwargs)(feature, envelope, KEYS)
+    value, bits = QuantizationSurrogate(**kwargs).quantize(
+        feature, envelope, KEYS)
     torch.testing.assert_close(value, expected)
     if layout != 'vector':
         # the real model has tables of its parameters
@@ -63,7 +59,7 @@ def test_the_gradient_is_that_of_the_real_quantizer(mode, jnd_rounding, size):
     surrogate = QuantizationSurrogate(mode, jnd_rounding=jnd_rounding)
 
     def measure(t):
-        value, bits = surrogate(feature, envelope * t, KEYS)
+        value, bits = surrogate.quantize(feature, envelope * t, KEYS)
         return bits.sum() / feature.numel(), (value - feature).square().mean()
 
     t = torch.tensor(size, requires_grad=True)
@@ -82,7 +78,7 @@ def test_more_weight_on_the_rate_gives_larger_steps(weight):
     feature, envelope = make('map')
     surrogate = QuantizationSurrogate()
     log = torch.zeros((), requires_grad=True)
-    value, bits = surrogate(feature, envelope * log.exp(), KEYS)
+    value, bits = surrogate.quantize(feature, envelope * log.exp(), KEYS)
     error = (value - feature).square().mean()
     (error + weight * bits.sum() / feature.numel()).backward()
     assert (log.grad < 0) == (weight > 1)  # descent: larger, or smaller
@@ -91,11 +87,13 @@ def test_more_weight_on_the_rate_gives_larger_steps(weight):
 def test_noise_mode():
     feature, envelope = make('map')
     noisy = QuantizationSurrogate('noise')
-    value, bits = noisy(feature, envelope, KEYS, 1)
-    assert torch.equal(noisy(feature, envelope, KEYS, 1)[0], value)
-    assert not torch.equal(noisy(feature, envelope, KEYS, 2)[0], value)
+    value, bits = noisy.quantize(feature, envelope, KEYS, 1)
+    same, other = (
+        noisy.quantize(feature, envelope, KEYS, stream)[0]
+        for stream in (1, 2))
+    assert torch.equal(same, value) and not torch.equal(other, value)
     # uniform within half of a step; the bits are those of real levels
-    other, same = QuantizationSurrogate()(feature, envelope, KEYS)
+    other, same = QuantizationSurrogate().quantize(feature, envelope, KEYS)
     assert torch.equal(bits, same)
     assert not torch.equal(other, value)
     error = (value - feature).flatten(2)
@@ -115,7 +113,7 @@ def test_dead_channels_and_images(mode, layout):
     envelope[channel] = 0  # as an estimator does where nothing ever fired
     feature[1] = 0
     envelope.requires_grad_()
-    value, bits = QuantizationSurrogate(mode)(feature, envelope, KEYS)
+    value, bits = QuantizationSurrogate(mode).quantize(feature, envelope, KEYS)
     (value.square().mean() + bits.mean()).backward()
     for x in (value, bits, envelope.grad):
         assert x.isfinite().all()
@@ -125,10 +123,10 @@ def test_dead_channels_and_images(mode, layout):
 
 def test_half_precision_features():
     feature, envelope = make('map')
-    value, bits = QuantizationSurrogate()(feature.bfloat16(), envelope, KEYS)
+    quantize = QuantizationSurrogate().quantize
+    value, bits = quantize(feature.bfloat16(), envelope, KEYS)
     assert value.dtype == bits.dtype == torch.float32
-    exact, _ = QuantizationSurrogate()(feature.bfloat16().float(), envelope,
-                                       KEYS)
+    exact, _ = quantize(feature.bfloat16().float(), envelope, KEYS)
     assert torch.equal(value, exact)
 
 
@@ -139,11 +137,11 @@ def test_a_broken_image_breaks_no_other(mode, layout):
     bits."""
     surrogate = QuantizationSurrogate(mode)
     whole = make(layout)
-    values, bits = surrogate(*whole, KEYS)
+    values, bits = surrogate.quantize(*whole, KEYS)
     for which in (0, 1):
         case = [x.clone() for x in whole]
         case[which][1].view(-1)[5] = math.nan
-        got, got_bits = surrogate(*case, KEYS)
+        got, got_bits = surrogate.quantize(*case, KEYS)
         assert got[1].isnan().any() and got_bits[1].isnan()
         assert torch.equal(got[::2], values[::2])
         assert torch.equal(got_bits[::2], bits[::2])
@@ -151,10 +149,10 @@ def test_a_broken_image_breaks_no_other(mode, layout):
 
 def test_double_precision_features():
     feature, envelope = make('map')
-    value, bits = QuantizationSurrogate()(feature.double(), envelope.double(),
-                                          KEYS)
+    quantize = QuantizationSurrogate().quantize
+    value, bits = quantize(feature.double(), envelope.double(), KEYS)
     assert value.dtype == bits.dtype == torch.float32
-    expected = QuantizationSurrogate()(feature, envelope, KEYS)
+    expected = quantize(feature, envelope, KEYS)
     assert torch.equal(value, expected[0]) and torch.equal(bits, expected[1])
 
 
@@ -172,7 +170,6 @@ def token_host(configs):
     """A tiny ViT, split between its blocks."""
     cfg = configs[1](
         'classifier',
-        OBJECTIVE,
         split='backbone.layers.0',
         in_channels=16,
         estimator=dict(type='mmfeatjnd.TokenEstimator', mode='envelope'))
@@ -195,16 +192,15 @@ def token_host(configs):
 def test_the_bits_fall_in_training(build, batch, configs, kind, mode, amp):
     if amp and kind == 'detector':
         pytest.skip("MMCV's RoIAlign has no bfloat16 on a CPU")
-    objective = dict(
-        OBJECTIVE, quantizer=dict(OBJECTIVE['quantizer'], mode=mode))
     if kind == 'tokens':
         cfg = token_host(configs)
-        cfg['objective'].update(objective)
     else:
         neck = dict(estimator=dict(mode='envelope'))
         if kind == 'segmentor':  # the last level has one token
             neck.update(split='backbone.layer1', in_channels=8)
-        cfg = configs[1](kind, objective, **neck)
+        cfg = configs[1](kind, **neck)
+    cfg['training'] = dict(TRAINING, mode=mode)
+    cfg['objective'].update(OBJECTIVE)
     model = build(cfg).train()
     inputs, samples = batch('classifier' if kind == 'tokens' else kind)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -225,4 +221,4 @@ def test_the_bits_fall_in_training(build, batch, configs, kind, mode, amp):
 
 def test_a_signed_estimator_is_refused(build):
     with pytest.raises(ValueError, match="estimator=dict\\(mode='envelope'"):
-        build('classifier', objective=OBJECTIVE)
+        build('classifier', training=TRAINING)

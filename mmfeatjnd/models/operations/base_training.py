@@ -1,0 +1,74 @@
+"""What the operations share that estimators are trained by."""
+from abc import ABC, abstractmethod
+from typing import List, Sequence, Tuple
+
+from torch import Tensor
+
+from mmfeatjnd.functional import l2_magnitude, log_magnitude
+from mmfeatjnd.models.run import Visit
+
+#: Of what M may be, beside the quantizer's bits: what is measured of a level.
+MAGNITUDES = dict(
+    l2=lambda delta, feature, channel_rms: l2_magnitude(delta, feature),
+    log=lambda delta, feature, channel_rms: log_magnitude(delta, channel_rms))
+
+#: What M is measured on, the features, and the RMS of their channels.
+Kept = Tuple[Tensor, Tensor, Tensor]
+
+
+class BaseTraining(ABC):
+    """Disturbs the features in training, and says what M is made of.
+
+    An operation as those of testing, but with a gradient to the estimators.
+    Every visit keeps in ``run.kept`` what :meth:`magnitude` is made of.
+
+    Args:
+        magnitude (str): M: 'l2' (the paper's example) or 'log' (mean log
+            magnitude relative to the RMS of the channel).
+    """
+
+    #: Whether the estimator decides how strong its distortion is.
+    free = True
+    magnitudes = tuple(MAGNITUDES)
+
+    def __init__(self, magnitude: str) -> None:
+        if magnitude not in self.magnitudes:
+            raise ValueError(
+                f'{type(self).__name__}: magnitude must be one of '
+                f'{self.magnitudes}, but got {magnitude!r}')
+        self.magnitude_name = magnitude
+
+    def check(self, neck) -> None:
+        """Raise a ValueError where the estimators do not fit."""
+
+    def begin(self, parts: List[Tensor], level: int, neck) -> None:
+        """Once for a level of a batch, however many sizes its images have:
+        the estimator follows the features, and waits for the other
+        processes."""
+        neck.estimator_of(level).follow(parts)
+
+    @abstractmethod
+    def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
+        """Disturb one level: (R, ...) to the same shape, with a gradient."""
+
+    def keep(self, visit: Visit, level: int, delta: Tensor,
+             feature: Tensor) -> None:
+        """Note what M is measured on, and the clean feature."""
+        channel_rms = visit.neck.estimator_of(level).channel_rms(feature)
+        visit.run.kept.append((delta, feature, channel_rms))
+
+    def magnitude(self, kept: Sequence[Kept]) -> Tensor:
+        """M of a batch.
+
+        Args:
+            kept (Sequence[tuple]): Of :meth:`keep`, for each level and size
+                of images; at least one.
+
+        Returns:
+            Tensor: A scalar, with a gradient to the estimators.
+        """
+        measure = MAGNITUDES[self.magnitude_name]
+        # levels, and images of several sizes
+        total = sum(len(feature) for _, feature, _ in kept)
+        return sum(
+            measure(*part) * (len(part[1]) / total) for part in kept)
