@@ -9,7 +9,6 @@ from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 from torch.utils.data import DataLoader
@@ -24,11 +23,11 @@ from mmfeatjnd.models import (
     build_distortion,
     find_neck,
 )
+from mmfeatjnd.models.estimator_file import read_estimator
 from mmfeatjnd.models.forward_runs import prepare
 from mmfeatjnd.models.run import Measurements, columns_of
-from .estimator_file import read_estimator
-from .launch import build_runner
-from .library import type_name
+from mmfeatjnd.utils import type_name, unwrapped
+from .building import build_runner
 
 _HOOKS = ('PerturbationHook', 'QuantizationHook')
 
@@ -101,8 +100,7 @@ class Bench:
         self.runner.load_or_resume()
         self.runner.call_hook('before_test')
         self.runner.call_hook('before_test_epoch')
-        model = self.runner.model
-        self.model = model.module if is_model_wrapper(model) else model
+        self.model = unwrapped(self.runner.model)
         self.model.eval()
         self.neck = find_neck(self.model)
         # read, and checked against the host, once

@@ -3,10 +3,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from mmfeatjnd.utils import unwrapped
 from .necks.featjnd_neck import FeatJNDNeck, resolve_split
 
 
@@ -16,8 +16,7 @@ def find_neck(model: nn.Module) -> FeatJNDNeck:
     Raises:
         RuntimeError: There is none, or more than one.
     """
-    if is_model_wrapper(model):
-        model = model.module
+    model = unwrapped(model)
     necks = [m for m in model.modules() if isinstance(m, FeatJNDNeck)]
     if len(necks) == 1:
         return necks[0]

@@ -25,7 +25,24 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 
 import mmfeatjnd  # noqa: F401
-from mmfeatjnd.apis import checkpoints, cli, console, launch, testing
+from mmfeatjnd.apis import (
+    CheckpointError,
+    ConfigError,
+    build_runner,
+    enable_amp,
+)
+from mmfeatjnd.cli import launch
+from mmfeatjnd.cli.arguments import parse_test_args, parse_train_args
+from mmfeatjnd.cli.checkpoints import drop_pretrained, ensure_checkpoint
+from mmfeatjnd.cli.configs import load_config
+from mmfeatjnd.cli.console import UsageError
+from mmfeatjnd.cli.merge_test import (
+    enable_tta,
+    enable_visualization,
+    merge_test_args,
+)
+from mmfeatjnd.cli.merge_train import merge_train_args
+from mmfeatjnd.cli.run_test import run_test
 
 ROOT = osp.abspath(osp.join(osp.dirname(__file__), '../..'))
 STOCK = dict(
@@ -52,8 +69,8 @@ def stock(host):
 
 
 def train_cfg(host, *flags):
-    args = cli.parse_train_args([stock(host), *flags])
-    return cli.merge_train_args(cli.load_config(args.config), args)
+    args = parse_train_args([stock(host), *flags])
+    return merge_train_args(load_config(args.config), args)
 
 
 def run_tool_here(name, *argv):
@@ -121,8 +138,8 @@ def test_test_merges_like_the_host(monkeypatch, tmp_path, host, argv):
     monkeypatch.chdir(tmp_path)
     argv = ['epoch.pth', *argv]
     theirs = host_cfg(monkeypatch, host, 'test', argv).to_dict()
-    args = cli.parse_test_args([stock(host), *argv])
-    ours = testing.merge_test_args(cli.load_config(args.config), args)
+    args = parse_test_args([stock(host), *argv])
+    ours = merge_test_args(load_config(args.config), args)
     ours = ours.to_dict()
     for cfg in (ours, theirs):
         cfg.pop('tta_model', None)  # mmseg's tool also writes into this one
@@ -130,11 +147,11 @@ def test_test_merges_like_the_host(monkeypatch, tmp_path, host, argv):
 
 
 def test_tta_keeps_the_models_own_preprocessor(tmp_path):
-    args = cli.parse_test_args([
+    args = parse_test_args([
         stock('mmseg'), 'epoch.pth', '--tta', '--cfg-options',
         'model.data_preprocessor.size="(64,64)"'
     ])
-    cfg = testing.merge_test_args(cli.load_config(args.config), args)
+    cfg = merge_test_args(load_config(args.config), args)
     assert cfg.model.type == 'SegTTAModel'
     assert cfg.model.module.data_preprocessor.size == (64, 64)
     # what BaseTTAModel gives to the model in place of the top-level one
@@ -144,21 +161,21 @@ def test_tta_keeps_the_models_own_preprocessor(tmp_path):
 # -------------------------------------------------------------- train flags
 def test_local_rank_has_two_spellings(monkeypatch):
     monkeypatch.delenv('LOCAL_RANK', raising=False)
-    assert cli.parse_train_args(['c.py', '--local-rank', '3']).local_rank == 3
+    assert parse_train_args(['c.py', '--local-rank', '3']).local_rank == 3
     assert os.environ['LOCAL_RANK'] == '3'
-    assert cli.parse_test_args(['c', 'd', '--local_rank=2']).local_rank == 2
+    assert parse_test_args(['c', 'd', '--local_rank=2']).local_rank == 2
     assert os.environ['LOCAL_RANK'] == '3'  # the launcher's word counts
 
 
 def test_resume_takes_a_path_or_none():
-    assert cli.parse_train_args(['c.py']).resume is None
-    assert cli.parse_train_args(['c.py', '--resume']).resume == 'auto'
-    assert cli.parse_train_args(['c.py', '--resume', 'a']).resume == 'a'
+    assert parse_train_args(['c.py']).resume is None
+    assert parse_train_args(['c.py', '--resume']).resume == 'auto'
+    assert parse_train_args(['c.py', '--resume', 'a']).resume == 'a'
 
 
 def test_out_item_needs_out(capsys):
     with pytest.raises(SystemExit):
-        cli.parse_test_args(['c.py', 'd.pth', '--out-item', 'metrics'])
+        parse_test_args(['c.py', 'd.pth', '--out-item', 'metrics'])
     assert 'give --out as well' in capsys.readouterr().err
 
 
@@ -174,7 +191,7 @@ def test_amp_on_the_device_there_is(host):
 
 
 def test_amp_leaves_other_wrappers_alone():
-    with pytest.raises(console.UsageError, match='of type ApexOptimWrapper'):
+    with pytest.raises(ConfigError, match='of type ApexOptimWrapper'):
         train_cfg('mmdet', '--amp', '--cfg-options',
                   'optim_wrapper.type=ApexOptimWrapper')
 
@@ -183,12 +200,12 @@ def test_amp_leaves_other_wrappers_alone():
 def test_amp_config_runs_on_the_cpu():
     wrapper = ConfigDict(type='AmpOptimWrapper', loss_scale=512., dtype='fp16')
     cfg = Config(dict(optim_wrapper=wrapper))
-    cli.enable_amp(cfg)
+    enable_amp(cfg)
     assert cfg.optim_wrapper == dict(type='mmfeatjnd.CPUAmpOptimWrapper')
 
 
 def test_auto_scale_lr_needs_a_base():
-    with pytest.raises(console.UsageError, match='base_batch_size'):
+    with pytest.raises(UsageError, match='base_batch_size'):
         train_cfg('mmseg', '--auto-scale-lr')
 
 
@@ -243,9 +260,9 @@ def test_launchers_without_an_accelerator(monkeypatch, launcher, names):
         assert torch.distributed.get_backend() == 'gloo'
         assert torch.distributed.get_world_size() == 1
     assert not torch.distributed.is_initialized()
-    with pytest.raises(console.UsageError):
+    with pytest.raises(UsageError):
         with launch.distributed(cfg):
-            raise console.UsageError('on every rank')
+            raise UsageError('on every rank')
     assert not torch.distributed.is_initialized()
     assert cfg.env_cfg.dist_cfg.backend == 'gloo'
     wrapper = cfg.model_wrapper_cfg
@@ -261,20 +278,20 @@ def test_launchers_without_an_accelerator(monkeypatch, launcher, names):
     ('mmseg', 'p.txt', ['--out-item', 'metrics']),
 ])
 def test_out_suffix(host, out, flags):
-    args = cli.parse_test_args([stock(host), 'c.pth', '--out', out, *flags])
-    with pytest.raises(console.UsageError, match=out):
-        testing.merge_test_args(cli.load_config(args.config), args)
+    args = parse_test_args([stock(host), 'c.pth', '--out', out, *flags])
+    with pytest.raises(UsageError, match=out):
+        merge_test_args(load_config(args.config), args)
 
 
 def test_tta_of_a_detector_in_no_scope():
     """Names that only MMDetection knows are written with it."""
     from mmdet.models import FasterRCNN
-    args = cli.parse_test_args([stock('mmdet'), 'epoch.pth', '--tta'])
+    args = parse_test_args([stock('mmdet'), 'epoch.pth', '--tta'])
     for scope, prefix in ((None, 'mmdet.'), ('mmdet', '')):
-        cfg = cli.load_config(args.config)
+        cfg = load_config(args.config)
         cfg.default_scope = scope
         cfg.model.type = FasterRCNN
-        testing.merge_test_args(cfg, args)
+        merge_test_args(cfg, args)
         assert cfg.model.type == f'{prefix}DetTTAModel'
         flips = cfg.test_dataloader.dataset.pipeline[-1].transforms[0]
         assert [flip.type for flip in flips] == 2 * [f'{prefix}RandomFlip']
@@ -286,14 +303,14 @@ def test_show_needs_a_host():
             model=dict(type='Mine'),
             default_hooks=dict(visualization=dict(type='X'))))
     args = argparse.Namespace(show=True, show_dir=None, wait_time=2)
-    with pytest.raises(console.UsageError, match='which library its model'):
-        testing.enable_visualization(cfg, args)
+    with pytest.raises(UsageError, match='which library its model'):
+        enable_visualization(cfg, args)
 
 
 def test_show_needs_the_hook():
     args = argparse.Namespace(show=True, show_dir=None, wait_time=2)
-    with pytest.raises(console.UsageError, match='visualization hook'):
-        testing.enable_visualization(Config(dict(default_hooks={})), args)
+    with pytest.raises(UsageError, match='visualization hook'):
+        enable_visualization(Config(dict(default_hooks={})), args)
 
 
 def test_tta_without_a_default():
@@ -302,8 +319,8 @@ def test_tta_without_a_default():
             default_scope='mmdet',  # the model decides
             model=dict(type='mmseg.EncoderDecoder'),
             tta_model=dict(type='x')))
-    with pytest.raises(console.UsageError, match='add tta_pipeline to'):
-        testing.enable_tta(cfg)
+    with pytest.raises(UsageError, match='add tta_pipeline to'):
+        enable_tta(cfg)
 
 
 def test_missing_files_are_told_before_anything_is_built(tmp_path):
@@ -349,15 +366,15 @@ def test_checkpoint_of_a_url(server):
     torch.save(dict(state_dict=weights), server.folder / 'net-1234.pth')
     cfg = Config(dict(load_from=f'{server.url}/net-1234.pth'))
     names = {'backbone.w', 'head.w'}
-    assert checkpoints.ensure_checkpoint(cfg) == names
+    assert ensure_checkpoint(cfg) == names
     (server.folder / 'net-1234.pth').unlink()
-    assert checkpoints.ensure_checkpoint(cfg) == names  # from the cache
+    assert ensure_checkpoint(cfg) == names  # from the cache
 
 
 def test_checkpoint_that_cannot_be_had(server):
     url = f'{server.url}/sub/gone-5678.pth?x=1'
-    with pytest.raises(console.UsageError) as error:
-        checkpoints.ensure_checkpoint(Config(dict(load_from=url)))
+    with pytest.raises(CheckpointError) as error:
+        ensure_checkpoint(Config(dict(load_from=url)))
     message = str(error.value)
     assert url in message and 'HTTPError' in message and '404' in message
     assert '--cfg-options load_from=/path/to/gone-5678.pth' in message
@@ -365,39 +382,38 @@ def test_checkpoint_that_cannot_be_had(server):
 
     server.shutdown()
     server.server_close()
-    with pytest.raises(console.UsageError, match='URLError'):
-        checkpoints.ensure_checkpoint(Config(dict(load_from=url)))
+    with pytest.raises(CheckpointError, match='URLError'):
+        ensure_checkpoint(Config(dict(load_from=url)))
 
 
 def test_damaged_download(server):
     (server.folder / 'net.pth').write_bytes(b'<html>moved</html>')
     cfg = Config(dict(load_from=f'{server.url}/net.pth'))
-    with pytest.raises(console.UsageError, match='damaged: delete it'):
-        checkpoints.ensure_checkpoint(cfg)
+    with pytest.raises(CheckpointError, match='damaged: delete it'):
+        ensure_checkpoint(cfg)
 
 
 def test_an_estimator_file_is_no_checkpoint(tmp_path):
     path = str(tmp_path / 'jnd.pth')
     torch.save(dict(format='mmfeatjnd.estimator', state_dict={}), path)
-    with pytest.raises(console.UsageError, match='without its host'):
-        checkpoints.ensure_checkpoint(Config(dict(load_from=path)))
+    with pytest.raises(CheckpointError, match='without its host'):
+        ensure_checkpoint(Config(dict(load_from=path)))
 
 
 def test_nothing_to_load():
-    assert checkpoints.ensure_checkpoint(Config(dict(load_from=None))) is None
+    assert ensure_checkpoint(Config(dict(load_from=None))) is None
     cfg = train_cfg('mmdet')
-    assert checkpoints.drop_pretrained(cfg, None) == []
+    assert drop_pretrained(cfg, None) == []
     assert cfg.model.backbone.init_cfg.type == 'Pretrained'
 
 
 def test_drop_pretrained_of_stock_configs():
     names = {'backbone.conv1.weight', 'rpn_head.conv.weight'}
     cfg = train_cfg('mmdet')
-    assert checkpoints.drop_pretrained(cfg,
-                                       names) == ['model.backbone.init_cfg']
+    assert drop_pretrained(cfg, names) == ['model.backbone.init_cfg']
     assert 'init_cfg' not in cfg.model.backbone
     cfg = train_cfg('mmseg')
-    assert checkpoints.drop_pretrained(cfg, names) == ['model.pretrained']
+    assert drop_pretrained(cfg, names) == ['model.pretrained']
     assert cfg.model.pretrained is None
 
 
@@ -417,7 +433,7 @@ def test_drop_pretrained_only_where_the_checkpoint_has_weights():
                     estimator=dict(init_cfg=dict(pretrained))),
                 heads=[dict(init_cfg=dict(pretrained))])))
     names = {'backbone.conv1.weight', 'neck.neck.0.w', 'heads.0.fc.weight'}
-    assert checkpoints.drop_pretrained(cfg, names) == [
+    assert drop_pretrained(cfg, names) == [
         'model.init_cfg', 'model.backbone.init_cfg', 'model.heads.0.init_cfg'
     ]
     model = cfg.model
@@ -428,7 +444,7 @@ def test_drop_pretrained_only_where_the_checkpoint_has_weights():
     assert model.neck.estimator.init_cfg == pretrained
     # a checkpoint of an estimator alone does not hold the host
     cfg = Config(dict(model=dict(init_cfg=pretrained, backbone=dict())))
-    assert not checkpoints.drop_pretrained(cfg, {'neck.estimator.w'})
+    assert not drop_pretrained(cfg, {'neck.estimator.w'})
 
 
 # --------------------------------------------------------------- end to end
@@ -551,15 +567,15 @@ def test_test_alone_and_in_two_processes(trained):
 
 def test_flip_tta_runs(trained, monkeypatch):
     monkeypatch.chdir(trained)
-    args = cli.parse_test_args([
+    args = parse_test_args([
         'small.py', 'work_dirs/small/iter_2.pth', '--tta', '--work-dir', 'tta'
     ])
-    cfg = testing.merge_test_args(cli.load_config(args.config), args)
-    runner = launch.build_runner(cfg)
+    cfg = merge_test_args(load_config(args.config), args)
+    runner = build_runner(cfg)
     module = runner.model.module
     assert type(runner.model).__name__ == 'AverageClsScoreTTA'
     assert module.data_preprocessor.mean.flatten().tolist() == [127.5] * 3
-    assert 0 <= testing.run_test(runner, args)['accuracy/top1'] <= 100
+    assert 0 <= run_test(runner, args)['accuracy/top1'] <= 100
 
 
 # ----------------------------------------------------------- the work dir
@@ -631,7 +647,7 @@ def test_train_refuses_what_it_cannot_start_from(trained, monkeypatch,
 
 def test_no_empty_resume(capsys):
     with pytest.raises(SystemExit):
-        cli.parse_train_args(['c.py', '--resume', ''])
+        parse_train_args(['c.py', '--resume', ''])
     assert 'argument --resume: a path is needed' in capsys.readouterr().err
 
 
@@ -651,7 +667,7 @@ def test_no_tool_overwrites_the_users_config(trained, monkeypatch, tmp_path):
     (tmp_path / 'link').symlink_to(tmp_path)
     cfg = Config.fromfile(tmp_path / 'link/small.py')
     cfg.work_dir = str(tmp_path)
-    launch.build_runner(cfg, training=True)
+    build_runner(cfg, training=True)
     assert (tmp_path / 'small.py').read_text() == text
 
 
@@ -667,7 +683,7 @@ def test_a_test_spares_the_config_of_the_training(trained, monkeypatch):
     # another training replaces it
     cfg = Config.fromfile('small.py')
     cfg.merge_from_dict({'work_dir': 'spared', 'train_cfg.max_iters': 7})
-    launch.build_runner(cfg, training=True)
+    build_runner(cfg, training=True)
     assert Config.fromfile('spared/small.py').train_cfg.max_iters == 7
 
 
@@ -683,15 +699,15 @@ def test_a_runner_of_the_users(trained, monkeypatch):
     RUNNERS.register_module(name='Mine', module=Mine)
     try:
         cfg.runner_type = 'Mine'
-        runner = launch.build_runner(cfg)
+        runner = build_runner(cfg)
         assert isinstance(runner, Mine)
         # its scope is still there: data sets of the host are found
         assert len(runner.build_dataloader(cfg.test_dataloader)) == 3
     finally:
         RUNNERS.module_dict.pop('Mine')
     cfg.runner_type = 'Yours'
-    with pytest.raises(console.UsageError, match="runner_type 'Yours'"):
-        launch.build_runner(cfg)
+    with pytest.raises(ConfigError, match="runner_type 'Yours'"):
+        build_runner(cfg)
 
 
 @pytest.mark.parametrize('tool, argv, reason', [

@@ -6,7 +6,6 @@ from typing import Iterator, Optional
 from mmengine.dist import collect_results, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -15,15 +14,10 @@ from mmfeatjnd.models import (
     check_host_weights,
     find_neck,
 )
+from mmfeatjnd.models.estimator_file import read_estimator
 from mmfeatjnd.models.forward_runs import every_forward
 from mmfeatjnd.models.run import Measurements, columns_of
-
-
-def host_of(model: nn.Module) -> nn.Module:
-    """The host behind DDP and test-time augmentation."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
+from mmfeatjnd.utils import unwrapped
 
 
 @contextmanager
@@ -68,16 +62,15 @@ class OperationHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check that everything of the host is there."""
         check_host_weights(
-            host_of(runner.model), checkpoint.get('state_dict', checkpoint),
+            unwrapped(runner.model), checkpoint.get('state_dict', checkpoint),
             f'the checkpoint {runner._load_from or ""}'.rstrip())
 
     def _begin(self, runner: Runner, loop) -> None:
-        host = host_of(runner.model)
+        host = unwrapped(runner.model)
         neck = find_neck(host)
         self._measurements = Measurements()
         state = None
         if self.estimator is not None:
-            from mmfeatjnd.apis import read_estimator
             state = read_estimator(host, self.estimator)
         neck.read_levels = None  # asked, and the estimators checked, anew
         left = vars(loop).pop('run_iter', None)  # by a test that broke off

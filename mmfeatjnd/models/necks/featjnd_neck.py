@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmfeatjnd.functional import LAYOUTS, channel_dim
+from mmfeatjnd.models.hosts import CheckpointError
 from mmfeatjnd.models.run import Operation, Run
 from mmfeatjnd.registry import MODELS
 
@@ -174,7 +175,7 @@ class FeatJNDNeck(BaseModule):
             for k in sorted({*given, *expected})
             if given.get(k) != expected.get(k)
         ]
-        raise ValueError(
+        raise CheckpointError(
             'The estimator in this checkpoint belongs to another host, split '
             f'or estimator config ({len(wrong)} of {len(expected)} entries '
             f'differ, e.g. {wrong[0]}). Use the config that it was trained '

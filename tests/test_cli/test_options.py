@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from mmfeatjnd.apis.cfg_options import CfgOptions
+from mmfeatjnd.cli.options import CfgOptions
 
 
 def parse(*options):

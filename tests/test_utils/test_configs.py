@@ -4,7 +4,7 @@ from mmengine.config import Config
 from mmengine.config.lazy import LazyObject
 
 from mmfeatjnd.apis import build_model
-from mmfeatjnd.apis.library import host_of, type_name
+from mmfeatjnd.utils import config_library, type_name
 
 
 def mine():
@@ -41,9 +41,9 @@ def detector():
     (lambda: dict(type='Mine'), None, 'mmengine'),
     (lambda: {}, None, 'mmengine'),
 ])
-def test_host_of(model, scope, library):
+def test_config_library(model, scope, library):
     cfg = Config(dict(model=model(), default_scope=scope))
-    assert host_of(cfg) == library
+    assert config_library(cfg) == library
 
 
 def test_type_name():
