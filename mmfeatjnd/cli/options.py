@@ -2,11 +2,12 @@
 import argparse
 import inspect
 from copy import deepcopy
-from typing import Any, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import HOOKS
 
+from mmfeatjnd.engine.hooks.operation_hook import OperationHook
 from mmfeatjnd.utils import read_literal
 from .console import UsageError
 
@@ -139,22 +140,46 @@ def check_hooks(cfg: Config, hooks: Sequence[dict]) -> None:
     """Find out whether the Runner can build every ``--hook``; none is built.
 
     Args:
-        cfg (Config): The config, whose ``default_scope`` counts.
+        cfg (Config): The config before they are appended; its
+            ``default_scope`` counts.
         hooks (Sequence[dict]): The hooks' configs.
 
     Raises:
-        UsageError: A type is not registered, or does not take the arguments.
+        UsageError: A type is not registered, or does not take the arguments,
+            or two hooks would operate on the features.
     """
     for hook in hooks:
         kwargs = dict(hook)
         kind = kwargs.pop('type')
         kwargs.pop('priority', None)  # taken by the Runner
-        with HOOKS.switch_scope_and_registry(
-                cfg.get('default_scope')) as registry:
-            found = registry.get(kind)
+        found = _hook_class(cfg, hook)
         if found is None:
             raise UsageError(f'--hook: no hook is registered as {kind!r}')
         try:
             inspect.signature(found).bind(**kwargs)
         except TypeError as error:
             raise UsageError(f'--hook: {kind}: {error}') from error
+    if hooks:
+        _check_operations(cfg, [*(cfg.get('custom_hooks') or []), *hooks])
+
+
+def _hook_class(cfg: Config, hook: dict) -> Optional[Callable]:
+    kind = hook.get('type')
+    if not isinstance(kind, str):
+        return kind
+    with HOOKS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        return registry.get(kind)
+
+
+def _check_operations(cfg: Config, hooks: Sequence[dict]) -> None:
+    """A test runs one operation at the split."""
+    operating = []
+    for hook in hooks:
+        found = _hook_class(cfg, hook)
+        if inspect.isclass(found) and issubclass(found, OperationHook):
+            operating.append(found.__name__)
+    if len(operating) > 1:
+        raise UsageError(
+            f'--hook: {" and ".join(operating)} would operate on the features '
+            'of one test: use one of them. Without the hooks of the config: '
+            '--cfg-options "custom_hooks=[]"')

@@ -22,10 +22,12 @@ def config(tmp_path):
 
 
 def test_print_config(run_tool, config, capsys):
-    run_tool('misc/print_config.py', config, '--cfg-options', 'a.b=5')
+    run_tool('misc/print_config.py', config, '--cfg-options', 'a.b=5',
+             '--hook', "dict(type='EMAHook')")
     values = {}
     exec(capsys.readouterr().out, values)  # the output is a config
     assert values['a'] == dict(b=5, c='x') and values['d'] == [3, 4]
+    assert values['custom_hooks'] == [dict(type='EMAHook')]
 
 
 def test_print_config_saves(run_tool, config, tmp_path):

@@ -271,6 +271,20 @@ def test_launchers_without_an_accelerator(monkeypatch, launcher, names):
     assert os.environ['LOCAL_RANK'] == '0'
 
 
+@pytest.mark.parametrize('host', STOCK)
+def test_hooks_come_after_the_options(host):
+    """Also in MMPretrain, where options come after the other flags."""
+    flags = ['--hook', "dict(type='EMAHook',momentum=0.1)", '--cfg-options',
+             "custom_hooks=[dict(type='SyncBuffersHook')]"]
+    cfg = train_cfg(host, *flags)
+    assert [h.type for h in cfg.custom_hooks] == ['SyncBuffersHook', 'EMAHook']
+    args = parse_test_args([stock(host), 'c.pth', *flags])
+    cfg = merge_test_args(load_config(args.config), args)
+    assert [h.type for h in cfg.custom_hooks] == ['SyncBuffersHook', 'EMAHook']
+    with pytest.raises(UsageError, match="no hook is registered as 'Emma'"):
+        train_cfg(host, '--hook', "dict(type='Emma')")
+
+
 # --------------------------------------------------------------- test flags
 @pytest.mark.parametrize('host, out, flags', [
     ('mmdet', 'p.json', []),
