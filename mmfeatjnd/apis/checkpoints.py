@@ -32,8 +32,8 @@ def read_checkpoint(source: str) -> dict:
             name it, see :func:`explained`.
 
     Example:
-        >>> sorted(read_checkpoint(checkpoint))
-        ['meta', 'state_dict']
+        >>> read_checkpoint(checkpoint)['meta']['iter']
+        1
     """
     if not is_url(source) and not osp.exists(source):
         raise CheckpointError('there is no such file')

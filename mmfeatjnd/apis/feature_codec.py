@@ -63,6 +63,7 @@ class FeatureCodec:
         CodecError: There is no such device.
 
     Example:
+        >>> from mmfeatjnd.coding import feature_file
         >>> codec = FeatureCodec(cfg, checkpoint, device='cpu')
         >>> data = codec.encode(image, Quantization('one-step'))
         >>> prediction = codec.decode(feature_file.unpack(data))

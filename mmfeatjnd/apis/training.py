@@ -26,9 +26,9 @@ def train(cfg: Config) -> None:
         WorkDirError: Another process trains there.
 
     Example:
-        >>> train(training_cfg)
-        >>> latest_checkpoint(training_cfg.work_dir).endswith('iter_1.pth')
-        True
+        >>> train(cfg)
+        >>> Path(latest_checkpoint(cfg.work_dir)).name
+        'iter_1.pth'
     """
     with claimed(cfg.work_dir):
         build_runner(cfg, training=True).train()
@@ -73,8 +73,10 @@ def train_once(cfg: Config) -> str:
             run leaves no checkpoint.
 
     Example:
-        >>> path = train_once(training_cfg)
-        >>> path == trained_checkpoint(training_cfg.work_dir)
+        >>> path = train_once(cfg)
+        >>> path == trained_checkpoint(cfg.work_dir)
+        True
+        >>> path == train_once(cfg)  # at once
         True
     """
     with claimed(cfg.work_dir, wait=True):

@@ -74,6 +74,13 @@ def latest_checkpoint(work_dir: PathLike) -> Optional[str]:
 
     Returns:
         str, optional: The path. None if there is none.
+
+    Example:
+        >>> latest_checkpoint('work_dirs/nothing') is None
+        True
+        >>> folder = osp.dirname(checkpoint)
+        >>> latest_checkpoint(folder) == checkpoint
+        True
     """
     named = named_checkpoint(work_dir)
     for path in ([named] if named else []) + _numbered(work_dir, named):
@@ -239,6 +246,11 @@ def claimed(work_dir: PathLike, wait: bool = False) -> Iterator[None]:
     Raises:
         WorkDirError: On every rank, if there is one and ``wait`` is off.
         WriteError: On every rank, if the work dir cannot be written.
+
+    Example:
+        >>> with claimed('work_dirs/mine'):
+        ...     os.listdir('work_dirs')
+        ['mine']
     """
     lock = []
     on_first_rank(lambda: lock.append(_lock(work_dir, wait)))

@@ -25,6 +25,10 @@ def host_hash(model: nn.Module) -> str:
     Returns:
         str: 64 hexadecimal digits over all parameters and buffers but the
         estimators, the objective and the batch counters.
+
+    Example:
+        >>> len(host_hash(model))
+        64
     """
     digest = hashlib.sha256()
     for key, value in sorted(_host_state(model).items()):
@@ -64,6 +68,11 @@ def save_estimator(model: nn.Module, path: Union[str, Path]) -> None:
 
     Raises:
         ValueError: The estimators were never trained, or have diverged.
+
+    Example:
+        >>> save_estimator(model, 'jnd.pth')
+        >>> sorted(torch.load('jnd.pth'))[:4]
+        ['format', 'format_version', 'host_hash', 'levels']
     """
     neck = find_neck(model)
     state = {
@@ -106,6 +115,12 @@ def read_estimator(model: nn.Module, path: Union[str, Path]) -> dict:
     Raises:
         CheckpointError: The file is no estimator, has diverged, or belongs to
             another host, split, mode or estimator config.
+
+    Example:
+        >>> save_estimator(model, 'jnd.pth')
+        >>> state = read_estimator(model, 'jnd.pth')
+        >>> state.keys() == find_neck(model).estimators.state_dict().keys()
+        True
     """
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
@@ -155,6 +170,10 @@ def load_estimator(model: nn.Module, path: Union[str, Path]) -> None:
 
     Raises:
         CheckpointError: See there. The model is left as it was.
+
+    Example:
+        >>> save_estimator(model, 'jnd.pth')
+        >>> load_estimator(model, 'jnd.pth')
     """
     state = read_estimator(model, path)
     find_neck(model).estimators.load_state_dict(state)
