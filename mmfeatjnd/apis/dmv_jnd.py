@@ -54,7 +54,8 @@ def dmv_jnd_runner(cfg: Config, checkpoint: str):
     try:
         load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
     except RuntimeError as error:  # it lists what is missing and foreign
-        raise CheckpointError(f'{checkpoint}: {error}') from error
+        raise CheckpointError(
+            f'{checkpoint} belongs to another config: {error}') from error
     return runner, model.eval()
 
 

@@ -127,6 +127,26 @@ def test_an_estimator_of_another_config(run, host):
     }
     with pytest.raises(SystemExit, match='given.pth: .*another host, split'):
         run('extract', state)
+    for tool in ('train', 'test', 'jnd_curve', 'rate_curve'):
+        with pytest.raises(SystemExit, match='error: .*another host, split'):
+            run(tool, state)
+
+
+def test_an_estimator_file_that_does_not_fit(run_tool, host, tmp_path):
+    root, state = host
+    torch.save(state, tmp_path / 'given.pth')
+    (tmp_path / 'text.pth').write_text('text')
+    for name, reason in (('text.pth', 'is no estimator file'),
+                         ('given.pth', 'is no estimator file. Make one')):
+        with pytest.raises(SystemExit, match=f'error: .*{name} {reason}'):
+            run_tool('analysis_tools/jnd_curve.py', root / 'host.py',
+                     tmp_path / 'given.pth', '--seeds', 1, '--estimators',
+                     tmp_path / name, '--out', tmp_path / 'out')
+        hook = "dict(type='mmfeatjnd.PerturbationHook',nrmse=1," \
+            f"estimator='{tmp_path / name}')"
+        with pytest.raises(SystemExit, match=f'error: .*{name} {reason}'):
+            run_tool('test.py', root / 'host.py', tmp_path / 'given.pth',
+                     '--work-dir', tmp_path / 'test', '--hook', hook)
 
 
 def test_an_estimator_that_was_never_trained(run, host):
