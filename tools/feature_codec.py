@@ -73,7 +73,7 @@ def _command(commands, name, text):
 
 
 def build_codec(args, estimator=None):
-    cfg = open_config(args)
+    cfg = open_config(args.config, args.cfg_options)
     cfg.load_from = args.checkpoint
     ensure_checkpoint(cfg, 'tools/feature_codec.py ... CONFIG {}')
     return FeatureCodec(cfg, args.checkpoint, estimator, args.device)

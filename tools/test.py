@@ -4,11 +4,10 @@ The flags and their meanings are those of the host libraries::
 
     python tools/test.py CONFIG CHECKPOINT --out results.pkl --tta
 """
-from mmfeatjnd import compat  # first: it lets `_base_` reach every host
 from mmfeatjnd.apis.building import build_runner, prepare_host
 from mmfeatjnd.cli.arguments import parse_test_args
 from mmfeatjnd.cli.checkpoints import ensure_checkpoint
-from mmfeatjnd.cli.configs import load_config
+from mmfeatjnd.cli.configs import open_config
 from mmfeatjnd.cli.console import plain_errors
 from mmfeatjnd.cli.launch import distributed
 from mmfeatjnd.cli.merge_test import merge_test_args
@@ -18,9 +17,7 @@ from mmfeatjnd.cli.run_test import run_test
 def main():
     args = parse_test_args()
     with plain_errors():
-        compat.check_environment()
-        compat.register_trusted_checkpoint_loader()
-        cfg = load_config(args.config)
+        cfg = open_config(args.config)
         prepare_host(cfg)
         merge_test_args(cfg, args)
         with distributed(cfg):

@@ -4,12 +4,11 @@ The flags and their meanings are those of the host libraries::
 
     python tools/train.py CONFIG --work-dir DIR --amp --resume
 """
-from mmfeatjnd import compat  # first: it lets `_base_` reach every host
 from mmfeatjnd.apis.building import prepare_host
 from mmfeatjnd.apis.training import train
 from mmfeatjnd.cli.arguments import parse_train_args
 from mmfeatjnd.cli.checkpoints import drop_pretrained, ensure_checkpoint
-from mmfeatjnd.cli.configs import load_config
+from mmfeatjnd.cli.configs import open_config
 from mmfeatjnd.cli.console import plain_errors
 from mmfeatjnd.cli.launch import distributed
 from mmfeatjnd.cli.merge_train import merge_train_args
@@ -18,9 +17,7 @@ from mmfeatjnd.cli.merge_train import merge_train_args
 def main():
     args = parse_train_args()
     with plain_errors():
-        compat.check_environment()
-        compat.register_trusted_checkpoint_loader()
-        cfg = load_config(args.config)
+        cfg = open_config(args.config)
         prepare_host(cfg)
         merge_train_args(cfg, args)
         with distributed(cfg):

@@ -2,7 +2,7 @@
 import argparse
 import os.path as osp
 from pathlib import Path
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 from mmengine.config import Config
 
@@ -36,11 +36,13 @@ def load_config(path: str) -> Config:
                          f'{type(error).__name__}: {error}') from error
 
 
-def open_config(args: argparse.Namespace) -> Config:
+def open_config(path: str, options: Optional[dict] = None) -> Config:
     """Check the environment and read the config that a tool was given.
 
     Args:
-        args (argparse.Namespace): With ``config`` and ``cfg_options``.
+        path (str): Path of the file.
+        options (dict, optional): The argument ``--cfg-options``. Defaults to
+            None: none yet.
 
     Returns:
         Config: The config.
@@ -50,8 +52,8 @@ def open_config(args: argparse.Namespace) -> Config:
     """
     compat.check_environment()
     compat.register_trusted_checkpoint_loader()
-    cfg = load_config(args.config)
-    merge_options(cfg, args.cfg_options)
+    cfg = load_config(path)
+    merge_options(cfg, options)
     return cfg
 
 
@@ -59,7 +61,7 @@ def open_test(args: argparse.Namespace, checkpoints: Sequence[str]) -> Config:
     """:func:`open_config`, for a tool that tests checkpoints.
 
     Args:
-        args (argparse.Namespace): See :func:`open_config`.
+        args (argparse.Namespace): With ``config`` and ``cfg_options``.
         checkpoints (Sequence[str]): The files.
 
     Returns:
@@ -69,7 +71,7 @@ def open_test(args: argparse.Namespace, checkpoints: Sequence[str]) -> Config:
         UsageError: If the config cannot be tested.
         CheckpointError: If a file holds no weights.
     """
-    cfg = open_config(args)
+    cfg = open_config(args.config, args.cfg_options)
     require_parts(cfg, 'model', 'test_dataloader', 'test_evaluator')
     for checkpoint in checkpoints:
         read_weights(checkpoint)

@@ -35,7 +35,7 @@ def plain_errors() -> Iterator[None]:
         if error.filename is not None:
             _leave(f'{error.strerror}: {error.filename}', error)
         elif error.errno in NO_SPACE:
-            _leave(error.strerror, error)
+            _leave(str(error.strerror), error)
         elif isinstance(error, FileNotFoundError):  # a library's own words
             _leave(str(error), error)
         raise

@@ -5,7 +5,7 @@ import logging
 import os
 import subprocess
 from contextlib import contextmanager
-from typing import Iterator, Union
+from typing import Any, Dict, Iterator, Union
 
 import torch.distributed as torch_dist
 from mmengine.config import Config
@@ -87,7 +87,7 @@ def _init_gloo(cfg: Config, launcher: str) -> None:
 
     dist_cfg = cfg.env_cfg.setdefault('dist_cfg', {})
     dist_cfg.update(backend='gloo')
-    options = {}
+    options: Dict[str, Any] = {}
     if dist_cfg.get('timeout'):
         options['timeout'] = datetime.timedelta(seconds=dist_cfg['timeout'])
     torch_dist.init_process_group('gloo', **options)

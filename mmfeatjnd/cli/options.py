@@ -114,9 +114,11 @@ def merge_options(cfg: Config, options: Optional[dict]) -> None:
     Raises:
         UsageError: If the config has no place for one.
     """
+    if not options:
+        return
     try:
         # a copy: MMEngine takes the `_delete_` out of what it merges
-        cfg.merge_from_dict(deepcopy(options or {}))
+        cfg.merge_from_dict(deepcopy(options))
     except (AttributeError, IndexError, KeyError, TypeError,
             ValueError) as error:
         raise UsageError(

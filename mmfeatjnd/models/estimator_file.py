@@ -9,6 +9,7 @@ from torch import nn
 from mmfeatjnd.utils import atomic_path, unwrapped
 from mmfeatjnd.version import __version__
 from .hosts import OWN_KEYS, CheckpointError, host_key
+from .necks.featjnd_neck import FeatJNDNeck
 from .splits import find_neck
 
 _FORMAT = 'mmfeatjnd.estimator'
@@ -49,7 +50,7 @@ def _host_state(model: nn.Module) -> dict:
     return state
 
 
-def _about(neck) -> dict:
+def _about(neck: FeatJNDNeck) -> dict:
     """What estimators must have in common to stand in for each other."""
     return dict(
         split=neck.split,

@@ -16,7 +16,8 @@ def literal(node: ast.AST) -> Any:
         ValueError: It is another expression.
     """
     if isinstance(node, ast.Call) and isinstance(
-            node.func, ast.Name) and node.func.id == 'dict' and not node.args:
+            node.func, ast.Name) and node.func.id == 'dict' and not (
+                node.args or any(k.arg is None for k in node.keywords)):
         return {k.arg: literal(k.value) for k in node.keywords}
     if isinstance(node, ast.Dict):
         return {

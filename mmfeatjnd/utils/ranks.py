@@ -1,5 +1,5 @@
 """Work that one process does for all."""
-from typing import Callable, TypeVar
+from typing import Any, Callable, List, TypeVar
 
 from mmengine.dist import broadcast_object_list, get_dist_info, is_distributed
 
@@ -19,7 +19,7 @@ def on_first_rank(function: Callable[[], T]) -> T:
         ValueError | RuntimeError | OSError: On every rank, what it raises of
             these.
     """
-    result = [None, None]
+    result: List[Any] = [None, None]  # what it returns, what it raises
     if get_dist_info()[0] == 0:
         try:
             result[0] = function()

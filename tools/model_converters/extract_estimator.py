@@ -3,9 +3,8 @@ import argparse
 
 from mmengine.runner import load_checkpoint
 
-from mmfeatjnd import compat  # first: it lets `_base_` reach every host
 from mmfeatjnd.apis import build_model, read_weights, save_estimator
-from mmfeatjnd.cli.configs import load_config, require_parts
+from mmfeatjnd.cli.configs import open_config, require_parts
 from mmfeatjnd.cli.console import UsageError, plain_errors
 from mmfeatjnd.models import find_neck
 from mmfeatjnd.models.hosts import check_host_weights
@@ -53,9 +52,7 @@ def main():
     parser.add_argument('out', help='estimator file to write')
     args = parser.parse_args()
     with plain_errors():
-        compat.check_environment()
-        compat.register_trusted_checkpoint_loader()
-        cfg = load_config(args.config)
+        cfg = open_config(args.config)
         require_parts(cfg, 'model')
         extract(cfg, args.checkpoint, args.out)
     print(f'Saved to {args.out}')
