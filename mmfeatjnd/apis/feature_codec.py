@@ -80,10 +80,7 @@ class FeatureCodec:
         prepare_host(self.cfg)
         weights = read_weights(checkpoint)
         self.model = build_model(self.cfg).eval()
-        try:
-            self.neck = find_neck(self.model)
-        except RuntimeError as error:
-            raise ConfigError(str(error)) from error
+        self.neck = find_neck(self.model)
         _load(self.model, weights, checkpoint)
         if estimator is not None:
             load_estimator(self.model, estimator)

@@ -148,12 +148,21 @@ def curve_parser(description: str) -> argparse.ArgumentParser:
                         help='number of seeds')
     parser.add_argument(
         '--metric', help='metric to draw; the first one by default')
+    add_out_folder(parser)
+    return parser
+
+
+def add_out_folder(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a tool whose results go to a folder.
+
+    Args:
+        parser (argparse.ArgumentParser): Edited in place.
+    """
     parser.add_argument(
         '--out', required=True, type=Path, help='folder for the results')
     parser.add_argument(
         '--work-dir', help='the dir to save logs; OUT by default')
     add_cfg_options(parser)
-    return parser
 
 
 def _path(text: str) -> str:

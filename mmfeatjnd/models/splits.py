@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from mmfeatjnd.utils import unwrapped
+from mmfeatjnd.utils import ConfigError, unwrapped
 from .necks.featjnd_neck import FeatJNDNeck, resolve_split
 
 
@@ -14,14 +14,14 @@ def find_neck(model: nn.Module) -> FeatJNDNeck:
     """The FeatJND neck of a model, behind DDP, TTA and other wrappers.
 
     Raises:
-        RuntimeError: There is none, or more than one.
+        ConfigError: There is none, or more than one.
     """
     model = unwrapped(model)
     necks = [m for m in model.modules() if isinstance(m, FeatJNDNeck)]
     if len(necks) == 1:
         return necks[0]
     found = 'none' if not necks else len(necks)
-    raise RuntimeError(
+    raise ConfigError(
         f'{type(model).__name__} must hold one FeatJNDNeck, but has {found}. '
         "Wrap the host's neck in the config: neck=dict(_delete_=True, "
         "type='mmfeatjnd.FeatJNDNeck', neck=_base_.model.neck, "

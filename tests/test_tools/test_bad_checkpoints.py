@@ -196,3 +196,26 @@ def test_a_disk_that_is_full(host, tmp_path):
     assert f'error: cannot write {tmp_path}/jnd.pth: ' in done.stderr
     assert 'Traceback' not in done.stderr
     assert os.listdir(tmp_path) == ['given.pth']
+
+
+def test_a_host_without_a_neck_of_ours(run_tool, host, tmp_path):
+    root, state = host
+    plain = Config.fromfile(root / 'host.py')
+    plain.model.neck = plain.model.neck.neck
+    plain.model.type = plain.model.pop('host')
+    plain.model.pop('objective')
+    plain.dump(tmp_path / 'plain.py')
+    state = {
+        k.replace('neck.neck.', 'neck.'): v
+        for k, v in state.items()
+        if not k.startswith(('neck.estimators.', 'featjnd_'))
+    }
+    torch.save(state, tmp_path / 'given.pth')
+    given = (tmp_path / 'plain.py', tmp_path / 'given.pth')
+    for tool, *flags in [
+        ('test.py', '--work-dir', tmp_path / 'work', '--hook',
+         "dict(type='mmfeatjnd.PerturbationHook',nrmse=1)"),
+        ('analysis_tools/jnd_curve.py', '--out', tmp_path / 'curve'),
+    ]:
+        with pytest.raises(SystemExit, match='error: .* must hold one FeatJ'):
+            run_tool(tool, *given, *flags)

@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
 from PIL import Image
 
 import mmfeatjnd  # noqa: F401
@@ -27,14 +25,6 @@ from mmfeatjnd.cli.merge_test import merge_test_args
 from mmfeatjnd.cli.run_test import run_test
 
 ROOT = osp.abspath(osp.join(osp.dirname(__file__), '../..'))
-
-
-@pytest.fixture(autouse=True)
-def _runs_apart():
-    """MMEngine names what a run logs to by config and second: two runs of one
-    process within a second would share it."""
-    for kept in (MessageHub, MMLogger, Visualizer):
-        kept._instance_dict.clear()
 
 
 def run_tool_here(name, *argv):

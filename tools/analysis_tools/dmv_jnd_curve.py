@@ -5,13 +5,11 @@ With `--strengths 1`, several checkpoints, e.g. of several
 `objective.target_scale`, make one curve.
 """
 import argparse
-from pathlib import Path
 
 from mmfeatjnd.apis import HOMOGENEITY, Point, measure_dmv_jnd
-from mmfeatjnd.cli.arguments import count, positive
+from mmfeatjnd.cli.arguments import add_out_folder, count, positive
 from mmfeatjnd.cli.configs import open_test, set_out_folder, short_names
 from mmfeatjnd.cli.console import plain_errors
-from mmfeatjnd.cli.options import add_cfg_options
 from mmfeatjnd.cli.results import save_results
 from mmfeatjnd.functional.pixel_noise import (
     PIXEL_DISTORTIONS,
@@ -49,11 +47,7 @@ def parse_args():
         type=count,
         default=1,
         help='only every N-th image of the data set')
-    parser.add_argument(
-        '--out', required=True, type=Path, help='folder for the results')
-    parser.add_argument(
-        '--work-dir', help='the dir to save logs; OUT by default')
-    add_cfg_options(parser)
+    add_out_folder(parser)
     return parser.parse_args()
 
 

@@ -31,8 +31,8 @@ def extract(cfg, checkpoint, out):
             f'there is no estimator in {checkpoint}. Give a checkpoint that '
             'tools/train.py has written with this config')
     model = build_model(cfg)
+    find_neck(model)  # else another error would come first
     try:
-        find_neck(model)
         check_host_weights(model, weights, checkpoint)
         load_checkpoint(model, checkpoint, map_location='cpu')
     except (RuntimeError, ValueError) as error:  # each says what is wrong

@@ -110,7 +110,7 @@ def test_broken_features(test):
 
 
 def test_a_host_without_a_neck(test, build, configs):
-    with pytest.raises(RuntimeError, match='must hold one FeatJNDNeck'):
+    with pytest.raises(ValueError, match='must hold one FeatJNDNeck'):
         test(hook(), model=build(configs[0]('classifier')))
 
 

@@ -153,7 +153,7 @@ def test_gradient_on_a_plain_host(test, build, configs):
 
 
 def test_a_host_without_a_neck(test, build, configs):
-    with pytest.raises(RuntimeError, match='must hold one FeatJNDNeck'):
+    with pytest.raises(ValueError, match='must hold one FeatJNDNeck'):
         test(hook('one-step'), model=build(configs[0]('classifier')))
 
 
