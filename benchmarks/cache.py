@@ -8,7 +8,7 @@ from typing import Any, Callable, Union
 
 from mmengine.config import Config
 
-from mmfeatjnd.apis.console import atomic_path
+from mmfeatjnd.utils import atomic_path
 
 
 def file_hash(path: Union[str, Path]) -> str:

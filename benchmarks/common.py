@@ -17,8 +17,13 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import load_checkpoint
 
 import mmfeatjnd
-from mmfeatjnd.apis import build_model, save_estimator, train_once
-from mmfeatjnd.apis.cli import count, enable_amp
+from mmfeatjnd.apis import (
+    build_model,
+    enable_amp,
+    save_estimator,
+    train_once,
+)
+from mmfeatjnd.cli.arguments import count
 from mmfeatjnd.compat import installed_versions
 from mmfeatjnd.evaluation.rows import is_clean, value_of
 

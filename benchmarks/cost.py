@@ -29,9 +29,9 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner, load_checkpoint
 
 from mmfeatjnd.apis import build_model
-from mmfeatjnd.apis.estimator_file import OWN_KEYS
 from mmfeatjnd.functional import Level, quantize_fused
 from mmfeatjnd.models import Quantization, find_neck
+from mmfeatjnd.models.hosts import OWN_KEYS
 
 # host config, FeatJND config, the benchmark that trains the host, batch size,
 # image size. What a detector costs depends on how many objects it finds, so it

@@ -32,10 +32,10 @@ from mmengine.config import Config
 from mmfeatjnd.apis import (
     HOMOGENEITY,
     Point,
+    build_runner,
     measure_dmv_jnd,
     measure_dmv_jnd_codec,
 )
-from mmfeatjnd.apis.launch import build_runner
 
 UNSEEN = CONFIGS / 'hosts' / 'resnet18-w32_1xb128-5e_cifar10.py'
 FOLDER = CONFIGS / 'dmv_jnd'

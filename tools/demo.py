@@ -15,7 +15,6 @@ import torch
 from mmengine.config import Config
 
 from mmfeatjnd.apis import measure_curve, train_once, trained_checkpoint
-from mmfeatjnd.apis.console import atomic_path
 from mmfeatjnd.compat import (
     check_environment,
     register_trusted_checkpoint_loader,
@@ -23,6 +22,7 @@ from mmfeatjnd.compat import (
 from mmfeatjnd.datasets import generate_shapes
 from mmfeatjnd.evaluation import cost_ratios, plot, to_markdown
 from mmfeatjnd.models import Perturbation, find_neck
+from mmfeatjnd.utils import atomic_path
 from mmfeatjnd.visualization import ToleranceRecorder, draw_tolerance
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'demo'

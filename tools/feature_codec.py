@@ -12,11 +12,17 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from mmfeatjnd.apis import cli, console
-from mmfeatjnd.apis.console import printable
-from mmfeatjnd.apis.feature_codec import FeatureCodec, find_files
+from mmfeatjnd.apis import CodecError, FeatureCodec
+from mmfeatjnd.cli.checkpoints import ensure_checkpoint
+from mmfeatjnd.cli.configs import open_config
+from mmfeatjnd.cli.console import UsageError, plain_errors, printable
+from mmfeatjnd.cli.files import find_files
+from mmfeatjnd.cli.options import add_cfg_options
+from mmfeatjnd.cli.predictions import write_predictions
+from mmfeatjnd.cli.results import DUMP_SUFFIXES, check_suffix
 from mmfeatjnd.coding import BitstreamError, describe, feature_file
 from mmfeatjnd.models import Quantization
+from mmfeatjnd.utils import atomic_path
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff',
           '.webp')
@@ -62,13 +68,15 @@ def _command(commands, name, text):
     parser.add_argument(
         'checkpoint', help='checkpoint of the host, with or without estimator')
     parser.add_argument('--device', help='an accelerator if there is one')
-    cli.add_cfg_options(parser)
+    add_cfg_options(parser)
     return parser
 
 
 def build_codec(args, estimator=None):
-    return FeatureCodec(
-        cli.open_config(args), args.checkpoint, estimator, args.device)
+    cfg = open_config(args.config, args.cfg_options)
+    cfg.load_from = args.checkpoint
+    ensure_checkpoint(cfg, 'tools/feature_codec.py ... CONFIG {}')
+    return FeatureCodec(cfg, args.checkpoint, estimator, args.device)
 
 
 def size_of(stream):
@@ -104,7 +112,7 @@ def unfinished(folder):
 def encode(args):
     images = list(find_files(args.images, IMAGES))
     if args.out_dir.exists() and not args.out_dir.is_dir():
-        raise console.UsageError(f'{args.out_dir} is not a folder')
+        raise UsageError(f'{args.out_dir} is not a folder')
     try:
         quantization = Quantization(
             args.policy,
@@ -113,12 +121,12 @@ def encode(args):
             noise_budget=args.noise_budget,
             coded=False)
     except ValueError as error:
-        raise console.UsageError(str(error)) from error
+        raise UsageError(str(error)) from error
     codec = build_codec(args, args.estimator)
     total = Counter()
     for (image, name), out in zip(images, out_names([n for _, n in images])):
         data = codec.encode(image, quantization, name)
-        with console.atomic_path(args.out_dir / out) as path:
+        with atomic_path(args.out_dir / out) as path:
             Path(path).write_bytes(data)
         stream = feature_file.unpack(data).stream
         row = Counter(
@@ -136,11 +144,11 @@ def read(path):
     try:
         return feature_file.read(path)
     except (BitstreamError, OSError) as error:
-        raise console.UsageError(f'{path}: {error}') from error
+        raise UsageError(f'{path}: {error}') from error
 
 
 def decode(args):
-    cli.check_suffix(args.out, cli.DUMP_SUFFIXES, 'predictions')
+    check_suffix(args.out, DUMP_SUFFIXES, 'predictions')
     files = [f for f, _ in find_files(args.files, (feature_file.SUFFIX, ))]
     for file in files:  # before the model is built
         read(file)
@@ -150,14 +158,14 @@ def decode(args):
         for file in files:
             try:
                 prediction = codec.decode(read(file))
-            except console.UsageError as error:
+            except (UsageError, CodecError) as error:
                 text = str(error).removeprefix(f'{file}: ')
-                raise console.UsageError(f'{file}: {text}') from error
+                raise UsageError(f'{file}: {text}') from error
             print(f'{printable(file)}: {printable(prediction.img_path)}',
                   flush=True)
             yield prediction
 
-    codec.dump(predictions(), args.out)
+    write_predictions(codec.cfg, predictions(), args.out)
     print(f'written: {args.out}')
 
 
@@ -186,7 +194,7 @@ def info(args):
 
 def main():
     args = parse_args()
-    with console.plain_errors():
+    with plain_errors():
         dict(encode=encode, decode=decode, info=info)[args.command](args)
 
 

@@ -51,7 +51,8 @@ DIAGNOSES = (
      'Compile fewer files at a time: MAX_JOBS=1.'),
     (r'fatal error: Python\.h',
      'The Python headers are missing.',
-     'Install them, for example: apt-get install python3-dev'),
+     'Install those of the Python in use, for example: apt-get install '
+     'python3-dev, or python3.12-dev.'),
     (r'CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError|SSLError',
      'The package index was reached, but its certificate was not accepted.',
      'If a proxy of your network re-signs traffic, point PIP_CERT at its '
@@ -193,18 +194,11 @@ def find_python(asked=None):
                                   sys.executable, names), remedy)
 
 
-def check_venv_module(python, version):
-    status, out = run_quiet([python, '-c', 'import ensurepip, venv'])
-    if status:
-        raise SetupError(
-            '{} cannot create environments: {}'.format(
-                python, (out.strip() or 'unknown error').splitlines()[-1]),
-            'Install its venv module, for example: apt-get install '
-            'python{}.{}-venv'.format(*version))
-
-
-def check_compiler(python, version):
+def check_compiler(python):
     """Compile a file that includes Python.h.
+
+    Args:
+        python (str): Whose headers are meant.
 
     Returns:
         str: The compiler, as a value for ``CXX``.
@@ -225,12 +219,6 @@ def check_compiler(python, version):
         python, '-c',
         'import sysconfig; print(sysconfig.get_path("include"))'
     ])[1].strip()
-    if not os.path.isfile(os.path.join(include, 'Python.h')):
-        raise SetupError(
-            'The headers of {} are missing: no {}.'.format(
-                python, os.path.join(include, 'Python.h')),
-            'Install them, for example: apt-get install python{}.{}-dev'.
-            format(*version))
     folder = tempfile.mkdtemp()
     try:
         source = os.path.join(folder, 'probe.cpp')
@@ -245,9 +233,10 @@ def check_compiler(python, version):
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if status:
-        raise SetupError(
+        cause, remedy = diagnose(out) or (
             'The C++ compiler "{}" cannot compile a C++17 file.'.format(
-                compiler), remedy, tail(out, 8))
+                compiler), remedy)
+        raise SetupError(cause, remedy, tail(out, 8))
     return compiler
 
 
@@ -288,14 +277,8 @@ def find_cuda_home():
 
 def count_jobs():
     """Compiler processes that fit the cores and the memory (2 GB each)."""
-    if hasattr(os, 'sched_getaffinity'):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    try:
-        memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    except (AttributeError, ValueError, OSError):
-        return cores
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     return max(1, min(cores, int(memory / 2e9)))
 
 
@@ -476,11 +459,13 @@ class Environment(object):
         try:
             with open(self.stamp) as file:
                 self.record = json.load(file)
-            self.ours = True
         except (OSError, ValueError):
             self.record = {}
-            # A run killed while it wrote the first stamp leaves nothing else.
-            self.ours = os.path.exists(self.stamp)
+
+    @property
+    def ours(self):
+        """Whether this script has made the folder."""
+        return os.path.exists(self.stamp)
 
     @property
     def version(self):
@@ -496,7 +481,7 @@ class Environment(object):
 
     def usable(self, version=None):
         """Whether its Python can be kept: ours, complete, not moved."""
-        return (self.ours and self.record.get('path') == self.path
+        return (self.record.get('path') == self.path
                 and self.version in SUPPORTED
                 and version in (None, self.version))
 
@@ -521,14 +506,15 @@ class Environment(object):
         os.makedirs(os.path.join(self.path, 'logs'))
         self.record = {}  # marks the folder as ours before anything is in it
         self.save()
-        self.ours = True
         status, out = run_quiet([python, '-m', 'venv', self.path],
                                 clean_env())
         if status:
             raise SetupError(
                 'The environment could not be created in {}.'.format(
                     self.path),
-                'On Debian and Ubuntu: apt-get install python3-venv.',
+                'On Debian and Ubuntu install the venv module of that Python, '
+                'for example: apt-get install python3-venv, or '
+                'python3.12-venv.',
                 tail(out))
         self.record = {'path': self.path, 'done': {}}
         self.save()
@@ -681,9 +667,8 @@ def set_up(args):
                                                         venv.version)
     if not keep:
         venv.check_replaceable()
-        check_venv_module(base, version)
     if 'mmcv' in names:
-        compiler = check_compiler(base, version)
+        compiler = check_compiler(base)
         for step, _ in pending:
             if step.name == 'mmcv':
                 step.env['CXX'] = compiler

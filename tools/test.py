@@ -4,22 +4,25 @@ The flags and their meanings are those of the host libraries::
 
     python tools/test.py CONFIG CHECKPOINT --out results.pkl --tta
 """
-from mmfeatjnd import compat  # first: it lets `_base_` reach every host
-from mmfeatjnd.apis import checkpoints, cli, console, launch, testing
+from mmfeatjnd.apis.building import build_runner, prepare_host
+from mmfeatjnd.cli.arguments import parse_test_args
+from mmfeatjnd.cli.checkpoints import ensure_checkpoint
+from mmfeatjnd.cli.configs import open_config
+from mmfeatjnd.cli.console import plain_errors
+from mmfeatjnd.cli.launch import distributed
+from mmfeatjnd.cli.merge_test import merge_test_args
+from mmfeatjnd.cli.run_test import run_test
 
 
 def main():
-    args = cli.parse_test_args()
-    with console.plain_errors():
-        compat.check_environment()
-        compat.register_trusted_checkpoint_loader()
-        cfg = cli.load_config(args.config)
-        launch.prepare_host(cfg)
-        testing.merge_test_args(cfg, args)
-        with launch.distributed(cfg):
-            checkpoints.ensure_checkpoint(
-                cfg, remedy='python tools/test.py CONFIG {}')
-            testing.run_test(launch.build_runner(cfg), args)
+    args = parse_test_args()
+    with plain_errors():
+        cfg = open_config(args.config)
+        prepare_host(cfg)
+        merge_test_args(cfg, args)
+        with distributed(cfg):
+            ensure_checkpoint(cfg, remedy='python tools/test.py CONFIG {}')
+            run_test(build_runner(cfg), args)
 
 
 if __name__ == '__main__':

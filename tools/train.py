@@ -4,22 +4,25 @@ The flags and their meanings are those of the host libraries::
 
     python tools/train.py CONFIG --work-dir DIR --amp --resume
 """
-from mmfeatjnd import compat  # first: it lets `_base_` reach every host
-from mmfeatjnd.apis import checkpoints, cli, console, launch, training
+from mmfeatjnd.apis.building import prepare_host
+from mmfeatjnd.apis.training import train
+from mmfeatjnd.cli.arguments import parse_train_args
+from mmfeatjnd.cli.checkpoints import drop_pretrained, ensure_checkpoint
+from mmfeatjnd.cli.configs import open_config
+from mmfeatjnd.cli.console import plain_errors
+from mmfeatjnd.cli.launch import distributed
+from mmfeatjnd.cli.merge_train import merge_train_args
 
 
 def main():
-    args = cli.parse_train_args()
-    with console.plain_errors():
-        compat.check_environment()
-        compat.register_trusted_checkpoint_loader()
-        cfg = cli.load_config(args.config)
-        launch.prepare_host(cfg)
-        cli.merge_train_args(cfg, args)
-        with launch.distributed(cfg):
-            names = checkpoints.ensure_checkpoint(cfg)
-            checkpoints.drop_pretrained(cfg, names)
-            training.train(cfg)
+    args = parse_train_args()
+    with plain_errors():
+        cfg = open_config(args.config)
+        prepare_host(cfg)
+        merge_train_args(cfg, args)
+        with distributed(cfg):
+            drop_pretrained(cfg, ensure_checkpoint(cfg))
+            train(cfg)
 
 
 if __name__ == '__main__':

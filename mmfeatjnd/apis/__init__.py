@@ -1,18 +1,30 @@
-from .curve import OperationTest, measure_curve
-from .dmv_jnd import HOMOGENEITY, Point, dmv_jnd_runner, measure_dmv_jnd
-from .dmv_jnd_codec import measure_dmv_jnd_codec
-from .estimator_file import (
+"""What a user calls from Python; all errors are ordinary ones."""
+from mmfeatjnd.models.estimator_file import (
     host_hash,
     load_estimator,
     read_estimator,
     save_estimator,
 )
+from mmfeatjnd.models.hosts import CheckpointError
+from mmfeatjnd.utils import ConfigError, WriteError
+from .building import build_model, build_runner
+from .checkpoints import read_checkpoint, read_weights
+from .codec_sides import CodecError
+from .curve import OperationTest, measure_curve
+from .dmv_jnd import HOMOGENEITY, Point, dmv_jnd_runner, measure_dmv_jnd
+from .dmv_jnd_codec import measure_dmv_jnd_codec
+from .feature_codec import FeatureCodec
+from .mixed_precision import enable_amp
 from .rate import measure_rates
-from .training import build_model, train_once, trained_checkpoint
+from .training import train, train_once, trained_checkpoint
+from .work_dirs import WorkDirError, latest_checkpoint
 
 __all__ = [
-    'HOMOGENEITY', 'OperationTest', 'Point', 'build_model', 'dmv_jnd_runner',
-    'host_hash', 'load_estimator', 'measure_curve', 'measure_dmv_jnd',
-    'measure_dmv_jnd_codec', 'measure_rates', 'read_estimator',
-    'save_estimator', 'train_once', 'trained_checkpoint'
+    'CheckpointError', 'CodecError', 'ConfigError', 'FeatureCodec',
+    'HOMOGENEITY', 'OperationTest', 'Point', 'WorkDirError', 'WriteError',
+    'build_model', 'build_runner', 'dmv_jnd_runner', 'enable_amp', 'host_hash',
+    'latest_checkpoint', 'load_estimator', 'measure_curve', 'measure_dmv_jnd',
+    'measure_dmv_jnd_codec', 'measure_rates', 'read_checkpoint',
+    'read_estimator', 'read_weights', 'save_estimator', 'train', 'train_once',
+    'trained_checkpoint'
 ]

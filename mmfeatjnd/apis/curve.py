@@ -20,14 +20,13 @@ from mmfeatjnd.models import (
     PrefixReplay,
     Run,
     build_distortion,
-    host_of,
     neck_at,
 )
+from mmfeatjnd.models.estimator_file import read_estimator
 from mmfeatjnd.models.forward_runs import prepare
 from mmfeatjnd.models.run import Measurements, columns_of
-from .estimator_file import read_estimator
-from .launch import build_runner
-from .library import type_name
+from mmfeatjnd.utils import type_name, unwrapped
+from .building import build_runner
 
 _HOOKS = ('PerturbationHook', 'QuantizationHook')
 
@@ -105,7 +104,7 @@ class OperationTest:
         self.runner.load_or_resume()
         self.runner.call_hook('before_test')
         self.runner.call_hook('before_test_epoch')
-        self.model = host_of(self.runner.model).eval()
+        self.model = unwrapped(self.runner.model).eval()
         self.neck = neck_at(self.model, split, levels)
         # read, and checked against the host, once
         self.states = [read_estimator(self.model, f) for f in estimators]

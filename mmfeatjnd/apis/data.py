@@ -7,6 +7,8 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Subset
 
+from mmfeatjnd.utils import ConfigError
+
 SPLITS = ('test', 'train')
 
 
@@ -31,13 +33,19 @@ def split_dataloader(runner: Runner,
         DataLoader: In the data set's order, with the batch size of the test.
 
     Raises:
-        ValueError: The config has no such data loader.
+        ConfigError: The config has no such data loader.
+
+    Example:
+        >>> from mmfeatjnd.apis import build_runner
+        >>> loader = split_dataloader(build_runner(cfg), every=2)
+        >>> len(loader.dataset)
+        4
     """
     cfg = copy.deepcopy(runner.cfg.test_dataloader)
     source = runner.cfg.get(f'{split}_dataloader')
     if not cfg or not source:
-        raise ValueError(f'the config has no {split}_dataloader: set one, or '
-                         'use the images of another split')
+        raise ConfigError(f'the config has no {split}_dataloader: set one, '
+                          'or use the images of another split')
     dataset = copy.deepcopy(source.dataset)
     inner = _innermost(dataset)
     inner.pipeline = _innermost(cfg.dataset).pipeline

@@ -4,14 +4,14 @@ from typing import List, NamedTuple, Sequence
 
 import torch
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 from mmengine.runner import load_checkpoint
 from mmengine.utils import ProgressBar
 
-from mmfeatjnd.models import DMVJND
+from mmfeatjnd.models import DMVJND, CheckpointError
+from mmfeatjnd.utils import ConfigError, unwrapped
+from .building import build_runner
 from .curve import new_evaluator
 from .data import split_dataloader
-from .launch import build_runner
 
 #: The homogeneity test of the paper, section V-F.
 HOMOGENEITY = tuple(k / 9 for k in range(8, 0, -1))
@@ -42,16 +42,20 @@ def dmv_jnd_runner(cfg: Config, checkpoint: str):
         tuple[Runner, DMVJND]: The model in evaluation mode.
 
     Raises:
-        TypeError: The config's model is another one.
-        RuntimeError: The checkpoint is of another model.
+        ConfigError: The config's model is another one.
+        CheckpointError: The checkpoint is of another model.
     """
     runner = build_runner(copy.deepcopy(cfg))
-    model = runner.model
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrapped(runner.model)
     if not isinstance(model, DMVJND):
-        raise TypeError("DMV-JND is measured on model=dict(type='mmfeatjnd."
-                        f"DMVJND', ...), but got {type(model).__name__}")
-    load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+        raise ConfigError(
+            "DMV-JND is measured on model=dict(type='mmfeatjnd."
+            f"DMVJND', ...), but got {type(model).__name__}")
+    try:
+        load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+    except RuntimeError as error:  # it lists what is missing and foreign
+        raise CheckpointError(
+            f'{checkpoint} belongs to another config: {error}') from error
     return runner, model.eval()
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from mmfeatjnd.functional import code_length
 from mmfeatjnd.models import Quantization, Visit
-from .console import log
+from mmfeatjnd.utils import log
 from .curve import OperationTest, check_seeds
 from .data import split_dataloader
 

@@ -1,16 +1,12 @@
-"""Build, and train once, what a config describes."""
+"""Train what a config describes, once or anew."""
 from pathlib import Path
 from typing import Optional, Union
 
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from torch import nn
 
-from mmfeatjnd.models.hosts import build_host
-from .console import UsageError
-from .launch import build_runner
-from .library import host_of
+from .building import build_runner
 from .work_dirs import (
+    WorkDirError,
     check_run,
     claimed,
     latest_checkpoint,
@@ -20,19 +16,6 @@ from .work_dirs import (
 )
 
 
-def build_model(cfg: Config) -> nn.Module:
-    """Build the model of a config, as a Runner would, without a Runner.
-
-    Args:
-        cfg (Config): A config of any host library.
-
-    Returns:
-        nn.Module: The model, on the CPU, its weights not yet loaded.
-    """
-    init_default_scope(cfg.get('default_scope') or host_of(cfg))
-    return build_host(cfg)
-
-
 def train(cfg: Config) -> None:
     """Train a config, and no other one in its ``work_dir`` meanwhile.
 
@@ -40,7 +23,12 @@ def train(cfg: Config) -> None:
         cfg (Config): The config, with ``work_dir``.
 
     Raises:
-        UsageError: Another process trains there.
+        WorkDirError: Another process trains there.
+
+    Example:
+        >>> train(cfg)
+        >>> Path(latest_checkpoint(cfg.work_dir)).name
+        'iter_1.pth'
     """
     with claimed(cfg.work_dir):
         build_runner(cfg, training=True).train()
@@ -55,6 +43,10 @@ def trained_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
     Returns:
         str, optional: The path. None of a run that did not finish, or whose
         last checkpoint is gone.
+
+    Example:
+        >>> trained_checkpoint('work_dirs/nothing') is None
+        True
     """
     done = Path(work_dir) / 'done'
     if not done.is_file():
@@ -77,8 +69,15 @@ def train_once(cfg: Config) -> str:
         str: The last checkpoint.
 
     Raises:
-        UsageError: The ``work_dir`` holds a run of another config, or the run
-            leaves no checkpoint.
+        WorkDirError: The ``work_dir`` holds a run of another config, or the
+            run leaves no checkpoint.
+
+    Example:
+        >>> path = train_once(cfg)
+        >>> path == trained_checkpoint(cfg.work_dir)
+        True
+        >>> path == train_once(cfg)  # at once
+        True
     """
     with claimed(cfg.work_dir, wait=True):
         checkpoint = trained_checkpoint(cfg.work_dir)
@@ -89,8 +88,8 @@ def train_once(cfg: Config) -> str:
         build_runner(cfg, training=True).train()
         checkpoint = latest_checkpoint(cfg.work_dir)
         if checkpoint is None:
-            raise UsageError(f'the training in {cfg.work_dir} left no '
-                             'checkpoint: default_hooks.checkpoint of '
-                             f'{cfg.filename} must write one')
+            raise WorkDirError(f'the training in {cfg.work_dir} left no '
+                               'checkpoint: default_hooks.checkpoint of '
+                               f'{cfg.filename} must write one')
         (Path(cfg.work_dir) / 'done').write_text(checkpoint)
         return checkpoint

@@ -6,25 +6,35 @@ import os
 import os.path as osp
 import re
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator, List, Optional, Union
 
+from mmengine.config import Config
 from mmengine.utils import mkdir_or_exist
 
-from .cfg_options import literal
-from .checkpoints import BadCheckpoint, on_first_rank, read_checkpoint
-from .console import UsageError, check_writable, log
+from mmfeatjnd.models.hosts import CheckpointError
+from mmfeatjnd.utils import check_writable, literal, log, on_first_rank
+from .checkpoints import read_checkpoint
+
+PathLike = Union[str, Path]
 
 _CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
 _TIMESTAMP = re.compile(r'_?\d{8}_\d{6}$')
 
 
-def named_checkpoint(work_dir):
+class WorkDirError(RuntimeError):
+    """A work dir that belongs to another run or process, or holds no result.
+    """
+
+
+def named_checkpoint(work_dir: PathLike) -> Optional[str]:
     """The checkpoint that a work dir's ``last_checkpoint`` names.
 
     MMEngine writes an absolute path there. Of a work dir that was moved or
     copied since, the file in it is meant.
 
     Args:
-        work_dir (str): The work dir.
+        work_dir (str | Path): The work dir.
 
     Returns:
         str, optional: Path of the file, which need not exist. None where
@@ -38,11 +48,11 @@ def named_checkpoint(work_dir):
     return moved(work_dir, path) if path else None
 
 
-def moved(work_dir, path):
+def moved(work_dir: PathLike, path: str) -> str:
     """Where a file of a work dir is, after the work dir was moved or copied.
 
     Args:
-        work_dir (str): The work dir.
+        work_dir (str | Path): The work dir.
         path (str): Of the file, as written down before.
 
     Returns:
@@ -52,7 +62,7 @@ def moved(work_dir, path):
     return here if osp.exists(here) else path
 
 
-def latest_checkpoint(work_dir):
+def latest_checkpoint(work_dir: PathLike) -> Optional[str]:
     """The newest checkpoint of a work dir that can be read.
 
     Usually that is the one that ``last_checkpoint`` names. MMEngine deletes
@@ -60,16 +70,23 @@ def latest_checkpoint(work_dir):
     where a run was killed then, the one with the highest number counts.
 
     Args:
-        work_dir (str): The work dir.
+        work_dir (str | Path): The work dir.
 
     Returns:
         str, optional: The path. None if there is none.
+
+    Example:
+        >>> latest_checkpoint('work_dirs/nothing') is None
+        True
+        >>> folder = osp.dirname(checkpoint)
+        >>> latest_checkpoint(folder) == checkpoint
+        True
     """
     named = named_checkpoint(work_dir)
     for path in ([named] if named else []) + _numbered(work_dir, named):
         try:
             read_checkpoint(path)
-        except BadCheckpoint as error:
+        except CheckpointError as error:
             log(f'{path} is left out: {error}', logging.WARNING)
             continue
         if path != named:
@@ -78,7 +95,7 @@ def latest_checkpoint(work_dir):
     return None
 
 
-def _numbered(work_dir, named):
+def _numbered(work_dir: PathLike, named: Optional[str]) -> List[str]:
     """All other checkpoints of a work dir, the highest number first, and
     first those that count the same as the one that is named."""
     name = osp.basename(named or '')
@@ -91,7 +108,7 @@ def _numbered(work_dir, named):
     return [osp.join(work_dir, entry[-1]) for entry in sorted(found)[::-1]]
 
 
-def resolve_resume(cfg, resume=None):
+def resolve_resume(cfg: Config, resume: Optional[str] = None) -> None:
     """Settle what training starts from: a run of its own or ``load_from``.
 
     MMEngine's automatic resumption forgets ``load_from`` even where there is
@@ -104,7 +121,7 @@ def resolve_resume(cfg, resume=None):
             the work dir. Defaults to None: what the config says.
 
     Raises:
-        UsageError: If the work dir's run is of another config.
+        WorkDirError: If the work dir's run is of another config.
     """
     if resume not in (None, 'auto'):
         cfg.resume, cfg.load_from = True, resume
@@ -119,7 +136,7 @@ def resolve_resume(cfg, resume=None):
     _warn_of_other_run(cfg)
 
 
-def check_run(cfg, checkpoint):
+def check_run(cfg: Config, checkpoint: str) -> None:
     """Raise unless a checkpoint is of a run of this config.
 
     The checkpoint holds the name of its config, which names it whatever the
@@ -131,12 +148,12 @@ def check_run(cfg, checkpoint):
         checkpoint (str): In its work dir.
 
     Raises:
-        UsageError: It is of another config.
+        WorkDirError: It is of another config.
     """
     meta = _meta(checkpoint)
     former, name = _run_name(meta), _config_name(cfg)
     if former and name and former != name:
-        raise UsageError(
+        raise WorkDirError(
             f'the work dir {cfg.work_dir} holds a run of the config '
             f'{former!r} ({osp.basename(checkpoint)}), not of {name!r}.\n'
             f'Give {name!r} a --work-dir of its own, or go on from that run '
@@ -144,13 +161,13 @@ def check_run(cfg, checkpoint):
     _tell_changes(cfg, checkpoint, meta)
 
 
-def _warn_of_other_run(cfg):
+def _warn_of_other_run(cfg: Config) -> None:
     path = named_checkpoint(cfg.work_dir)
     if path is None:
         return
     try:
         meta = _meta(path)
-    except BadCheckpoint:
+    except CheckpointError:
         return
     former, name = _run_name(meta), _config_name(cfg)
     if former and name and former != name:
@@ -162,7 +179,7 @@ def _warn_of_other_run(cfg):
         _tell_changes(cfg, path, meta)
 
 
-def _tell_changes(cfg, checkpoint, meta):
+def _tell_changes(cfg: Config, checkpoint: str, meta: dict) -> None:
     """Two folders may have a config of one name, and one config two states.
     """
     recorded = _recorded_model(meta)
@@ -174,22 +191,22 @@ def _tell_changes(cfg, checkpoint, meta):
             + '\n  '.join(changes), logging.WARNING)
 
 
-def _meta(path):
+def _meta(path: str) -> dict:
     meta = read_checkpoint(path).get('meta')
     return meta if isinstance(meta, dict) else {}
 
 
-def _run_name(meta):
+def _run_name(meta: dict) -> str:
     """Name of the config of a run: MMEngine adds the time to it."""
     return _TIMESTAMP.sub('', meta.get('experiment_name') or '')
 
 
-def _config_name(cfg):
+def _config_name(cfg: Config) -> str:
     file = osp.basename(cfg.filename or '')
     return cfg.get('experiment_name') or osp.splitext(file)[0]
 
 
-def _recorded_model(meta):
+def _recorded_model(meta: dict) -> Any:
     """The model in the config that MMEngine keeps in a checkpoint; nothing of
     its text is run."""
     try:
@@ -201,7 +218,7 @@ def _recorded_model(meta):
     return None
 
 
-def _changes(old, new, path):
+def _changes(old: Any, new: Any, path: str) -> List[str]:
     """What differs between two models, one line each. Not how they are
     initialized, which a checkpoint replaces, nor the data preprocessor, which
     the Runner adds."""
@@ -216,18 +233,24 @@ def _changes(old, new, path):
 
 
 @contextmanager
-def claimed(work_dir, wait=False):
+def claimed(work_dir: PathLike, wait: bool = False) -> Iterator[None]:
     """Keep other processes from training in a work dir at the same time.
 
     Where the file system has no locks, nothing is kept.
 
     Args:
-        work_dir (str): The work dir, which is made.
+        work_dir (str | Path): The work dir, which is made.
         wait (bool): Whether to wait for a process that trains there. Defaults
             to False.
 
     Raises:
-        UsageError: On every rank, if there is one and ``wait`` is off.
+        WorkDirError: On every rank, if there is one and ``wait`` is off.
+        WriteError: On every rank, if the work dir cannot be written.
+
+    Example:
+        >>> with claimed('work_dirs/mine'):
+        ...     os.listdir('work_dirs')
+        ['mine']
     """
     lock = []
     on_first_rank(lambda: lock.append(_lock(work_dir, wait)))
@@ -238,7 +261,7 @@ def claimed(work_dir, wait=False):
             os.close(descriptor)
 
 
-def _lock(work_dir, wait):
+def _lock(work_dir: PathLike, wait: bool) -> int:
     check_writable(work_dir, folder=True)
     mkdir_or_exist(work_dir)
     # the kernel forgets it when the process ends, however it ends
@@ -249,7 +272,7 @@ def _lock(work_dir, wait):
         except BlockingIOError:
             if not wait:
                 os.close(descriptor)
-                raise UsageError(
+                raise WorkDirError(
                     f'another process trains in {work_dir}. Wait for its end, '
                     'or give this one a --work-dir of its own') from None
             log(f'waiting for another process that trains in {work_dir}')

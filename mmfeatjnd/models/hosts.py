@@ -43,7 +43,8 @@ def check_checkpoint(checkpoint: str, who: str, remedy: str) -> None:
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that does not hold the host's weights."""
+    """A checkpoint, or an estimator file, that does not hold what is needed
+    of it; the message says what, and what to change."""
 
 
 #: Where the state of a FeatJND model is not the host's.

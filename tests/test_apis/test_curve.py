@@ -9,8 +9,8 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import METRICS
 
 from mmfeatjnd.apis import build_model, measure_curve, save_estimator
+from mmfeatjnd.apis.building import build_runner
 from mmfeatjnd.apis.curve import OperationTest
-from mmfeatjnd.apis.launch import build_runner
 from mmfeatjnd.engine.hooks import PerturbationHook
 from mmfeatjnd.models import CheckpointError, Perturbation, Quantization
 

@@ -7,6 +7,8 @@ from PIL import Image
 
 from mmfeatjnd.apis import (
     HOMOGENEITY,
+    CheckpointError,
+    ConfigError,
     Point,
     build_model,
     measure_dmv_jnd,
@@ -136,7 +138,7 @@ def test_a_checkpoint_of_another_model(trained, tmp_path):
     state = torch.load(checkpoint)['state_dict']
     state = {k: v for k, v in state.items() if not k.startswith('net.')}
     torch.save(dict(state_dict=state), tmp_path / 'tasks.pth')
-    with pytest.raises(RuntimeError, match='net.encoder'):
+    with pytest.raises(CheckpointError, match='net.encoder'):
         measure_dmv_jnd(cfg, str(tmp_path / 'tasks.pth'))
 
 
@@ -162,5 +164,5 @@ def test_another_model(trained):
     cfg, checkpoint = trained
     cfg = Config(cfg.to_dict())
     cfg.model = cfg.model.tasks[0].config.model
-    with pytest.raises(TypeError, match='mmfeatjnd.DMVJND'):
+    with pytest.raises(ConfigError, match='mmfeatjnd.DMVJND'):
         measure_dmv_jnd(cfg, checkpoint)

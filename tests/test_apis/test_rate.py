@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from mmfeatjnd.apis import build_model, measure_rates, save_estimator
+from mmfeatjnd.apis.building import build_runner
 from mmfeatjnd.apis.data import split_dataloader
-from mmfeatjnd.apis.launch import build_runner
 from mmfeatjnd.apis.rate import _solve, name_policies
 
 

@@ -7,8 +7,7 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 
-from mmfeatjnd.apis import train_once, trained_checkpoint
-from mmfeatjnd.apis.console import UsageError
+from mmfeatjnd.apis import WorkDirError, train_once, trained_checkpoint
 
 CONFIG = """
 model = dict(type='TinyLine')
@@ -91,7 +90,7 @@ def test_a_finished_run_is_not_trained_again(config, tmp_path):
     assert trained_checkpoint(tmp_path / 'b') == path
     assert train_once(config('b', **impossible)) == path
     # but not as a run of another config
-    with pytest.raises(UsageError, match="'line'.*, not of 'other'"):
+    with pytest.raises(WorkDirError, match="'line'.*, not of 'other'"):
         train_once(config('b', 'other'))
     # a run whose result is gone has not finished
     (tmp_path / 'b/iter_4.pth').unlink()
@@ -137,5 +136,5 @@ def test_a_run_killed_between_its_last_steps(config, tmp_path):
 
 def test_a_run_without_checkpoints(config):
     cfg = config('a', **{'default_hooks.checkpoint': None})
-    with pytest.raises(UsageError, match='left no checkpoint'):
+    with pytest.raises(WorkDirError, match='left no checkpoint'):
         train_once(cfg)

@@ -12,8 +12,13 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from mmfeatjnd.apis.console import UsageError
-from mmfeatjnd.apis.work_dirs import claimed, latest_checkpoint, resolve_resume
+from mmfeatjnd.apis.work_dirs import (
+    WorkDirError,
+    claimed,
+    latest_checkpoint,
+    resolve_resume,
+)
+from mmfeatjnd.utils import WriteError
 
 
 class Messages(logging.Handler):
@@ -140,7 +145,7 @@ def test_resume_refuses_the_run_of_another_config(tmp_path, logged):
     path = save(tmp_path / 'w', 'iter_2', config='b')
     for how in (dict(resume='auto'), dict()):
         cfg = config(tmp_path / 'w', resume=True)
-        with pytest.raises(UsageError) as error:
+        with pytest.raises(WorkDirError) as error:
             resolve_resume(cfg, **how)
         message = str(error.value)
         for part in ("'a'", "'b'", 'iter_2.pth', '--work-dir',
@@ -148,7 +153,7 @@ def test_resume_refuses_the_run_of_another_config(tmp_path, logged):
             assert part in message
     # moved, too
     (tmp_path / 'w').rename(tmp_path / 'moved')
-    with pytest.raises(UsageError, match="the config 'b'"):
+    with pytest.raises(WorkDirError, match="the config 'b'"):
         resolve_resume(config(tmp_path / 'moved'), 'auto')
     # on purpose
     cfg = config(tmp_path / 'moved')
@@ -228,7 +233,7 @@ def test_one_training_at_a_time(tmp_path):
     try:
         while other.stdout.readline() != 'claimed\n':
             assert other.poll() is None
-        with pytest.raises(UsageError, match=f'trains in {work_dir}. Wait'):
+        with pytest.raises(WorkDirError, match=f'trains in {work_dir}. Wait'):
             with claimed(work_dir):
                 pass
         with claimed(str(tmp_path / 'another')):
@@ -243,7 +248,7 @@ def test_one_training_at_a_time(tmp_path):
     assert os.listdir(work_dir) == []
     with claimed(work_dir):
         pass
-    with pytest.raises(UsageError, match='cannot write'):
+    with pytest.raises(WriteError, match='cannot write'):
         save(tmp_path, 'file')
         with claimed(tmp_path / 'file.pth/w'):
             pass

@@ -427,7 +427,7 @@ def test_errors_at_build(build, configs):
         build(dict(cfg, host='mmpretrain.ImageClasifier'))
     with pytest.raises(TypeError, match='takes no `neck`.*TIMMBackbone'):
         build(dict(cfg, host='mmpretrain.TimmClassifier'))
-    with pytest.raises(RuntimeError, match='must hold one FeatJNDNeck'):
+    with pytest.raises(ValueError, match='must hold one FeatJNDNeck'):
         build(dict(cfg, neck=dict(type='GlobalAveragePooling')))
     with pytest.raises(ValueError, match='magnitude must be one of'):
         build(

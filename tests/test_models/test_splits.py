@@ -373,7 +373,7 @@ def test_find_neck(build):
     model = build('classifier')
     assert find_neck(model) is model.neck
     assert find_neck(nn.DataParallel(model)) is model.neck
-    with pytest.raises(RuntimeError, match='Sequential.*but has none'):
+    with pytest.raises(ValueError, match='Sequential.*but has none'):
         find_neck(nn.Sequential(nn.ReLU()))
-    with pytest.raises(RuntimeError, match='but has 2'):
+    with pytest.raises(ValueError, match='but has 2'):
         find_neck(nn.ModuleList([model, build('classifier')]))

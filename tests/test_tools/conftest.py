@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.visualization import Visualizer
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
@@ -16,6 +18,14 @@ def _restore_environment():
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _runs_apart():
+    """MMEngine names what a run logs to by config and second: two runs of one
+    process within a second would share it."""
+    for kept in (MessageHub, MMLogger, Visualizer):
+        kept._instance_dict.clear()
 
 
 @pytest.fixture

@@ -127,6 +127,26 @@ def test_an_estimator_of_another_config(run, host):
     }
     with pytest.raises(SystemExit, match='given.pth: .*another host, split'):
         run('extract', state)
+    for tool in ('train', 'test', 'jnd_curve', 'rate_curve'):
+        with pytest.raises(SystemExit, match='error: .*another host, split'):
+            run(tool, state)
+
+
+def test_an_estimator_file_that_does_not_fit(run_tool, host, tmp_path):
+    root, state = host
+    torch.save(state, tmp_path / 'given.pth')
+    (tmp_path / 'text.pth').write_text('text')
+    for name, reason in (('text.pth', 'is no estimator file'),
+                         ('given.pth', 'is no estimator file. Make one')):
+        with pytest.raises(SystemExit, match=f'error: .*{name} {reason}'):
+            run_tool('analysis_tools/jnd_curve.py', root / 'host.py',
+                     tmp_path / 'given.pth', '--seeds', 1, '--estimators',
+                     tmp_path / name, '--out', tmp_path / 'out')
+        hook = "dict(type='mmfeatjnd.PerturbationHook',nrmse=1," \
+            f"estimator='{tmp_path / name}')"
+        with pytest.raises(SystemExit, match=f'error: .*{name} {reason}'):
+            run_tool('test.py', root / 'host.py', tmp_path / 'given.pth',
+                     '--work-dir', tmp_path / 'test', '--hook', hook)
 
 
 def test_an_estimator_that_was_never_trained(run, host):
@@ -176,3 +196,26 @@ def test_a_disk_that_is_full(host, tmp_path):
     assert f'error: cannot write {tmp_path}/jnd.pth: ' in done.stderr
     assert 'Traceback' not in done.stderr
     assert os.listdir(tmp_path) == ['given.pth']
+
+
+def test_a_host_without_a_neck_of_ours(run_tool, host, tmp_path):
+    root, state = host
+    plain = Config.fromfile(root / 'host.py')
+    plain.model.neck = plain.model.neck.neck
+    plain.model.type = plain.model.pop('host')
+    plain.model.pop('objective')
+    plain.dump(tmp_path / 'plain.py')
+    state = {
+        k.replace('neck.neck.', 'neck.'): v
+        for k, v in state.items()
+        if not k.startswith(('neck.estimators.', 'featjnd_'))
+    }
+    torch.save(state, tmp_path / 'given.pth')
+    given = (tmp_path / 'plain.py', tmp_path / 'given.pth')
+    for tool, *flags in [
+        ('test.py', '--work-dir', tmp_path / 'work', '--hook',
+         "dict(type='mmfeatjnd.PerturbationHook',nrmse=1)"),
+        ('analysis_tools/jnd_curve.py', '--out', tmp_path / 'curve'),
+    ]:
+        with pytest.raises(SystemExit, match='error: .* must hold one FeatJ'):
+            run_tool(tool, *given, *flags)

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmfeatjnd.apis.console import UsageError
+from mmfeatjnd.utils import WriteError
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
@@ -49,5 +49,5 @@ def test_an_image_that_cannot_be_written(tool, tmp_path):
     """OpenCV says so by what it returns only."""
     (tmp_path / 'cat').mkdir()
     (tmp_path / 'cat/00000.png').mkdir()
-    with pytest.raises(UsageError, match='cannot write .*cat/00000.png'):
+    with pytest.raises(WriteError, match='cannot write .*cat/00000.png'):
         tool.write_folder(Rgb(), tmp_path)

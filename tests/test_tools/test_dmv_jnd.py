@@ -176,6 +176,7 @@ def test_a_missing_checkpoint_of_a_task(folder, run_tool):
 
 @pytest.mark.parametrize('argv, reason', [
     (['no.pth', '--out', 'c'], 'no.pth\n  there is no such file'),
+    (['first.pth', '--out', 'c'], 'first.pth belongs to another config'),
     (['first.pth', 'first.pth', '--out', 'c'], 'checkpoint is given twice'),
     (['first.pth', '--out', 'dmv.py'], 'it is a file, but a folder'),
     (['first.pth', '--out', 'dmv.py/c'], 'dmv.py is no folder'),

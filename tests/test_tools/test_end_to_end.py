@@ -170,11 +170,11 @@ def test_train_test_and_curve(make, tmp_path, run_tool):
         return (predictions(tmp_path / f'{name}.pkl'),
                 json.loads(log.read_text()))
 
-    hook = "custom_hooks=[dict(type='mmfeatjnd.PerturbationHook'," \
-        "distortion='gaussian',nrmse={},seed=1)]"
+    hook = "dict(type='mmfeatjnd.PerturbationHook'," \
+        "distortion='gaussian',nrmse={},seed=1)"
     clean, _ = test('clean')
-    noisy, tested = test('noisy', '--cfg-options', hook.format(0.75))
-    faint, _ = test('faint', '--cfg-options', hook.format(1e-6))
+    noisy, tested = test('noisy', '--hook', hook.format(0.75))
+    faint, _ = test('faint', '--hook', hook.format(1e-6))
     assert tested['jnd/nrmse'] == pytest.approx(0.75, rel=1e-4)
     # it reaches every prediction, and does as much as it is strong
     assert clean.keys() == noisy.keys() == faint.keys() and len(clean) >= 2

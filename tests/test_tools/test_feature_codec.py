@@ -19,15 +19,17 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 
 import mmfeatjnd  # noqa: F401
-from mmfeatjnd.apis import build_model
-from mmfeatjnd.apis.console import UsageError
-from mmfeatjnd.apis.feature_codec import (
+from mmfeatjnd.apis import (
+    CodecError,
+    ConfigError,
     FeatureCodec,
-    image_pipeline,
-    same_prediction,
+    build_model,
+    build_runner,
 )
-from mmfeatjnd.apis.launch import build_runner
+from mmfeatjnd.apis.codec_images import image_pipeline
+from mmfeatjnd.cli.predictions import write_predictions
 from mmfeatjnd.coding import decode_image, feature_file
+from mmfeatjnd.evaluation.predictions import same_prediction
 from mmfeatjnd.models import Quantization
 from mmfeatjnd.models.forward_runs import every_forward
 
@@ -183,16 +185,16 @@ def test_each_part_runs_only_its_modules(make, monkeypatch, tmp_path, case,
 def test_what_is_not_sent_is_found(make, tmp_path):
     folder = images(tmp_path / 'images', 'a.png')
     codec = FeatureCodec(*make('detector', split='r3', in_channels=16))
-    with pytest.raises(UsageError, match="split='backbone.layer2'.*not sent.*"
+    with pytest.raises(CodecError, match="split='backbone.layer2'.*not sent.*"
                        "Use split='backbone' with all"):
         codec.encode(folder / 'a.png', Quantization('one-step'))
     codec = FeatureCodec(*make('detector', split='backbone', levels=[0, 1]))
-    with pytest.raises(UsageError, match='levels=.0, 1. is not all.*with all'):
+    with pytest.raises(CodecError, match='levels=.0, 1. is not all.*with all'):
         codec.encode(folder / 'a.png', Quantization('one-step'))
     # the shortcut of a residual block
     codec = FeatureCodec(*make(
         'classifier', split='backbone.layer2.0.conv1', in_channels=16))
-    with pytest.raises(UsageError, match='is not all'):
+    with pytest.raises(CodecError, match='is not all'):
         codec.encode(folder / 'a.png', Quantization('one-step'))
 
 
@@ -202,7 +204,7 @@ def test_a_sliding_window_is_refused(make, tmp_path):
     cfg.model.test_cfg = dict(
         mode='slide', crop_size=(16, 16), stride=(16, 16))
     codec = FeatureCodec(cfg, checkpoint)
-    with pytest.raises(UsageError, match='several times.*mode=.whole'):
+    with pytest.raises(CodecError, match='several times.*mode=.whole'):
         codec.encode(folder / 'a.png', Quantization('one-step'))
 
 
@@ -236,7 +238,7 @@ def test_pipeline_loads_no_annotations():
     dict(test_dataloader=dict(dataset=dict(pipeline=[dict(type='Pack')])))
 ])
 def test_pipeline_must_read_files(cfg):
-    with pytest.raises(UsageError, match='must begin with LoadImageFromFile'):
+    with pytest.raises(ConfigError, match='must begin with LoadImageFromFile'):
         image_pipeline(Config(cfg))
 
 
@@ -300,7 +302,7 @@ def test_encode_info_decode(run, encode, project, tmp_path, capsys):
     # the same rows as from the host in one piece
     codec = FeatureCodec(Config.fromfile(config), checkpoint)
     expected = whole(codec, folder / 'a.png', Quantization('one-step', 0.5))
-    codec.dump([expected], tmp_path / 'q.pkl')
+    write_predictions(codec.cfg, [expected], tmp_path / 'q.pkl')
     row, = pickle.loads((tmp_path / 'q.pkl').read_bytes())
     assert len(rows[0]['pred_instances']['bboxes'])
     assert same_prediction(rows[0], row)
@@ -395,14 +397,14 @@ def test_a_file_that_lies_is_refused(make, tmp_path):
     stream = feature_file.unpack(
         other.encode(folder / 'a.png', Quantization('one-step'))).stream
     strides = ((5120, 320, 20, 1), )
-    with pytest.raises(UsageError, match='corrupted: strides'):
+    with pytest.raises(CodecError, match='corrupted: strides'):
         codec.decode(content._replace(strides=strides))
     for lie in (dict(stream=stream), dict(stream=stream, strides=strides)):
-        with pytest.raises(UsageError, match='the host expects'):
+        with pytest.raises(CodecError, match='the host expects'):
             codec.decode(content._replace(**lie))
-    with pytest.raises(UsageError, match="'backbone.conv1' does not lie"):
+    with pytest.raises(CodecError, match="'backbone.conv1' does not lie"):
         codec.decode(content._replace(outputs={'backbone.conv1': [None]}))
-    with pytest.raises(UsageError, match='the host fails on what'):
+    with pytest.raises(CodecError, match='the host fails on what'):
         codec.decode(content._replace(outputs={'head': [None]}))
 
 
@@ -531,13 +533,13 @@ def test_every_picture_is_refused_alike(yolox, tmp_path, neck, score_thr):
     for order in (pictures, pictures[::-1]):
         codec = FeatureCodec(cfg, checkpoint)
         for path in order:
-            with pytest.raises(UsageError, match='is not all that the rest of '
+            with pytest.raises(CodecError, match='is not all that the rest of '
                                'the host needs'):
                 codec.encode(path, Quantization('one-step'))
     # a file of somebody who did not look
     codec._checked = True
     data = codec.encode(pictures[1], Quantization('one-step'))
-    with pytest.raises(UsageError, match="module 'neck.* reads what comes "
+    with pytest.raises(CodecError, match="module 'neck.* reads what comes "
                        'before split=.* and is not in the file'):
         FeatureCodec(cfg, checkpoint).decode(feature_file.unpack(data))
 
@@ -615,7 +617,7 @@ def test_two_precisions(make, tmp_path):
     with torch.autocast('cpu', torch.bfloat16):
         data = sender.encode(path, Quantization('one-step'))
     content = feature_file.unpack(data)
-    with pytest.raises(UsageError, match='sent as bfloat16, but here the host '
+    with pytest.raises(CodecError, match='sent as bfloat16, but here the host '
                        'computes in float32: run both sides in one precision'):
         receiver.decode(content)
     with torch.autocast('cpu', torch.bfloat16):
@@ -625,7 +627,7 @@ def test_two_precisions(make, tmp_path):
     # a host of that precision, and a file of the other
     data = receiver.encode(path, Quantization('one-step'))
     receiver.model.bfloat16()
-    with pytest.raises(UsageError, match='sent as float32, but here .* in '
+    with pytest.raises(CodecError, match='sent as float32, but here .* in '
                        'bfloat16'):
         receiver.decode(feature_file.unpack(data))
     receiver.decode(content)
@@ -640,7 +642,7 @@ def test_a_picture_that_the_host_cannot_take(make, tmp_path):
         assert args[0].shape[2] > 999, 'smaller than the window'
 
     codec.model.backbone.layer2.register_forward_pre_hook(small)
-    with pytest.raises(UsageError, match=r'a\.png: the host fails on this '
+    with pytest.raises(CodecError, match=r'a\.png: the host fails on this '
                        r'image \(smaller than the window'):
         codec.encode(path, Quantization('one-step'))
     assert codec.neck.change is None and not codec.neck.attached

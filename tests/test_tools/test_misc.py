@@ -12,8 +12,6 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 
-from mmfeatjnd.apis.console import UsageError, atomic_path, printable
-
 
 # ------------------------------------------------------------- print_config
 @pytest.fixture
@@ -24,10 +22,12 @@ def config(tmp_path):
 
 
 def test_print_config(run_tool, config, capsys):
-    run_tool('misc/print_config.py', config, '--cfg-options', 'a.b=5')
+    run_tool('misc/print_config.py', config, '--cfg-options', 'a.b=5',
+             '--hook', "dict(type='EMAHook')")
     values = {}
     exec(capsys.readouterr().out, values)  # the output is a config
     assert values['a'] == dict(b=5, c='x') and values['d'] == [3, 4]
+    assert values['custom_hooks'] == [dict(type='EMAHook')]
 
 
 def test_print_config_saves(run_tool, config, tmp_path):
@@ -166,31 +166,3 @@ def make_zip():
     with zipfile.ZipFile(data, 'w') as file:
         file.writestr('a.txt', 'no checkpoint')
     return data.getvalue()
-
-
-# ---------------------------------------------------------------- printable
-@pytest.mark.parametrize('text, shown', [
-    ('a b/ü 猫.png', 'a b/ü 猫.png'),
-    ('a\x1b[2Jb', r'a\x1b[2Jb'),
-    ('a\nb\t\x9b', 'a\nb\\t\\x9b'),
-    ('\udcff\u202egnp', r'\udcff\u202egnp'),  # no UTF-8; right to left
-    (('\x07', ), r"('\x07',)"),
-])
-def test_printable(text, shown):
-    assert printable(text) == shown
-    printable(text).encode()
-
-
-# -------------------------------------------------------------- atomic_path
-def test_atomic_path_leaves_nothing_half_written(tmp_path):
-    target = tmp_path / 'a.json'
-    target.write_text('old')
-    with pytest.raises(UsageError):
-        with atomic_path(str(target)) as path:
-            open(path, 'w').write('ha')
-            raise UsageError('stop')
-    assert target.read_text() == 'old' and os.listdir(tmp_path) == ['a.json']
-    with atomic_path(str(target)) as path:
-        assert path.endswith('.json')
-        open(path, 'w').write('new')
-    assert target.read_text() == 'new' and os.listdir(tmp_path) == ['a.json']

@@ -5,10 +5,12 @@ With `--strengths 1`, several checkpoints, e.g. of several
 `objective.target_scale`, make one curve.
 """
 import argparse
-import json
-from pathlib import Path
 
-from mmfeatjnd.apis import HOMOGENEITY, Point, cli, console, measure_dmv_jnd
+from mmfeatjnd.apis import HOMOGENEITY, Point, measure_dmv_jnd
+from mmfeatjnd.cli.arguments import add_out_folder, count, positive
+from mmfeatjnd.cli.configs import open_test, set_out_folder, short_names
+from mmfeatjnd.cli.console import plain_errors
+from mmfeatjnd.cli.results import save_results
 from mmfeatjnd.functional.pixel_noise import (
     PIXEL_DISTORTIONS,
     RANDOM_DISTORTIONS,
@@ -23,7 +25,7 @@ def parse_args():
     parser.add_argument(
         '--strengths',
         nargs='+',
-        type=cli.positive,
+        type=positive,
         default=[1.0, *HOMOGENEITY],
         help='times the JND; by default 1, 8/9, ..., 1/9: the homogeneity '
         'test')
@@ -33,7 +35,7 @@ def parse_args():
         choices=PIXEL_DISTORTIONS,
         default=['dmv-jnd', 'gaussian'])
     parser.add_argument(
-        '--seeds', type=cli.count, default=1, help='of the noise')
+        '--seeds', type=count, default=1, help='of the noise')
     parser.add_argument(
         '--split',
         choices=['test', 'train'],
@@ -42,14 +44,10 @@ def parse_args():
         'test')
     parser.add_argument(
         '--every',
-        type=cli.count,
+        type=count,
         default=1,
         help='only every N-th image of the data set')
-    parser.add_argument(
-        '--out', required=True, type=Path, help='folder for the results')
-    parser.add_argument(
-        '--work-dir', help='the dir to save logs; OUT by default')
-    cli.add_cfg_options(parser)
+    add_out_folder(parser)
     return parser.parse_args()
 
 
@@ -66,10 +64,12 @@ def table(rows):
 
 def main():
     args = parse_args()
-    with console.plain_errors():
-        cfg = cli.open_test(args, args.checkpoints)
-        cli.set_out_folder(cfg, args)
-        save(measure(cfg, args), args.out)
+    with plain_errors():
+        cfg = open_test(args, args.checkpoints)
+        set_out_folder(cfg, args)
+        save_results(
+            measure(cfg, args), args.out, 'dmv_jnd', table,
+            {'dmv_jnd.png': draw_curve})
 
 
 def measure(cfg, args):
@@ -80,7 +80,7 @@ def measure(cfg, args):
     ]
     one_curve = len(args.checkpoints) == 1 or len(args.strengths) == 1
     rows = []
-    names = cli.short_names(args.checkpoints)
+    names = short_names(args.checkpoints)
     for checkpoint, name in zip(args.checkpoints, names):
         for row in measure_dmv_jnd(cfg, checkpoint, points, args.split,
                                    args.every):
@@ -89,17 +89,6 @@ def measure(cfg, args):
                 series += f' of {name}'
             rows.append(dict(checkpoint=checkpoint, series=series, **row))
     return rows
-
-
-def save(rows, out):
-    with console.atomic_path(out / 'dmv_jnd.json') as path:
-        Path(path).write_text(json.dumps(rows, indent=1))
-    with console.atomic_path(out / 'dmv_jnd.md') as path:
-        Path(path).write_text(table(rows))
-    with console.atomic_path(out / 'dmv_jnd.png') as path:
-        draw_curve(rows, path)
-    print(f'\n{table(rows)}\nSaved to {out}/dmv_jnd.json, dmv_jnd.md, '
-          'dmv_jnd.png')
 
 
 if __name__ == '__main__':

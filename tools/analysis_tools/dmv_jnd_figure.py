@@ -5,7 +5,12 @@ from pathlib import Path
 
 import torch
 
-from mmfeatjnd.apis import cli, console, dmv_jnd_runner
+from mmfeatjnd.apis import dmv_jnd_runner
+from mmfeatjnd.cli.configs import open_test, short_names
+from mmfeatjnd.cli.console import UsageError, plain_errors
+from mmfeatjnd.cli.options import add_cfg_options
+from mmfeatjnd.cli.results import check_suffix
+from mmfeatjnd.utils import atomic_path, check_writable
 from mmfeatjnd.visualization import draw_training
 
 
@@ -24,17 +29,17 @@ def parse_args():
         '--out', required=True, type=Path, help='the picture to write')
     parser.add_argument(
         '--work-dir', help='the dir to save logs; that of OUT by default')
-    cli.add_cfg_options(parser)
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
-    with console.plain_errors():
-        cli.check_suffix(
+    with plain_errors():
+        check_suffix(
             str(args.out), ('.png', '.pdf', '.svg'), 'pictures')
-        console.check_writable(args.out)
-        draw(cli.open_test(args, args.checkpoints), args)
+        check_writable(args.out)
+        draw(open_test(args, args.checkpoints), args)
 
 
 @torch.no_grad()
@@ -43,18 +48,18 @@ def draw(cfg, args):
     cfg.test_dataloader.dataset.indices = args.images
     cfg.test_dataloader.batch_size = len(args.images)
     stages = {}
-    titles = cli.short_names(args.checkpoints)
+    titles = short_names(args.checkpoints)
     for checkpoint, title in zip(args.checkpoints, titles):
         runner, model = dmv_jnd_runner(cfg, checkpoint)
         try:
             loader = runner.build_dataloader(cfg.test_dataloader)
         except IndexError as error:
-            raise console.UsageError(
+            raise UsageError(
                 f'--images {" ".join(map(str, args.images))}: the test set '
                 f'has no such image ({error})') from error
         data = model.data_preprocessor(next(iter(loader)), False)
         stages[title] = model.find(data['inputs'], data['data_samples'])
-    with console.atomic_path(args.out) as path:
+    with atomic_path(args.out) as path:
         draw_training(stages, path, range(len(args.images)))
     print(f'Saved to {args.out}')
 

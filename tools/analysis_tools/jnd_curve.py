@@ -1,15 +1,18 @@
 """Measure and draw the task metric against the strength of distortions."""
-import json
-from pathlib import Path
+from functools import partial
 
-from mmfeatjnd.apis import cli, console, measure_curve
+from mmfeatjnd.apis import measure_curve
+from mmfeatjnd.cli.arguments import curve_parser
+from mmfeatjnd.cli.configs import open_curve
+from mmfeatjnd.cli.console import plain_errors
+from mmfeatjnd.cli.results import save_results
 from mmfeatjnd.evaluation import plot, to_markdown
 from mmfeatjnd.functional import DEFINITIONS
 from mmfeatjnd.models import distortion_names
 
 
 def parse_args():
-    parser = cli.curve_parser(__doc__)
+    parser = curve_parser(__doc__)
     parser.add_argument(
         '--distortions',
         nargs='+',
@@ -33,22 +36,15 @@ def parse_args():
 
 def main():
     args = parse_args()
-    with console.plain_errors():
-        cfg = cli.open_curve(args)
+    with plain_errors():
+        cfg = open_curve(args)
         rows = measure_curve(cfg, args.checkpoint, args.distortions,
                              args.nrmse, range(args.seeds), args.estimators,
                              args.definition)
-    # first what took the time: a wrong --metric must not lose it
-    with console.atomic_path(args.out / 'curve.json') as path:
-        Path(path).write_text(json.dumps(rows, indent=1))
-    with console.plain_errors():
-        cli.check_metric(args.metric, rows, args.out / 'curve.json')
-    table = to_markdown(rows, args.metric)
-    with console.atomic_path(args.out / 'curve.md') as path:
-        Path(path).write_text(table)
-    with console.atomic_path(args.out / 'curve.png') as path:
-        plot(rows, path, args.metric)
-    print(f'\n{table}\nSaved to {args.out}/curve.json, curve.md, curve.png')
+        save_results(rows, args.out, 'curve',
+                     partial(to_markdown, metric=args.metric),
+                     {'curve.png': partial(plot, metric=args.metric)},
+                     args.metric)
 
 
 if __name__ == '__main__':

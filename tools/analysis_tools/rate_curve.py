@@ -1,14 +1,17 @@
 """Measure and draw the task metric against bits, for several step policies."""
 import argparse
-import json
-from pathlib import Path
+from functools import partial
 
-from mmfeatjnd.apis import cli, console, measure_rates
-from mmfeatjnd.apis.cfg_options import CfgOptions
+from mmfeatjnd.apis import measure_rates
 from mmfeatjnd.apis.data import SPLITS
 from mmfeatjnd.apis.rate import name_policies
+from mmfeatjnd.cli.arguments import count, curve_parser, positive
+from mmfeatjnd.cli.configs import open_curve
+from mmfeatjnd.cli.console import plain_errors
+from mmfeatjnd.cli.results import save_results
 from mmfeatjnd.evaluation import rate
 from mmfeatjnd.models import Quantization
+from mmfeatjnd.utils import read_literal
 
 POLICIES = ['featjnd', 'permuted-steps', 'one-step', 'clip-uniform']
 
@@ -20,7 +23,7 @@ def policy(text):
     value = text
     if '(' in text or '{' in text:
         try:
-            value = CfgOptions._parse_iterable(text)
+            value = read_literal(text)
         except ValueError:
             value = None
         if not isinstance(value, dict):
@@ -33,7 +36,7 @@ def policy(text):
 
 
 def parse_args():
-    parser = cli.curve_parser(__doc__)
+    parser = curve_parser(__doc__)
     parser.add_argument(
         '--policies',
         nargs='+',
@@ -46,18 +49,18 @@ def parse_args():
     parser.add_argument(
         '--bits',
         nargs='*',
-        type=cli.positive,
+        type=positive,
         default=[0.25, 0.5, 1.0, 2.0],
         help='bits per element to aim at, before side information')
     parser.add_argument(
         '--noise-budgets',
         nargs='*',
-        type=cli.positive,
+        type=positive,
         default=[],
         help='also compare at equal noise: NRMSE of each image and level')
     parser.add_argument(
         '--calibration-images',
-        type=cli.count,
+        type=count,
         default=64,
         help='how many images the scale of the steps is found on, drawn at '
         'random')
@@ -88,29 +91,21 @@ def parse_args():
 
 def main():
     args = parse_args()
-    with console.plain_errors():
-        cfg = cli.open_curve(args)
+    with plain_errors():
+        cfg = open_curve(args)
         rows = measure_rates(cfg, args.checkpoint, args.policies, args.bits,
                              args.noise_budgets, range(args.seeds),
                              args.estimators, args.calibration_images,
                              args.calibration_split, not args.no_coded)
-    # first what took the time: a wrong --metric must not lose it
-    with console.atomic_path(args.out / 'rates.json') as path:
-        Path(path).write_text(json.dumps(rows, indent=1))
-    saved = ['rates.json', 'rates.md']
-    with console.plain_errors():
-        cli.check_metric(args.metric, rows, args.out / 'rates.json')
-    table = rate.to_markdown(rows, args.metric)
-    with console.atomic_path(args.out / 'rates.md') as path:
-        Path(path).write_text(table)
-    for name, draw, wanted in (('rates.png', rate.plot, args.bits),
-                               ('noise.png', rate.plot_noise,
-                                args.noise_budgets)):
-        if wanted:
-            with console.atomic_path(args.out / name) as path:
-                draw(rows, path, args.metric)
-            saved.append(name)
-    print(f'\n{table}\nSaved to {args.out}/' + ', '.join(saved))
+        pictures = {}
+        if args.bits:
+            pictures['rates.png'] = partial(rate.plot, metric=args.metric)
+        if args.noise_budgets:
+            pictures['noise.png'] = partial(
+                rate.plot_noise, metric=args.metric)
+        save_results(rows, args.out, 'rates',
+                     partial(rate.to_markdown, metric=args.metric), pictures,
+                     args.metric)
 
 
 if __name__ == '__main__':

@@ -13,7 +13,8 @@ import cv2
 from mmengine.utils import track_iter_progress
 
 import mmfeatjnd  # noqa: F401
-from mmfeatjnd.apis.console import UsageError, check_writable, plain_errors
+from mmfeatjnd.cli.console import plain_errors
+from mmfeatjnd.utils import WriteError, check_writable
 
 
 def write_folder(dataset, out: Path) -> None:
@@ -24,7 +25,7 @@ def write_folder(dataset, out: Path) -> None:
         out (Path): The folder.
 
     Raises:
-        UsageError: An image cannot be written.
+        WriteError: An image cannot be written.
     """
     classes = dataset.metainfo['classes']
     for name in classes:
@@ -34,7 +35,7 @@ def write_folder(dataset, out: Path) -> None:
         file = out / classes[int(info['gt_label'])] / f'{i:05d}.png'
         image = info['img'][..., ::-1]  # OpenCV writes BGR
         if not cv2.imwrite(str(file), image):  # it raises nothing
-            raise UsageError(f'cannot write {file}: is the disk full?')
+            raise WriteError(f'cannot write {file}: is the disk full?')
 
 
 def main():

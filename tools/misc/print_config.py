@@ -7,8 +7,15 @@ Example::
 import argparse
 
 import mmfeatjnd  # noqa: F401  first: it lets `_base_` reach every host
-from mmfeatjnd.apis import cli, console
-from mmfeatjnd.apis.cfg_options import CfgOptions
+from mmfeatjnd.cli.configs import load_config
+from mmfeatjnd.cli.console import plain_errors
+from mmfeatjnd.cli.options import (
+    add_cfg_options,
+    add_hook,
+    append_hooks,
+    merge_options,
+)
+from mmfeatjnd.utils import atomic_path
 
 SUFFIXES = ('.py', '.json', '.yml', '.yaml')
 
@@ -18,21 +25,19 @@ def main():
     parser.add_argument('config', help='path of the config file')
     parser.add_argument(
         '--save-path', help='also write it to this .py, .json or .yml file')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=CfgOptions,
-        help='override fields of the config, as key=value')
+    add_cfg_options(parser)
+    add_hook(parser)
     args = parser.parse_args()
     if args.save_path and not args.save_path.endswith(SUFFIXES):
         parser.error('--save-path must end with ' + ', '.join(SUFFIXES))
 
-    with console.plain_errors():
-        cfg = cli.load_config(args.config)
-        cli.merge_options(cfg, args.cfg_options)
+    with plain_errors():
+        cfg = load_config(args.config)
+        merge_options(cfg, args.cfg_options)
+        append_hooks(cfg, args.hook)
         print(cfg.pretty_text)
         if args.save_path:
-            with console.atomic_path(args.save_path) as path:
+            with atomic_path(args.save_path) as path:
                 cfg.dump(path)
 
 

@@ -3,16 +3,12 @@ import argparse
 
 from mmengine.runner import load_checkpoint
 
-from mmfeatjnd import compat  # first: it lets `_base_` reach every host
-from mmfeatjnd.apis import (
-    build_model,
-    checkpoints,
-    cli,
-    console,
-    save_estimator,
-)
+from mmfeatjnd.apis import build_model, read_weights, save_estimator
+from mmfeatjnd.cli.configs import open_config, require_parts
+from mmfeatjnd.cli.console import UsageError, plain_errors
 from mmfeatjnd.models import find_neck
 from mmfeatjnd.models.hosts import check_host_weights
+from mmfeatjnd.utils import check_writable
 
 
 def extract(cfg, checkpoint, out):
@@ -27,26 +23,26 @@ def extract(cfg, checkpoint, out):
         UsageError: There are none, or not of this config; or not all of the
             host is there.
     """
-    console.check_writable(out)
-    weights = checkpoints.read_weights(checkpoint)
+    check_writable(out)
+    weights = read_weights(checkpoint)
     names = [name.removeprefix('module.') for name in weights]
     if not any(name.startswith('neck.estimators.') for name in names):
-        raise console.UsageError(
+        raise UsageError(
             f'there is no estimator in {checkpoint}. Give a checkpoint that '
             'tools/train.py has written with this config')
     model = build_model(cfg)
+    find_neck(model)  # else another error would come first
     try:
-        find_neck(model)
         check_host_weights(model, weights, checkpoint)
         load_checkpoint(model, checkpoint, map_location='cpu')
     except (RuntimeError, ValueError) as error:  # each says what is wrong
-        raise console.UsageError(f'{checkpoint}: {error}') from error
+        raise UsageError(f'{checkpoint}: {error}') from error
     try:
         save_estimator(model, out)
     except ValueError as error:
-        raise console.UsageError(f'{checkpoint}: {error}') from error
+        raise UsageError(f'{checkpoint}: {error}') from error
     except RuntimeError as error:  # of torch, whose writer knows no OSError
-        raise console.UsageError(f'cannot write {out}: {error}') from error
+        raise UsageError(f'cannot write {out}: {error}') from error
 
 
 def main():
@@ -55,11 +51,9 @@ def main():
     parser.add_argument('checkpoint', help='FeatJND checkpoint file')
     parser.add_argument('out', help='estimator file to write')
     args = parser.parse_args()
-    with console.plain_errors():
-        compat.check_environment()
-        compat.register_trusted_checkpoint_loader()
-        cfg = cli.load_config(args.config)
-        cli.require_parts(cfg, 'model')
+    with plain_errors():
+        cfg = open_config(args.config)
+        require_parts(cfg, 'model')
         extract(cfg, args.checkpoint, args.out)
     print(f'Saved to {args.out}')
 

@@ -16,7 +16,10 @@ import numpy as np
 import torch
 
 from mmfeatjnd import compat
-from mmfeatjnd.apis import checkpoints, console
+from mmfeatjnd.apis.checkpoints import read_checkpoint, weights_of
+from mmfeatjnd.cli.console import UsageError, plain_errors
+from mmfeatjnd.models.hosts import CheckpointError
+from mmfeatjnd.utils import atomic_path, check_writable
 
 
 def plain(value):
@@ -51,12 +54,12 @@ def published(checkpoint):
         the weights, MMEngine has put it into ``state_dict``.
 
     Raises:
-        BadCheckpoint: If there are no weights in it, or something else, too.
+        CheckpointError: If there are no weights in it, or something else, too.
     """
-    weights = checkpoints.weights_of(checkpoint)
+    weights = weights_of(checkpoint)
     others = [k for k, v in weights.items() if not torch.is_tensor(v)]
     if others:
-        raise checkpoints.BadCheckpoint(
+        raise CheckpointError(
             f'{others[0]!r} is no tensor: what is published is loaded with '
             'weights_only=True, and holds nothing but weights')
     # a copy, because a view would be saved with all of its storage
@@ -78,11 +81,11 @@ def publish(in_file, out_file):
     Returns:
         str: Path of the file written.
     """
-    console.check_writable(out_file)
+    check_writable(out_file)
     try:
-        content = published(checkpoints.read_checkpoint(in_file))
-    except checkpoints.BadCheckpoint as error:
-        raise console.UsageError(
+        content = published(read_checkpoint(in_file))
+    except CheckpointError as error:
+        raise UsageError(
             f'cannot publish {in_file}\n  {error}') from error
     # in memory, because torch writes a file's name into the file
     buffer = io.BytesIO()
@@ -90,7 +93,7 @@ def publish(in_file, out_file):
     data = buffer.getvalue()
     digest = hashlib.sha256(data).hexdigest()[:8]
     path = f'{out_file.removesuffix(".pth")}-{digest}.pth'
-    with console.atomic_path(path) as partial, open(partial, 'wb') as file:
+    with atomic_path(path) as partial, open(partial, 'wb') as file:
         file.write(data)
     return path
 
@@ -100,7 +103,7 @@ def main():
     parser.add_argument('in_file', help='training checkpoint')
     parser.add_argument('out_file', help='file to write, before the hash')
     args = parser.parse_args()
-    with console.plain_errors():
+    with plain_errors():
         compat.register_trusted_checkpoint_loader()
         print(publish(args.in_file, args.out_file))
 

@@ -13,11 +13,12 @@ from mmfeatjnd.models import (
     BaseOperation,
     FeatJNDNeck,
     check_host_weights,
-    host_of,
     neck_at,
 )
+from mmfeatjnd.models.estimator_file import read_estimator
 from mmfeatjnd.models.forward_runs import every_forward
 from mmfeatjnd.models.run import Measurements, columns_of
+from mmfeatjnd.utils import unwrapped
 
 
 @contextmanager
@@ -70,7 +71,7 @@ class OperationHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check that everything of the host is there."""
         check_host_weights(
-            host_of(runner.model), checkpoint.get('state_dict', checkpoint),
+            unwrapped(runner.model), checkpoint.get('state_dict', checkpoint),
             f'the checkpoint {runner._load_from or ""}'.rstrip())
 
     def _neck_of(self, host: nn.Module) -> FeatJNDNeck:
@@ -80,12 +81,11 @@ class OperationHook(Hook):
         return self._neck
 
     def _begin(self, runner: Runner, loop) -> None:
-        host = host_of(runner.model)
+        host = unwrapped(runner.model)
         neck = self._neck_of(host)
         self._measurements = Measurements()
         state = None
         if self.estimator is not None:
-            from mmfeatjnd.apis import read_estimator
             state = read_estimator(host, self.estimator)
         neck.read_levels = None  # asked, and the estimators checked, anew
         left = vars(loop).pop('run_iter', None)  # by a test that broke off

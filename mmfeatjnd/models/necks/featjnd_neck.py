@@ -2,13 +2,15 @@
 from contextlib import contextmanager
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
-from mmengine.model import BaseModule, BaseTTAModel, is_model_wrapper
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmfeatjnd.functional import LAYOUTS, channel_dim
+from mmfeatjnd.models.hosts import CheckpointError
 from mmfeatjnd.models.run import Operation, Run
 from mmfeatjnd.models.splits import attached
 from mmfeatjnd.registry import MODELS
+from mmfeatjnd.utils import ConfigError, unwrapped
 
 #: Other names of a split point; CompressAI-Vision's where it has one. There
 #: `r2` is the output of ResNet's second stage group (`layer1` in OpenMMLab)
@@ -224,7 +226,7 @@ class FeatJNDNeck(BaseModule):
             for k in sorted({*given, *expected})
             if given.get(k) != expected.get(k)
         ]
-        raise ValueError(
+        raise CheckpointError(
             'The estimator in this checkpoint belongs to another host, split '
             f'or estimator config ({len(wrong)} of {len(expected)} entries '
             f'differ, e.g. {wrong[0]}). Use the config that it was trained '
@@ -459,13 +461,6 @@ def _owner(model: nn.Module, neck: FeatJNDNeck) -> nn.Module:
     return model
 
 
-def host_of(model: nn.Module) -> nn.Module:
-    """The host behind DDP and test-time augmentation."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
-
-
 def find_neck(model: nn.Module) -> FeatJNDNeck:
     """The FeatJND neck in a model, behind DDP, TTA and other wrappers.
 
@@ -476,12 +471,12 @@ def find_neck(model: nn.Module) -> FeatJNDNeck:
         FeatJNDNeck: It knows its host from then on.
 
     Raises:
-        RuntimeError: There is none, or more than one.
+        ConfigError: There is none, or more than one.
     """
-    model = host_of(model)
+    model = unwrapped(model)
     necks = [m for m in model.modules() if isinstance(m, FeatJNDNeck)]
     if len(necks) != 1:
-        raise RuntimeError(
+        raise ConfigError(
             f'{type(model).__name__} must hold one FeatJNDNeck, but has '
             f"{len(necks) or 'none'}. Wrap the host's neck in the config: "
             "neck=dict(_delete_=True, type='mmfeatjnd.FeatJNDNeck', "
@@ -513,7 +508,7 @@ def neck_at(model: nn.Module,
         ValueError: The model's neck has another split or other levels, or
             there is no such split.
     """
-    model = host_of(model)
+    model = unwrapped(model)
     if any(isinstance(m, FeatJNDNeck) for m in model.modules()):
         neck = find_neck(model)
         if (split is not None and ALIASES.get(split, split) != neck.split) or (

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Dict, Union
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import nn
 
-from mmfeatjnd.models import find_neck
-from mmfeatjnd.models.hosts import OWN_KEYS, host_key
+from mmfeatjnd.utils import atomic_path, unwrapped
 from mmfeatjnd.version import __version__
-from .console import atomic_path
+from .hosts import OWN_KEYS, CheckpointError, host_key
+from .necks.featjnd_neck import FeatJNDNeck
+from .necks.featjnd_neck import find_neck
 
 _FORMAT = 'mmfeatjnd.estimator'
 #: Of the file; raised where older readers would take it for something else.
@@ -26,6 +26,10 @@ def host_hash(model: nn.Module) -> str:
     Returns:
         str: 64 hexadecimal digits over all parameters and buffers but the
         estimators, the objective and the batch counters.
+
+    Example:
+        >>> len(host_hash(model))
+        64
     """
     digest = hashlib.sha256()
     for key, value in sorted(_host_state(model).items()):
@@ -36,10 +40,8 @@ def host_hash(model: nn.Module) -> str:
 
 
 def _host_state(model: nn.Module) -> dict:
-    if is_model_wrapper(model):
-        model = model.module
     state = {}
-    for key, value in model.state_dict().items():
+    for key, value in unwrapped(model).state_dict().items():
         if key.removeprefix('module.').startswith(OWN_KEYS):
             continue
         if key.endswith('num_batches_tracked'):
@@ -48,7 +50,7 @@ def _host_state(model: nn.Module) -> dict:
     return state
 
 
-def _about(neck) -> dict:
+def _about(neck: FeatJNDNeck) -> dict:
     """What estimators must have in common to stand in for each other."""
     return dict(
         split=neck.split,
@@ -67,6 +69,11 @@ def save_estimator(model: nn.Module, path: Union[str, Path]) -> None:
 
     Raises:
         ValueError: The estimators were never trained, or have diverged.
+
+    Example:
+        >>> save_estimator(model, 'jnd.pth')
+        >>> sorted(torch.load('jnd.pth'))[:4]
+        ['format', 'format_version', 'host_hash', 'levels']
     """
     neck = find_neck(model)
     state = {
@@ -90,8 +97,9 @@ def save_estimator(model: nn.Module, path: Union[str, Path]) -> None:
 def _check_values(state: Dict[str, torch.Tensor], source: object) -> None:
     broken = [k for k, v in state.items() if not v.isfinite().all()]
     if broken:
-        raise ValueError(f'{source}: NaN or infinite values in {broken[0]!r}: '
-                         'the estimator has diverged in training')
+        raise CheckpointError(
+            f'{source}: NaN or infinite values in {broken[0]!r}: '
+            'the estimator has diverged in training')
 
 
 def read_estimator(model: nn.Module, path: Union[str, Path]) -> dict:
@@ -106,20 +114,27 @@ def read_estimator(model: nn.Module, path: Union[str, Path]) -> dict:
         dict[str, Tensor]: The state of ``neck.estimators``.
 
     Raises:
-        ValueError: The file is no estimator, has diverged, or belongs to
+        CheckpointError: The file is no estimator, has diverged, or belongs to
             another host, split, mode or estimator config.
+
+    Example:
+        >>> save_estimator(model, 'jnd.pth')
+        >>> state = read_estimator(model, 'jnd.pth')
+        >>> state.keys() == find_neck(model).estimators.state_dict().keys()
+        True
     """
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
-        raise ValueError(f'{path} is no estimator file: {error}') from error
+        raise CheckpointError(
+            f'{path} is no estimator file: {error}') from error
     if not isinstance(content, dict) or content.get('format') != _FORMAT:
-        raise ValueError(
+        raise CheckpointError(
             f'{path} is no estimator file. Make one from a checkpoint with '
             'tools/model_converters/extract_estimator.py.')
     version = content.get('format_version')
     if version != FORMAT_VERSION:
-        raise ValueError(
+        raise CheckpointError(
             f'{path} has version {version} of the format (mmfeatjnd '
             f'{content.get("version")}), but this mmfeatjnd ({__version__}) '
             f'reads version {FORMAT_VERSION}. Extract it again from its '
@@ -128,10 +143,11 @@ def read_estimator(model: nn.Module, path: Union[str, Path]) -> dict:
     for name, ours in _about(neck).items():
         theirs = content.get(name)
         if theirs != ours:
-            raise ValueError(f'{path} was trained with {name}={theirs!r}, but '
-                             f'the config has {name}={ours!r}.')
+            raise CheckpointError(
+                f'{path} was trained with {name}={theirs!r}, but '
+                f'the config has {name}={ours!r}.')
     if content.get('host_hash') != host_hash(model):
-        raise ValueError(
+        raise CheckpointError(
             f'{path} was trained for another host checkpoint (hash '
             f"{content.get('host_hash', '?')[:8]}, but the loaded host has "
             f'{host_hash(model)[:8]}). Load the checkpoint that it was '
@@ -139,8 +155,9 @@ def read_estimator(model: nn.Module, path: Union[str, Path]) -> dict:
     state = content.get('state_dict', {})
     expected = {k: v.shape for k, v in neck.estimators.state_dict().items()}
     if {k: v.shape for k, v in state.items()} != expected:
-        raise ValueError(f'{path} was trained with another estimator config '
-                         '(its widths differ).')
+        raise CheckpointError(
+            f'{path} was trained with another estimator config '
+            '(its widths differ).')
     _check_values(state, path)
     return state
 
@@ -153,7 +170,11 @@ def load_estimator(model: nn.Module, path: Union[str, Path]) -> None:
         path (str | Path): See there.
 
     Raises:
-        ValueError: See there. The model is left as it was.
+        CheckpointError: See there. The model is left as it was.
+
+    Example:
+        >>> save_estimator(model, 'jnd.pth')
+        >>> load_estimator(model, 'jnd.pth')
     """
     state = read_estimator(model, path)
     find_neck(model).estimators.load_state_dict(state)

@@ -1,11 +1,35 @@
-"""The host library that a config is about."""
+"""What a config says, and which host library it is about."""
 import inspect
-from typing import Any, Optional
+from pathlib import Path
+from typing import Any, Optional, Union
 
 from mmengine.config import Config
 from mmengine.config.lazy import LazyAttr, LazyObject
 
 from mmfeatjnd.compat import HOST_LIBRARIES
+
+
+class ConfigError(ValueError):
+    """A config that lacks what is needed, or has something else there."""
+
+
+def read_config(config: Union[str, Path, dict]) -> Config:
+    """A config that is given as a file or as its content.
+
+    Args:
+        config (str | Path | dict): Path of a config file, a :class:`Config`,
+            or a dict of its fields.
+
+    Returns:
+        Config: The config; of a dict a copy of the first level.
+
+    Example:
+        >>> read_config(dict(model=dict(type='mmdet.MaskRCNN'))).model.type
+        'mmdet.MaskRCNN'
+    """
+    if isinstance(config, (str, Path)):
+        return Config.fromfile(config)
+    return Config(dict(config))
 
 
 def type_name(cfg: dict) -> Optional[str]:
@@ -24,7 +48,7 @@ def type_name(cfg: dict) -> Optional[str]:
     return kind.__name__
 
 
-def host_of(cfg: Config) -> str:
+def config_library(cfg: Config) -> str:
     """Name of the library that a config's model comes from.
 
     The model says it, because the ``default_scope`` need not: new-style

@@ -4,7 +4,7 @@ from mmengine.config import Config
 from mmengine.config.lazy import LazyObject
 
 from mmfeatjnd.apis import build_model
-from mmfeatjnd.apis.library import host_of, type_name
+from mmfeatjnd.utils import config_library, read_config, type_name
 
 
 def mine():
@@ -41,9 +41,9 @@ def detector():
     (lambda: dict(type='Mine'), None, 'mmengine'),
     (lambda: {}, None, 'mmengine'),
 ])
-def test_host_of(model, scope, library):
+def test_config_library(model, scope, library):
     cfg = Config(dict(model=model(), default_scope=scope))
-    assert host_of(cfg) == library
+    assert config_library(cfg) == library
 
 
 def test_type_name():
@@ -67,3 +67,14 @@ def test_build_model_without_a_default_scope():
             type='mmpretrain.LinearClsHead', num_classes=2, in_channels=32))
     built = build_model(Config(dict(model=model, default_scope=None)))
     assert type(built).__module__.startswith('mmpretrain.')
+
+
+def test_read_config(tmp_path):
+    file = tmp_path / 'a.py'
+    file.write_text('a = dict(b=1)')
+    given = dict(a=dict(b=1))
+    for config in (file, str(file), given, Config(given)):
+        read = read_config(config)
+        assert isinstance(read, Config) and read.a.b == 1
+    read.c = 2
+    assert 'c' not in given

@@ -8,7 +8,7 @@ from mmfeatjnd.apis import (
     read_estimator,
     save_estimator,
 )
-from mmfeatjnd.apis.estimator_file import FORMAT_VERSION
+from mmfeatjnd.models.estimator_file import FORMAT_VERSION
 
 
 def estimators(model):

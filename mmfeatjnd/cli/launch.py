@@ -1,47 +1,27 @@
-"""Process group and runner of the command-line tools."""
+"""Process group of the command-line tools."""
 import datetime
-import functools
 import gc
 import logging
 import os
-import os.path as osp
 import subprocess
 from contextlib import contextmanager
+from typing import Any, Dict, Iterator, Union
 
 import torch.distributed as torch_dist
+from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import init_dist, master_only
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.dist import init_dist
 from mmengine.utils.dl_utils import set_multi_processing
 
-from mmfeatjnd.compat import HOST_LIBRARIES, require
-from .console import UsageError, check_writable, log
-from .library import host_of
+from mmfeatjnd.utils import log
+from .console import USER_ERRORS, UsageError
 
 RANK_VARIABLE = dict(
     pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
 
 
-def prepare_host(cfg):
-    """Check that the host is installed, and do what its own tools do first.
-
-    Args:
-        cfg (Config): The config.
-
-    Raises:
-        EnvironmentProblem: If the host library cannot be imported.
-    """
-    host = host_of(cfg)
-    if host in HOST_LIBRARIES:
-        require(host)
-    if host == 'mmdet':
-        from mmdet.utils import setup_cache_size_limit_of_dynamo
-        setup_cache_size_limit_of_dynamo()
-
-
 @contextmanager
-def distributed(cfg):
+def distributed(cfg: Config) -> Iterator[None]:
     """Hold the process group that ``cfg.launcher`` asks for.
 
     The group is made before the Runner, which then makes none. Without an
@@ -71,13 +51,13 @@ def distributed(cfg):
             init_dist(launcher, **env_cfg.get('dist_cfg', {}))
     try:
         yield
-    except UsageError:  # on every rank; another error leaves ranks waiting
+    except USER_ERRORS:  # on every rank; another error leaves ranks waiting
         _leave_group()
         raise
     _leave_group()
 
 
-def _leave_group():
+def _leave_group() -> None:
     if torch_dist.is_available() and torch_dist.is_initialized():
         # A model wrapped for DDP keeps the group's threads alive. One that
         # drops a tensor while Python shuts down aborts the process.
@@ -85,7 +65,7 @@ def _leave_group():
         torch_dist.destroy_process_group()
 
 
-def _init_gloo(cfg, launcher):
+def _init_gloo(cfg: Config, launcher: str) -> None:
     env = os.environ
     if launcher == 'slurm':
         env.update(
@@ -107,7 +87,7 @@ def _init_gloo(cfg, launcher):
 
     dist_cfg = cfg.env_cfg.setdefault('dist_cfg', {})
     dist_cfg.update(backend='gloo')
-    options = {}
+    options: Dict[str, Any] = {}
     if dist_cfg.get('timeout'):
         options['timeout'] = datetime.timedelta(seconds=dist_cfg['timeout'])
     torch_dist.init_process_group('gloo', **options)
@@ -124,7 +104,7 @@ def _init_gloo(cfg, launcher):
              logging.WARNING)
 
 
-def replace_sync_bn(node):
+def replace_sync_bn(node: Union[dict, list]) -> int:
     """Replace synchronized batch norm in a config by the plain one.
 
     Both have the same parameters; the statistics are those of each process.
@@ -144,58 +124,3 @@ def replace_sync_bn(node):
     if isinstance(node, (list, tuple)):
         count += sum(replace_sync_bn(child) for child in node)
     return count
-
-
-def build_runner(cfg, training=False):
-    """Build the runner that a config names.
-
-    It writes the config beside its log, not over another one: the work dir
-    may be the folder of the user's own file, and a test or an analysis, which
-    edits its config, must not stand in for the training before it.
-
-    Args:
-        cfg (Config): The config.
-        training (bool): Whether it is to train: only then a config that is in
-            the work dir already, from a training before, is replaced.
-            Defaults to False.
-
-    Returns:
-        Runner: MMEngine's, or that of ``runner_type``, of a subclass.
-
-    Raises:
-        UsageError: If the work dir cannot be written.
-    """
-    check_writable(cfg.work_dir, folder=True)
-    kind = cfg.get('runner_type', Runner)
-    if isinstance(kind, str):
-        scope = cfg.get('default_scope')
-        with RUNNERS.switch_scope_and_registry(scope) as registry:
-            found = registry.get(kind)
-        if found is None:
-            raise UsageError(f'runner_type {kind!r} is not registered')
-        kind = found
-    return _careful(kind, training).from_cfg(cfg)
-
-
-@functools.lru_cache(maxsize=None)
-def _careful(runner_class, training):
-    """A Runner that spares the configs in its work dir."""
-
-    @master_only
-    def dump_config(self):
-        """Dump the config to the work dir or, where one must stay, beside
-        the log."""
-        given = self.cfg.filename
-        target = osp.join(self.work_dir, osp.basename(given or ''))
-        if given is None or not osp.exists(target) or (
-                training and not osp.samefile(target, given)):
-            super(careful, self).dump_config()
-        else:
-            self.cfg.dump(osp.join(self.log_dir, osp.basename(given)))
-
-    careful = type(runner_class.__name__, (runner_class, ), {
-        '__module__': runner_class.__module__,
-        '__doc__': runner_class.__doc__,
-        'dump_config': dump_config
-    })
-    return careful

@@ -1,26 +1,24 @@
-"""The flags of ``tools/test.py``, and the test."""
-import os
-import os.path as osp
-from copy import deepcopy
+"""What the flags of ``tools/test.py`` do to a config.
 
-from mmengine.config import ConfigDict
-from mmengine.dist import get_dist_info
+The functions here edit a :class:`mmengine.config.Config` the way the library
+of its model would.
+"""
+import argparse
+from copy import deepcopy
+from typing import List
+
+from mmengine.config import Config, ConfigDict
 
 from mmfeatjnd.compat import HOST_LIBRARIES
-from .cli import (
-    DUMP_SUFFIXES,
-    check_suffix,
-    drop_idle_persistence,
-    merged_options,
-    set_loaders,
-)
-from .console import UsageError, atomic_path, check_writable, log
-from .library import host_of
+from mmfeatjnd.utils import check_writable, config_library
+from .console import UsageError
+from .merging import drop_idle_persistence, merged_options, set_loaders
+from .results import DUMP_SUFFIXES, check_suffix
 
 METRIC_SUFFIXES = ('.json', '.yaml', '.yml') + DUMP_SUFFIXES
 
 
-def merge_test_args(cfg, args):
+def merge_test_args(cfg: Config, args: argparse.Namespace) -> Config:
     """Edit a config as the flags of ``tools/test.py`` ask.
 
     Args:
@@ -51,7 +49,7 @@ def merge_test_args(cfg, args):
     return cfg
 
 
-def enable_visualization(cfg, args):
+def enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
     """Turn on the host's visualization hook.
 
     Args:
@@ -91,7 +89,7 @@ def enable_visualization(cfg, args):
             hook['test_out_dir'] = args.show_dir
 
 
-def enable_tta(cfg):
+def enable_tta(cfg: Config) -> None:
     """Wrap the model for test-time augmentation.
 
     Where the config has no ``tta_model`` or ``tta_pipeline``, MMDetection and
@@ -103,7 +101,7 @@ def enable_tta(cfg):
     Raises:
         UsageError: If there is no default for the host.
     """
-    host = host_of(cfg)
+    host = config_library(cfg)
     if host == 'mmdet':
         nms = dict(type='nms', iou_threshold=0.5)
         model = dict(
@@ -138,13 +136,13 @@ def enable_tta(cfg):
     cfg.model = wrapped
 
 
-def _in_scope(cfg, host, name):
+def _in_scope(cfg: Config, host: str, name: str) -> str:
     """A name as the config must write it, whose scope may be another."""
     return name if cfg.get('default_scope') == host else f'{host}.{name}'
 
 
-def _known_host(cfg, flag):
-    host = host_of(cfg)
+def _known_host(cfg: Config, flag: str) -> str:
+    host = config_library(cfg)
     if host not in HOST_LIBRARIES:
         raise UsageError(
             f'{flag}: the config does not say which library its model is of. '
@@ -152,7 +150,7 @@ def _known_host(cfg, flag):
     return host
 
 
-def _flip_pipeline(pipeline, host, flip):
+def _flip_pipeline(pipeline: List[dict], host: str, flip: str) -> List[dict]:
     *head, pack = deepcopy(list(pipeline))
     if host == 'mmdet':
         # the boxes are flipped back by these
@@ -165,7 +163,7 @@ def _flip_pipeline(pipeline, host, flip):
     return [*head, dict(type='TestTimeAug', transforms=[flips, [pack]])]
 
 
-def route_output(cfg, args):
+def route_output(cfg: Config, args: argparse.Namespace) -> None:
     """Check ``--out``, and tell the metrics of MMSegmentation about it.
 
     Args:
@@ -173,68 +171,16 @@ def route_output(cfg, args):
         args (argparse.Namespace): With ``out`` and ``out_item``.
 
     Raises:
-        UsageError: If the suffix does not fit what is to be written, or the
-            folder cannot be written.
+        UsageError: If the suffix does not fit what is to be written.
+        WriteError: If the folder cannot be written.
     """
     out = args.out
     if args.out_item == 'metrics':
         check_suffix(out, METRIC_SUFFIXES, 'metrics')
-    elif host_of(cfg) != 'mmseg':
+    elif config_library(cfg) != 'mmseg':
         check_suffix(out, DUMP_SUFFIXES, 'predictions')
     else:
         check_writable(out, folder=True)
         metrics = cfg.test_evaluator
         for metric in metrics if isinstance(metrics, list) else [metrics]:
             metric.update(output_dir=out, keep_results=True)
-
-
-def run_test(runner, args):
-    """Test, and write what ``--out`` asks for.
-
-    Args:
-        runner (Runner): The runner.
-        args (argparse.Namespace): With ``out`` and ``out_item``.
-
-    Returns:
-        dict: The metrics.
-
-    Raises:
-        UsageError: If it cannot be, or was not, written.
-    """
-    host = host_of(runner.cfg)
-    metrics_only = args.out_item == 'metrics'
-    if not args.out:
-        return runner.test()
-    if host == 'mmseg' and not metrics_only:
-        metrics = runner.test()
-        _tell_written(args.out, osp.isdir(args.out) and os.listdir(args.out),
-                      runner)
-        return metrics
-    with atomic_path(args.out) as path:
-        if not metrics_only:
-            if host == 'mmdet':
-                from mmdet.evaluation import DumpDetResults as Dump
-            else:
-                from mmengine.evaluator import DumpResults as Dump
-            predictions = Dump(out_file_path=path)
-            runner.test_evaluator.metrics.append(predictions)
-        metrics = runner.test()
-        if not metrics_only and predictions.results:
-            # the evaluator, as MultiDatasetsEvaluator, asks its own only
-            predictions.evaluate(len(runner.test_dataloader.dataset))
-        if metrics_only and get_dist_info()[0] == 0:
-            from mmengine.fileio import dump
-            dump(metrics, path)
-        written = osp.isfile(path)
-    _tell_written(args.out, written, runner)
-    return metrics
-
-
-def _tell_written(out, written, runner):
-    if written:
-        log(f'written: {out}')
-    elif get_dist_info()[0] == 0:
-        evaluator = type(runner.test_evaluator).__name__
-        raise UsageError(
-            f'nothing is written to {out}: the test ran, but {evaluator} '
-            'hands no predictions to its metrics')

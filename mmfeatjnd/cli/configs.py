@@ -1,0 +1,146 @@
+"""The config that a tool was given, read and checked before any work."""
+import argparse
+import os.path as osp
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+from mmengine.config import Config
+
+from mmfeatjnd import compat
+from mmfeatjnd.apis.checkpoints import read_weights
+from mmfeatjnd.utils import check_writable
+from .console import UsageError
+from .options import merge_options
+
+
+def load_config(path: str) -> Config:
+    """Read a config file.
+
+    Args:
+        path (str): Path of the file.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        UsageError: If there is no such file, or it cannot be read.
+    """
+    if not osp.isfile(path):
+        raise UsageError(f'the config {path!r} does not exist')
+    try:
+        return Config.fromfile(path)
+    except compat.EnvironmentProblem:
+        raise
+    except Exception as error:  # a config is a program
+        raise UsageError(f'cannot read the config {path}\n  '
+                         f'{type(error).__name__}: {error}') from error
+
+
+def open_config(path: str, options: Optional[dict] = None) -> Config:
+    """Check the environment and read the config that a tool was given.
+
+    Args:
+        path (str): Path of the file.
+        options (dict, optional): The argument ``--cfg-options``. Defaults to
+            None: none yet.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        UsageError: If it cannot be read, or the options do not fit it.
+    """
+    compat.check_environment()
+    compat.register_trusted_checkpoint_loader()
+    cfg = load_config(path)
+    merge_options(cfg, options)
+    return cfg
+
+
+def open_test(args: argparse.Namespace, checkpoints: Sequence[str]) -> Config:
+    """:func:`open_config`, for a tool that tests checkpoints.
+
+    Args:
+        args (argparse.Namespace): With ``config`` and ``cfg_options``.
+        checkpoints (Sequence[str]): The files.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        UsageError: If the config cannot be tested.
+        CheckpointError: If a file holds no weights.
+    """
+    cfg = open_config(args.config, args.cfg_options)
+    require_parts(cfg, 'model', 'test_dataloader', 'test_evaluator')
+    for checkpoint in checkpoints:
+        read_weights(checkpoint)
+    return cfg
+
+
+def open_curve(args: argparse.Namespace) -> Config:
+    """Check all arguments of :func:`curve_parser`, and read the config.
+
+    Args:
+        args (argparse.Namespace): The arguments.
+
+    Returns:
+        Config: The config, with ``work_dir``.
+
+    Raises:
+        UsageError: If something stands in the way of the curve.
+    """
+    cfg = open_test(args, [args.checkpoint])
+    if args.estimators and len(args.estimators) != args.seeds:
+        raise UsageError(f'{len(args.estimators)} --estimators for --seeds '
+                         f'{args.seeds}: give one for each')
+    set_out_folder(cfg, args)
+    return cfg
+
+
+def set_out_folder(cfg: Config, args: argparse.Namespace) -> None:
+    """Set the work dir of a tool whose results go to a folder.
+
+    Args:
+        cfg (Config): The config, edited in place.
+        args (argparse.Namespace): With ``out`` and ``work_dir``.
+
+    Raises:
+        WriteError: If ``out`` cannot be written.
+    """
+    check_writable(args.out, folder=True)
+    cfg.work_dir = args.work_dir or str(args.out)
+
+
+def require_parts(cfg: Config, *names: str) -> None:
+    """Raise a :class:`UsageError` unless a config has these fields.
+
+    Args:
+        cfg (Config): The config.
+        *names (str): Of fields that must be there and not None.
+    """
+    missing = [name for name in names if cfg.get(name) is None]
+    if missing:
+        raise UsageError(f'the config {cfg.filename} has no '
+                         f'{", ".join(missing)}')
+
+
+def short_names(checkpoints: Sequence[str]) -> List[str]:
+    """Names to tell checkpoints apart in a table or a figure.
+
+    Args:
+        checkpoints (Sequence[str]): The files.
+
+    Returns:
+        list[str]: The names without suffix or, where these are not unique,
+        with the folder or as they are.
+
+    Raises:
+        UsageError: A checkpoint is there twice.
+    """
+    paths = [Path(checkpoint) for checkpoint in checkpoints]
+    for name in (lambda p: p.stem, lambda p: f'{p.parent.name}/{p.stem}', str):
+        names = [name(path) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise UsageError(f'a checkpoint is given twice: {", ".join(names)}')

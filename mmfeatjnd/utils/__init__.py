@@ -1,0 +1,13 @@
+"""Small helpers that belong to no part of the package alone."""
+from .configs import ConfigError, config_library, read_config, type_name
+from .files import WriteError, atomic_path, check_writable
+from .literals import literal, read_literal
+from .logs import is_first, log
+from .ranks import on_first_rank
+from .wrappers import unwrapped
+
+__all__ = [
+    'ConfigError', 'WriteError', 'atomic_path', 'check_writable',
+    'config_library', 'is_first', 'literal', 'log', 'on_first_rank',
+    'read_config', 'read_literal', 'type_name', 'unwrapped'
+]
