@@ -1,10 +1,6 @@
 _base_ = ['../featjnd/mask-rcnn_r18_dsb2018.py', '../_base_/quantization.py']
-model = dict(
-    neck=dict(estimator=_base_.quantization.estimator),
-    objective=_base_.quantization.objective)
+globals().update(_base_.pop('quantization'))
 # rate and tolerance pull against each other: that takes longer to settle
-train_cfg = dict(max_iters=400, val_interval=400)
-param_scheduler = dict(T_max=400)
-default_hooks = dict(checkpoint=dict(interval=400))
+train_cfg = dict(max_iters=400)
 # the images are small enough to write every bitstream
-custom_hooks = [dict(_base_.quantization.custom_hooks[0], coded=True)]
+custom_hooks[0].update(coded=True)

@@ -25,16 +25,11 @@ def demo(monkeypatch, tmp_path):
 
     def load_short(*args):
         cfg = load_config(*args)
-        loop = cfg.train_cfg
-        for name in ('max_epochs', 'max_iters', 'val_interval'):
-            if name in loop:
-                loop[name] = 2
-        schedule = cfg.param_scheduler
-        for name in ('total_steps', 'T_max'):
-            if name in schedule:
-                schedule[name] = 2
-        if 'max_iters' in loop:
-            cfg.default_hooks.checkpoint.interval = 2
+        if 'max_iters' in cfg.train_cfg:
+            cfg.train_cfg.max_iters = 2
+        else:
+            cfg.train_cfg.update(max_epochs=2, val_interval=2)
+            cfg.param_scheduler.total_steps = 2
         return cfg
 
     monkeypatch.setattr(module, 'load_config', load_short)
