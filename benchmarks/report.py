@@ -13,14 +13,10 @@ from common import PROTOCOL, RESULTS, ROOT, renamed
 
 from mmfeatjnd.evaluation import (
     UNKNOWN,
-    cost_ratios,
+    curve,
     markdown_table,
-    plot,
     rate,
     scalar_metrics,
-    summarize,
-    to_markdown,
-    tolerated_ratio,
 )
 from mmfeatjnd.visualization import draw_curve
 
@@ -113,13 +109,15 @@ def provenance(result: dict) -> str:
 
 def goals(rows, metric: str) -> str:
     """The project's goals against what was measured."""
-    ours = [n for n in summarize(rows, metric) if n.startswith('featjnd')]
+    ours = [
+        n for n in curve.summarize(rows, metric) if n.startswith('featjnd')
+    ]
     shares = [
         ', '.join(f'{share:.2f} at {strength:g}' for strength, share in
-                  cost_ratios(rows, name, metric=metric).items())
+                  curve.cost_ratios(rows, name, metric=metric).items())
         or 'no such point' for name in ours
     ]
-    factors = [f'{tolerated_ratio(rows, name, metric=metric):.1f}'
+    factors = [f'{curve.tolerated_nrmse_ratio(rows, name, metric=metric):.1f}'
                for name in ours]
     return markdown_table(
         ['against Gaussian noise', 'goal', *ours],
@@ -170,11 +168,11 @@ def featjnd_section(name: str, plots: bool) -> str:
     for metric in task_metrics(result):
         picture = f'{name}_{metric.split("/")[-1]}.png'
         if plots:
-            plot(rows, IMAGES / picture, metric)
+            curve.plot(rows, IMAGES / picture, metric)
         parts += [
             f'### {metric}\n',
             f'![{metric} against NRMSE](images/{picture})\n',
-            to_markdown(rows, metric),
+            curve.to_markdown(rows, metric),
             goals(rows, metric)
         ]
     return '\n'.join(parts)

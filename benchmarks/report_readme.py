@@ -6,10 +6,9 @@ from report_dmv_jnd import mean, pick
 
 from mmfeatjnd.evaluation import (
     clean_metrics,
-    cost_ratios,
+    curve,
     markdown_table,
     rate,
-    tolerated_ratio,
 )
 
 BEGIN = '<!-- written by benchmarks/report.py: begin -->\n'
@@ -69,13 +68,13 @@ def featjnd(results: Results, task_metrics: Callable) -> str:
     for result in results:
         rows = result['rows']
         for metric in task_metrics(result):
-            shares = cost_ratios(rows, metric=metric)
+            shares = curve.cost_ratios(rows, metric=metric)
             lines.append([
                 split_of(result),
                 f'`{metric}` {clean_metrics(rows)[metric]:.4g}',
                 *(f'{shares[s]:.2f}' if s in shares else ''
                   for s in STRENGTHS),
-                f'{tolerated_ratio(rows, metric=metric):.1f}'
+                f'{curve.tolerated_nrmse_ratio(rows, metric=metric):.1f}'
             ])
     return markdown_table([
         'host, data, split', 'metric, clean',

@@ -12,8 +12,8 @@ model = dict(
         neck=_base_.model.neck,
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
     objective=dict(type='mmfeatjnd.FeatJNDLoss'))
+_base_.featjnd_schedule.train_cfg.max_iters = 160
 globals().update(_base_.pop('featjnd_schedule'))
-train_cfg.update(max_iters=160)
 val_cfg = None  # tested by the demo itself
 val_dataloader = None
 val_evaluator = None

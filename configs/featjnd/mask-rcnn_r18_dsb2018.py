@@ -13,6 +13,6 @@ model = dict(
         neck=_base_.model.neck,
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
     objective=dict(type='mmfeatjnd.FeatJNDLoss'))
+_base_.featjnd_schedule.train_cfg.max_iters = 150
 globals().update(_base_.pop('featjnd_schedule'))
-train_cfg.update(max_iters=150)
 load_from = 'work_dirs/mask-rcnn_r18_1xb4-8e_dsb2018/epoch_8.pth'

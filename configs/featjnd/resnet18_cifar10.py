@@ -16,6 +16,6 @@ model = dict(
         in_channels=128,
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
     objective=dict(type='mmfeatjnd.FeatJNDLoss'))
+_base_.featjnd_schedule.train_cfg.max_iters = 400
 globals().update(_base_.pop('featjnd_schedule'))
-train_cfg.update(max_iters=400)
 load_from = 'work_dirs/resnet18_1xb128-5e_cifar10/epoch_5.pth'

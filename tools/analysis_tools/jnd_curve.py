@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 from mmfeatjnd.apis import cli, console, measure_curve
-from mmfeatjnd.evaluation import plot, to_markdown
+from mmfeatjnd.evaluation import curve
 from mmfeatjnd.functional import DEFINITIONS
 from mmfeatjnd.models import distortion_names
 
@@ -43,11 +43,11 @@ def main():
         Path(path).write_text(json.dumps(rows, indent=1))
     with console.plain_errors():
         cli.check_metric(args.metric, rows, args.out / 'curve.json')
-    table = to_markdown(rows, args.metric)
+    table = curve.to_markdown(rows, args.metric)
     with console.atomic_path(args.out / 'curve.md') as path:
         Path(path).write_text(table)
     with console.atomic_path(args.out / 'curve.png') as path:
-        plot(rows, path, args.metric)
+        curve.plot(rows, path, args.metric)
     print(f'\n{table}\nSaved to {args.out}/curve.json, curve.md, curve.png')
 
 
