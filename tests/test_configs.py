@@ -420,6 +420,47 @@ def test_metafile_lists_every_dmv_jnd():
         assert data.get('Iterations') == cfg.train_cfg.get('max_iters')
 
 
+def recipe(path, index, tmp_path, **names):
+    """A config of a document, with what it inherits."""
+    text = open(osp.join(osp.dirname(ROOT), path)).read()
+    code = re.findall(r'```python\n(_base_ = .*?)```', text, re.DOTALL)[index]
+    # below site-packages where the package is installed
+    code = code.replace('mmfeatjnd::', f'{ROOT}/')
+    for name, file in names.items():
+        code = code.replace(f'path/to/{name}.py', file)
+    file = tmp_path / f'recipe{len(list(tmp_path.iterdir()))}.py'
+    file.write_text(code)
+    return Config.fromfile(file)
+
+
+def test_the_recipe_of_the_readme_is_a_whole_config(tmp_path):
+    cfg, shipped = recipe('README.md', 0, tmp_path), our_config(
+        'mask-rcnn_r50')
+    assert cfg.pop('custom_hooks') == []
+    assert cfg.model.neck.pop('split') == 'backbone'
+    cfg.load_from = shipped.load_from
+    assert cfg.to_dict() == shipped.to_dict()
+
+
+def test_the_recipes_for_hosts_of_ones_own(tmp_path):
+    host = tmp_path / 'host.py'
+    host.write_text("_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'"
+                    "\ncustom_hooks = [dict(type='EMAHook')]\n")
+    cfg = recipe('configs/featjnd/README.md', 0, tmp_path,
+                 your_config=str(host))
+    shipped = our_config('mask-rcnn_r50')
+    assert cfg.custom_hooks == []
+    for key in ('optim_wrapper', 'param_scheduler', 'train_cfg',
+                'default_hooks', 'log_processor'):
+        assert cfg[key] == shipped[key]
+    assert build(cfg).featjnd_neck
+    cfg = recipe('configs/quantization/README.md', 0, tmp_path,
+                 your_featjnd_config=osp.join(
+                     ROOT, 'featjnd/mask-rcnn_r50.py'))
+    expected = our_config('mask-rcnn_r50', 'quantization')
+    assert cfg.to_dict() == expected.to_dict()
+
+
 @pytest.mark.parametrize('path', [
     'README.md', *(f'docs/{name}.md'
                    for name in ('featjnd', 'quantization', 'dmv_jnd')),

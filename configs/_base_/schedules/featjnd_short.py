@@ -1,6 +1,6 @@
 # How the estimators of the small hosts in `configs/hosts` and `configs/demo`
-# are trained: some hundred iterations, which two CPU cores manage in minutes.
-# Each config says how many and how long they take.
+# are trained: some hundred iterations of about a second on two CPU cores,
+# which is minutes in all.
 #
 # `train_cfg.max_iters` is the only number to change: the learning rate falls
 # until then, and the last iteration is saved and validated. A config takes
