@@ -126,8 +126,9 @@ def tables(results: Dict[str, Results], task_metrics: Callable,
     """All tables with what they need to be read.
 
     Args:
-        results (dict[str, list[dict]]): By the kind of benchmark.
-        task_metrics (Callable): From a result to the metrics to show.
+        results (dict[str, list[dict]]): Results by the kind of benchmark.
+        task_metrics (Callable): Function from a result to the metrics to
+            show.
         outdated (Callable): Whether a result is of an earlier protocol.
     """
     parts = []

@@ -133,7 +133,7 @@ def draw(predictions: Sequence[Dict[str, object]], rows: List[dict],
         predictions (Sequence[dict]): Those of :func:`predict`, a row each.
         rows (list[dict]): Those of :func:`test`.
         meta (dict): Classes and palette of the data.
-        path (Path): The picture to write.
+        path (Path): Picture to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

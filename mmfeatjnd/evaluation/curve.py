@@ -32,8 +32,8 @@ class CurvePoint(NamedTuple):
 
     Attributes:
         nrmse (float): NRMSE asked.
-        mean (float): The metric; NaN where a seed's is not defined.
-        std (float): Its sample standard deviation, 0 for one row.
+        mean (float): Mean of the metric; NaN where a seed's is not defined.
+        std (float): Sample standard deviation of the metric, 0 for one row.
         measured (float): NRMSE measured.
         participation_ratio (float): How evenly the energy is spread.
         num_seeds (int): Number of rows.
@@ -52,8 +52,9 @@ def summarize(rows: Rows,
     """Mean and standard deviation over the seeds.
 
     Args:
-        rows (Sequence[dict]): The rows of a curve.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows (Sequence[dict]): Rows of a curve.
+        metric (str, optional): Name of the metric. Defaults to None:
+            :func:`headline`.
         seed (int, optional): Only this seed's rows; a distortion that was
             measured once keeps its rows. Defaults to None: all.
 
@@ -100,10 +101,11 @@ def tolerated_nrmse(rows: Rows,
     """The NRMSE at which the metric has lost a relative share.
 
     Args:
-        rows (Sequence[dict]): The rows of a curve.
-        distortion (str): Defaults to 'featjnd'.
-        loss (float): Relative loss. Defaults to 0.01.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows (Sequence[dict]): Rows of a curve.
+        distortion (str): Name of the distortion. Defaults to 'featjnd'.
+        loss (float): Share of the clean metric. Defaults to 0.01.
+        metric (str, optional): Name of the metric. Defaults to None:
+            :func:`headline`.
 
     Returns:
         Estimate: Mean of the seeds' own :func:`crossing`. A loss that comes
@@ -121,14 +123,11 @@ def tolerated_nrmse_ratio(rows: Rows,
                     reference: str = 'gaussian',
                     loss: float = 0.01,
                     metric: Optional[str] = None) -> Estimate:
-    """How many times the reference's NRMSE a distortion may have.
+    """How many times the reference's NRMSE a distortion may have; see
+    :func:`tolerated_nrmse`.
 
     Args:
-        rows (Sequence[dict]): The rows of a curve.
-        distortion (str): Defaults to 'featjnd'.
-        reference (str): Defaults to 'gaussian'.
-        loss (float): Relative loss. Defaults to 0.01.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        reference (str): Distortion to compare with. Defaults to 'gaussian'.
 
     Returns:
         Estimate: Mean of the seeds' own ratios.
@@ -149,12 +148,13 @@ def cost_ratios(rows: Rows,
     """What a distortion costs as a share of what the reference costs.
 
     Args:
-        rows (Sequence[dict]): The rows of a curve.
-        distortion (str): Defaults to 'featjnd'.
-        reference (str): Defaults to 'gaussian'.
+        rows (Sequence[dict]): Rows of a curve.
+        distortion (str): Name of the distortion. Defaults to 'featjnd'.
+        reference (str): Distortion to compare with. Defaults to 'gaussian'.
         least (float): Only where the reference costs more than this share of
             the clean metric. Defaults to 0.02.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        metric (str, optional): Name of the metric. Defaults to None:
+            :func:`headline`.
 
     Returns:
         dict[float, float]: By NRMSE; means over the seeds. Negative where
@@ -180,8 +180,9 @@ def to_markdown(rows: Rows, metric: Optional[str] = None) -> str:
     """A table of the curve, NRMSE across, distortions down.
 
     Args:
-        rows (Sequence[dict]): The rows of a curve.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows (Sequence[dict]): Rows of a curve.
+        metric (str, optional): Name of the metric. Defaults to None:
+            :func:`headline`.
 
     Returns:
         str: Markdown.
@@ -217,9 +218,10 @@ def draw(rows: Rows, axes, metric: Optional[str] = None) -> None:
     not defined.
 
     Args:
-        rows (Sequence[dict]): The rows of a curve.
-        axes (matplotlib.axes.Axes): The axes.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows (Sequence[dict]): Rows of a curve.
+        axes (matplotlib.axes.Axes): Axes to draw on.
+        metric (str, optional): Name of the metric. Defaults to None:
+            :func:`headline`.
     """
     metric = metric or headline(rows)
     clean = value_of(clean_metrics(rows), metric)
@@ -244,9 +246,10 @@ def plot(rows: Rows, path: Path, metric: Optional[str] = None) -> None:
     """Write the picture of :func:`draw`.
 
     Args:
-        rows (Sequence[dict]): The rows of a curve.
-        path (Path): The picture to write; its suffix gives the format.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows (Sequence[dict]): Rows of a curve.
+        path (Path): Picture to write; its suffix gives the format.
+        metric (str, optional): Name of the metric. Defaults to None:
+            :func:`headline`.
     """
     metric = metric or headline(rows)
     with curve_figure(path, 'NRMSE of the features', metric) as axes:

@@ -73,7 +73,7 @@ def draw_heat_maps(images: Sequence[np.ndarray],
         images (Sequence[ndarray]): Pictures (H, W, 3), uint8, RGB.
         maps (Sequence[ndarray | Tensor]): One map (H, W) a picture, of
             :meth:`JNDMapRecorder.heat_map`.
-        path (Path): The picture to write; its suffix gives the format.
+        path (Path): Picture to write; its suffix gives the format.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

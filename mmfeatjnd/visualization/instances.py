@@ -14,7 +14,7 @@ def draw_instances(axes,
     """Draw an image with boxes, masks and names of what was found in it.
 
     Args:
-        axes (matplotlib.axes.Axes): The axes.
+        axes (matplotlib.axes.Axes): Axes to draw on.
         image (ndarray): Picture (H, W, 3), uint8, RGB.
         found (InstanceData): Predictions with ``labels``, ``scores`` and
             ``bboxes`` (x1, y1, x2, y2) in pixels of the image, and possibly

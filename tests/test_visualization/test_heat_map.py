@@ -72,7 +72,7 @@ def recorded(*maps):
     return recorder
 
 
-def test_heatmap_by_hand():
+def test_heat_map_by_hand():
     """The mean of the levels as they are: nothing is stretched."""
     heat = recorded(
         ([0], [[[1.0, 3.0], [1.0, 3.0]]]),
