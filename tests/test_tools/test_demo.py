@@ -2,6 +2,7 @@
 import functools
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -91,6 +92,18 @@ def test_demo(demo, tmp_path, capsys):
     assert '| featjnd' in text and f'Picture: {out}/demo.png' in text
     picture = cv2.imread(str(out / 'demo.png'))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+
+    # what the README does with its checkpoint
+    root = SCRIPT.parents[1]
+    code = re.search(r'```python\n(import mmcv.*?)```',
+                     (root / 'README.md').read_text(), re.DOTALL)[1]
+    for old, new in (('configs/', f'{root}/configs/'), ('iter_160', 'iter_2'),
+                     ('work_dirs/demo', str(out)),
+                     ('heat_map.png', str(tmp_path / 'heat_map.png'))):
+        assert old in code
+        code = code.replace(old, new)
+    exec(code, {})
+    assert (tmp_path / 'heat_map.png').is_file()
 
     before = stamps(out)
     (out / 'demo.png').unlink()

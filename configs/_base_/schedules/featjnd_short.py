@@ -1,5 +1,5 @@
 # How the estimators of the small hosts in `configs/hosts` and `configs/demo`
-# are trained: some hundred iterations of about a second on two CPU cores,
+# are trained: some hundred iterations of up to a second on two CPU cores,
 # which is minutes in all.
 #
 # `train_cfg.max_iters` is the only number to change: the learning rate falls
