@@ -61,7 +61,7 @@ def keyed(path: Path, key: Any) -> Path:
 
     Args:
         path (Path): A file or folder.
-        key (Any): As :func:`content` gives it.
+        key (Any): Key of what is kept, as :func:`content` gives it.
     """
     text = json.dumps(key, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]

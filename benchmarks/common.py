@@ -108,7 +108,8 @@ def train(cfg: Config, work_dir: Path, amp: bool = False) -> str:
         work_dir (Path): Where the run lives; a digest of the config and of
             the checkpoints that it names is added, so that no run takes
             another's place.
-        amp (bool): In mixed precision, as ``--amp``. Defaults to False.
+        amp (bool): Whether in mixed precision, as ``--amp``. Defaults to
+            False.
 
     Returns:
         str: The last checkpoint.
@@ -150,9 +151,9 @@ def train_estimator(config: Path, host: str, work_dir: Path, amp: bool,
     Args:
         config (Path): The config.
         host (str): Checkpoint of the host.
-        work_dir (Path): As in :func:`train`.
-        amp (bool): In mixed precision.
-        options (dict): As ``--cfg-options``.
+        work_dir (Path): Where the run lives, see :func:`train`.
+        amp (bool): Whether in mixed precision.
+        options (dict): Options of the config, as ``--cfg-options``.
 
     Returns:
         str: The estimator file.
@@ -212,7 +213,7 @@ class CurveBenchmark:
     """A curve on one data set: what is trained and measured for it.
 
     Args:
-        args (argparse.Namespace): Of :func:`benchmark_parser`.
+        args (argparse.Namespace): Arguments of :func:`benchmark_parser`.
         kind (str): Name of the script.
         settings (dict): The protocol: by the name of an argument, the values
             that it has by default. Fewer make the result a reduced one.
@@ -241,8 +242,10 @@ class CurveBenchmark:
 
         Args:
             mode (str): Names the estimators and the file of the rows.
-            options (dict): As ``--cfg-options``, in training and in testing.
-            measure (Callable): From config, host and estimators to the rows.
+            options (dict): Options of the config, as ``--cfg-options``, in
+                training and in testing.
+            measure (Callable): Function from config, host and estimators to
+                the rows.
             asked: What else the measurement depends on.
 
         Returns:
@@ -282,7 +285,7 @@ class CurveBenchmark:
 
         Args:
             claim (str): What the benchmark is to show.
-            rows (list[dict]): The rows, of which those of the clean host
+            rows (list[dict]): Rows, of which those of the clean host
                 become the field ``clean``.
         """
         benchmark = self.benchmark
@@ -355,8 +358,8 @@ def renamed(rows: List[dict], back: bool = False) -> List[dict]:
     """Rows with the names of published results.
 
     Args:
-        rows (list[dict]): With the names of the package.
-        back (bool): The reverse. Defaults to False.
+        rows (list[dict]): Rows with the names of the package.
+        back (bool): Whether to do the reverse. Defaults to False.
     """
     result = []
     for row in rows:

@@ -4,7 +4,7 @@
     python benchmarks/featjnd.py dsb2018
 
 Trains the host and three estimators of each mode (what is done is skipped),
-measures the tolerance curve on the test split, and writes
+measures the JND curve on the test split, and writes
 benchmarks/results/featjnd_<set>.json. docs/benchmarks.md says where to get
 the data.
 """
@@ -16,7 +16,7 @@ from mmfeatjnd.apis import measure_curve
 from mmfeatjnd.models import distortion_names
 
 # the small ones: Gaussian noise costs 1 % below 0.25
-STRENGTHS = (0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+NRMSE = (0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 ENVELOPE = ('cifar10', )  # where the envelope is trained, too
 MODES = dict(
     signed={},
@@ -33,8 +33,7 @@ MODES = dict(
 
 def parse_args():
     parser = benchmark_parser(__doc__)
-    parser.add_argument(
-        '--strengths', nargs='+', type=float, default=STRENGTHS)
+    parser.add_argument('--nrmse', nargs='+', type=float, default=NRMSE)
     return parser.parse_args()
 
 
@@ -43,8 +42,8 @@ def curve(benchmark: CurveBenchmark, mode: str,
     """The rows of one mode."""
 
     def measure(cfg, host, estimators):
-        rows = measure_curve(cfg, host, distortions,
-                             benchmark.args.strengths, SEEDS, estimators)
+        rows = measure_curve(cfg, host, distortions, benchmark.args.nrmse,
+                             SEEDS, estimators)
         if mode == 'envelope':
             for row in rows:
                 if row['distortion'] != 'clean':
@@ -56,8 +55,7 @@ def curve(benchmark: CurveBenchmark, mode: str,
 
 
 def main():
-    benchmark = CurveBenchmark(parse_args(), 'featjnd',
-                               dict(strengths=STRENGTHS))
+    benchmark = CurveBenchmark(parse_args(), 'featjnd', dict(nrmse=NRMSE))
     rows = curve(benchmark, 'signed', distortion_names())
     if benchmark.args.benchmark in ENVELOPE:
         rows += curve(benchmark, 'envelope', ['featjnd'])

@@ -13,14 +13,10 @@ from common import PROTOCOL, RESULTS, ROOT, renamed
 
 from mmfeatjnd.evaluation import (
     UNKNOWN,
-    cost_ratios,
+    curve,
     markdown_table,
-    plot,
     rate,
     scalar_metrics,
-    summarize,
-    to_markdown,
-    tolerated_ratio,
 )
 from mmfeatjnd.visualization import draw_curve
 
@@ -56,7 +52,8 @@ training and of the noise.
 OUTDATED = f"""\
 **Measured by an earlier protocol** than {PROTOCOL}: before the faults of 0.1.0
 in noise, clipping baselines, seeds and bits per element were mended. Kept
-until it is measured anew. Names of configs are those of that time.
+until it is measured anew. Names of configs and arguments are those of that
+time.
 """
 MEAN_BITS = """\
 Bits per element are the mean of the images' own ratios here, in which a small
@@ -65,7 +62,7 @@ image weighs like a large one, and not totals of the data set over totals.
 POLICIES = """\
 `featjnd` takes its steps from the envelope, `permuted-steps` gives the same
 steps to other tokens of the image, `one-step` has one step an image, `range`
-one a token, `clip-uniform` clips to a few levels, `water-filling` is optimal
+one a token, `clip-uniform` clips to a few bins, `water-filling` is optimal
 for independent Gaussian channels, and `gradient`, which needs the whole host
 at the encoder, is a reference rather than a codec. All share one entropy
 coder, and all send their steps. The bands are 95 % confidence intervals over
@@ -113,20 +110,26 @@ def provenance(result: dict) -> str:
 
 def goals(rows, metric: str) -> str:
     """The project's goals against what was measured."""
-    ours = [n for n in summarize(rows, metric) if n.startswith('featjnd')]
-    shares = [
-        ', '.join(f'{share:.2f} at {strength:g}' for strength, share in
-                  cost_ratios(rows, name, metric=metric).items())
-        or 'no such point' for name in ours
+    ours = [
+        n for n in curve.summarize(rows, metric) if n.startswith('featjnd')
     ]
-    factors = [f'{tolerated_ratio(rows, name, metric=metric):.1f}'
-               for name in ours]
-    return markdown_table(
-        ['against Gaussian noise', 'goal', *ours],
-        [['share of the cost, where Gaussian costs over 2 %', 'at most 0.33',
-          *shares],
-         ['NRMSE tolerated at 1 % relative loss, times', 'at least 3',
-          *factors]])
+    costs = {n: curve.cost_ratios(rows, n, metric=metric) for n in ours}
+    counted = sorted(set().union(*costs.values()))
+    lines = [[
+        name,
+        *(f'{costs[name][x]:.2f}' if x in costs[name] else ''
+          for x in counted),
+        f'{curve.tolerated_nrmse_ratio(rows, name, metric=metric):.1f}'
+    ] for name in ours]
+    return (
+        'What it costs, as a fraction of what Gaussian noise of equal NRMSE '
+        'costs, wherever that is over 2 %: 0 is nothing, below 0 is better '
+        'than clean (goal: at most 0.33). Last: how many times the NRMSE of '
+        'Gaussian noise it may have at a loss of 1 % (goal: at least 3).\n\n'
+    ) + markdown_table([
+        'against Gaussian noise', *(f'cost at NRMSE {x:g}' for x in counted),
+        'NRMSE at 1 % loss, times'
+    ], lines)
 
 
 def trained_on(result: dict) -> str:
@@ -139,9 +142,9 @@ def trained_on(result: dict) -> str:
 
 def head(result: dict, title: str) -> list:
     """Claim, host, data, where it comes from, and the clean metrics."""
-    clean = ', '.join(
-        f'`{name}` ' + ('not defined' if value != value else f'{value:.4g}')
-        for name, value in result['clean'].items())
+    clean = [[
+        f'`{name}`', 'not defined' if value != value else f'{value:.4g}'
+    ] for name, value in result['clean'].items()]
     parts = [
         f'## {title} on {result["dataset"]}\n',
         f'Claim: {result["claim"]}\n',
@@ -152,7 +155,7 @@ def head(result: dict, title: str) -> list:
     ]
     if outdated(result):
         parts.append(OUTDATED)
-    return parts + [f'Clean: {clean}.\n']
+    return parts + [markdown_table(['metric', 'clean host'], clean)]
 
 
 def task_metrics(result: dict) -> list:
@@ -170,11 +173,11 @@ def featjnd_section(name: str, plots: bool) -> str:
     for metric in task_metrics(result):
         picture = f'{name}_{metric.split("/")[-1]}.png'
         if plots:
-            plot(rows, IMAGES / picture, metric)
+            curve.plot(rows, IMAGES / picture, metric)
         parts += [
             f'### {metric}\n',
             f'![{metric} against NRMSE](images/{picture})\n',
-            to_markdown(rows, metric),
+            curve.to_markdown(rows, metric),
             goals(rows, metric)
         ]
     return '\n'.join(parts)
@@ -246,14 +249,13 @@ def equal_bits_goals(rows, metric: str) -> str:
         (n for n in needed if needed[n].value != UNKNOWN),
         key=lambda n: (needed[n].value.relation == '>',
                        needed[n].value.value))
-    ranking = ', '.join(f'`{n}` {needed[n].value:.3f}' for n in order)
-    unknown = ', '.join(f'`{n}`' for n in needed if n not in order)
-    if unknown:
-        ranking += f'; not known of {unknown}'
+    ranking = [[f'`{n}`', f'{needed[n].value:.3f}'] for n in order]
+    ranking += [[f'`{n}`', '?'] for n in needed if n not in order]
     return markdown_table(
         ['at 1 % relative loss', 'goal', 'measured', 'each seed', 'met'],
-        lines
-    ) + f'\nFrom the fewest bits at 1 % loss to the most: {ranking}.\n'
+        lines) + ('\nFrom the fewest bits at 1 % loss to the most; < and >: '
+                  'beyond what was measured; ?: not known.\n\n'
+                  ) + markdown_table(['policy', 'bits per element'], ranking)
 
 
 def quantization_section(name: str, plots: bool) -> str:

@@ -6,50 +6,51 @@ from report_dmv_jnd import mean, pick
 
 from mmfeatjnd.evaluation import (
     clean_metrics,
-    cost_ratios,
+    curve,
     markdown_table,
     rate,
-    tolerated_ratio,
 )
 
 BEGIN = '<!-- written by benchmarks/report.py: begin -->\n'
 END = '<!-- written by benchmarks/report.py: end -->\n'
 TITLES = dict(
     featjnd='FeatJND', quantization='quantization', dmv_jnd='DMV-JND')
-STRENGTHS = (0.5, 1.0, 1.5)
+NRMSE = (0.5, 1.0, 1.5)
 OUTDATED = """\
 Measured on a part of the test images, and before the faults of 0.1.0 in noise,
 clipping baselines, seeds and bits per element were mended, and kept until it
 is measured anew: {names}.
 """
 FEATJND = """\
-What the FeatJND distortion costs of the task metric, as a share of what
-Gaussian noise of equal NRMSE costs (0 is nothing, negative: better than clean;
-empty where Gaussian noise costs less than 2 %), and how many times its NRMSE
-it may have at a relative loss of 1 %. Mean over {seeds} estimators.
+**What distorted features cost the task**, as a fraction of what Gaussian noise
+of equal NRMSE costs: 0 is nothing, 1 is as much as noise, below 0 is better
+than clean; empty where noise costs less than 2 %. Last column: how many times
+the NRMSE of noise FeatJND may have until the task has lost 1 % (>: at least
+that). Mean over {seeds} estimators.
 """
 FEATJND_PICTURE = """\
 ![Mask mAP on DSB2018 against the NRMSE of the features, for all distortions]\
 (docs/images/featjnd_dsb2018_segm_mAP.png)
 """
 QUANTIZATION = """\
-Coded bits per feature element, side information included, at a relative loss
-of 1 %, and what FeatJND saves against one step and against clipping to the
-best number of levels (goal: 20 %). Mean ± standard deviation over {seeds}
-estimators; < and >: beyond what was measured; ?: not known.
+**Bits per feature element when the task has lost 1 %**, in bytes written, with
+all side information, and how many of them FeatJND saves (goal: 20 %; negative:
+it needs more). One step: the same for all elements of an image; clipping: with
+the best number of bins. Mean ± standard deviation over {seeds} estimators; <
+at most, > at least, as far as it was measured; ?: not known.
 """
 QUANTIZATION_PICTURE = """\
 ![Top-1 on CIFAR-10 against coded bits per element, for all policies]\
 (docs/images/quantization_cifar10_top1_rate.png)
 """
 DMV_JND = """\
-DMV-JND on CIFAR-10: how many test images keep the label of the classifiers
-(RCA, mean of {tasks}), with the JND and with white noise of its power.
-{reduced}The paper has 92.18 % at 9.56 dB; the goal is 95 %.
+**How many images keep their label** when the JND of their pixels is added, or
+white noise of the same power: share of the test images of CIFAR-10, mean of
+{tasks} classifiers (RCA). {reduced}The paper has 92.18 % at 9.56 dB; the goal
+is 95 %.
 """
 REDUCED = """\
-Reduced: narrow classifiers, a short training, a part of the images.
-"""
+Reduced: narrow classifiers, a short training, a part of the images. """
 Results = List[dict]
 
 
@@ -69,17 +70,16 @@ def featjnd(results: Results, task_metrics: Callable) -> str:
     for result in results:
         rows = result['rows']
         for metric in task_metrics(result):
-            shares = cost_ratios(rows, metric=metric)
+            shares = curve.cost_ratios(rows, metric=metric)
             lines.append([
                 split_of(result),
                 f'`{metric}` {clean_metrics(rows)[metric]:.4g}',
-                *(f'{shares[s]:.2f}' if s in shares else ''
-                  for s in STRENGTHS),
-                f'{tolerated_ratio(rows, metric=metric):.1f}'
+                *(f'{shares[x]:.2f}' if x in shares else '' for x in NRMSE),
+                f'{curve.tolerated_nrmse_ratio(rows, metric=metric):.1f}'
             ])
     return markdown_table([
-        'host, data, split', 'metric, clean',
-        *(f'at NRMSE {s:g}' for s in STRENGTHS), 'NRMSE tolerated, times'
+        'host, data, split', 'metric of the clean host',
+        *(f'cost at NRMSE {x:g}' for x in NRMSE), 'NRMSE at 1 % loss, times'
     ], lines)
 
 
@@ -98,13 +98,14 @@ def quantization(results: Results, task_metrics: Callable) -> str:
                   for name in policies[1:])
             ])
     return markdown_table([
-        'host, data, split', 'metric', 'FeatJND', 'one step', 'clipping',
-        'saved against one step', 'against clipping'
+        'host, data, split', 'metric', 'FeatJND: bits', 'one step: bits',
+        'clipping: bits', 'saved against one step', 'saved against clipping'
     ], lines)
 
 
 def dmv_jnd(result: dict) -> str:
-    names = dict(clipped='clipped to an image', unclipped='as printed')
+    names = dict(
+        clipped='clipped to an image', unclipped='not clipped, as the paper')
     lines = []
     for variant in dict.fromkeys(r['variant'] for r in result['rows']):
         rows = pick(result['rows'], variant=variant, scale=1.0, strength=1.0,
@@ -116,7 +117,8 @@ def dmv_jnd(result: dict) -> str:
             mean(noise, 'rca/mean')
         ])
     return markdown_table(
-        ['x + e', 'PSNR (dB)', 'RCA, JND (%)', 'RCA, white noise (%)'], lines)
+        ['image with JND', 'PSNR (dB)', 'keep their label, JND (%)',
+         'keep their label, white noise (%)'], lines)
 
 
 def tables(results: Dict[str, Results], task_metrics: Callable,
@@ -124,8 +126,9 @@ def tables(results: Dict[str, Results], task_metrics: Callable,
     """All tables with what they need to be read.
 
     Args:
-        results (dict[str, list[dict]]): By the kind of benchmark.
-        task_metrics (Callable): From a result to the metrics to show.
+        results (dict[str, list[dict]]): Results by the kind of benchmark.
+        task_metrics (Callable): Function from a result to the metrics to
+            show.
         outdated (Callable): Whether a result is of an earlier protocol.
     """
     parts = []
@@ -151,9 +154,10 @@ def tables(results: Dict[str, Results], task_metrics: Callable,
     for result in results['dmv_jnd']:
         one = result['rows'][0]['metrics']
         parts += [
-            DMV_JND.format(
-                tasks=sum(k.startswith('rca/') for k in one) - 1,
-                reduced=REDUCED if result['reduced'] else ''),
+            textwrap.fill(
+                DMV_JND.format(
+                    tasks=sum(k.startswith('rca/') for k in one) - 1,
+                    reduced=REDUCED if result['reduced'] else ''), 79) + '\n',
             dmv_jnd(result)
         ]
     return '\n'.join(parts)

@@ -4,12 +4,17 @@ import re
 from glob import glob
 from urllib.parse import urlparse
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.fileio import load
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.registry import HOOKS, MODELS, DefaultScope
+from mmengine.runner import Runner
 from mmengine.utils import get_installed_path
+from torch import nn
 
 import mmfeatjnd  # noqa: F401  lets `_base_` reach every host
 from mmfeatjnd.compat import require
@@ -216,8 +221,8 @@ def is_subset(part, whole):
 def test_changes_only_what_it_must(name, stock_config):
     cfg, stock = our_config(name), stock_config(name)
     allowed = {
-        'model', 'featjnd', 'load_from', 'optim_wrapper', 'param_scheduler',
-        'train_cfg', 'default_hooks', 'log_processor'
+        'model', 'load_from', 'optim_wrapper', 'param_scheduler', 'train_cfg',
+        'default_hooks', 'log_processor'
     }
     if name == 'vit-base-p16_in1k':
         allowed.add('custom_hooks')
@@ -235,40 +240,112 @@ def test_changes_only_what_it_must(name, stock_config):
         else:
             assert cfg.model[key] == value
     # the schedule is the shared one
-    base = Config.fromfile(
-        osp.join(ROOT, '_base_/schedules/featjnd_5k.py')).featjnd
+    base = schedule('featjnd_5k')
     for key in ('optim_wrapper', 'train_cfg'):
         expected = dict(base[key])
         assert expected.pop('_delete_')
         assert cfg[key] == expected
     assert cfg.param_scheduler == base.param_scheduler
     assert is_subset(base.default_hooks, cfg.default_hooks)
-    assert cfg.model.objective == base.objective
+    assert cfg.model.objective == dict(type='mmfeatjnd.FeatJNDLoss')
+
+
+def schedule(name):
+    path = osp.join(ROOT, f'_base_/schedules/{name}.py')
+    return Config.fromfile(path).featjnd_schedule
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_the_small_hosts_share_a_schedule(name):
+    cfg, base = our_config(name), schedule('featjnd_short')
+    expected = dict(base.optim_wrapper)
+    assert expected.pop('_delete_') and cfg.optim_wrapper == expected
+    assert cfg.param_scheduler == base.param_scheduler
+    assert is_subset(base.default_hooks, cfg.default_hooks)
+
+
+class Toy(BaseModel):
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+
+    def forward(self, inputs, mode):
+        if mode == 'loss':
+            return dict(loss=(self.weight - 1).square().sum())
+        return inputs
+
+
+class Watch(Hook):
+
+    def __init__(self):
+        self.rates, self.validated = [], []
+
+    def before_train_iter(self, runner, *args, **kwargs):
+        self.rates.append(runner.optim_wrapper.get_lr()['lr'][0])
+
+    def before_val(self, runner):
+        self.validated.append(runner.iter)
+
+
+@pytest.mark.parametrize('name, warmup, iters', [
+    ('featjnd_5k', 100, None), ('featjnd_5k', 100, 120),
+    ('featjnd_short', 0, None), ('featjnd_short', 0, 5)])
+def test_one_number_sets_a_schedule(name, warmup, iters, tmp_path):
+    shared = schedule(name)
+    fields = {k: dict(shared[k]) for k in ('optim_wrapper', 'train_cfg')}
+    for field in fields.values():
+        assert field.pop('_delete_')
+    if iters:
+        fields['train_cfg']['max_iters'] = iters
+    iters = fields['train_cfg']['max_iters']
+    data = dict(dataset=[torch.zeros(1)], batch_size=1)
+    runner = Runner(
+        Toy(),
+        str(tmp_path),
+        train_dataloader=dict(sampler=dict(type='InfiniteSampler'), **data),
+        val_dataloader=dict(sampler=dict(type='DefaultSampler'), **data),
+        val_cfg=dict(),
+        val_evaluator=[],
+        param_scheduler=shared.param_scheduler,
+        default_hooks=dict(
+            logger=None,
+            checkpoint=dict(
+                type='CheckpointHook', **shared.default_hooks.checkpoint)),
+        log_level='ERROR',
+        experiment_name=tmp_path.name,
+        **fields)
+    watch = Watch()
+    runner.register_hook(watch)
+    runner.train()
+    # the whole cosine, whatever its length
+    high, low = fields['optim_wrapper']['optimizer']['lr'], 1e-5
+    step = np.arange(iters - warmup) / (iters - warmup)
+    expected = low + (high - low) * (1 + np.cos(np.pi * step)) / 2
+    np.testing.assert_allclose(watch.rates[warmup:], expected, rtol=1e-6)
+    assert watch.rates[0] == pytest.approx(high / 100 if warmup else high)
+    assert watch.validated == [iters]
+    assert (tmp_path / f'iter_{iters}.pth').is_file()
 
 
 @pytest.mark.parametrize('name', [*STOCK, *SMALL])
 def test_quantization_changes_only_what_it_must(name):
     cfg, former = our_config(name, 'quantization'), our_config(name)
-    base = Config.fromfile(osp.join(ROOT, '_base_/quantization.py'))
-    shared = base.quantization
+    shared = Config.fromfile(
+        osp.join(ROOT, '_base_/quantization.py')).quantization
     changed = {k for k in cfg if k not in former or cfg[k] != former[k]}
-    longer = {'train_cfg', 'param_scheduler', 'default_hooks'}
-    assert changed == {'model', 'custom_hooks', 'quantization'} | (
-        longer if name in SMALL else set())
+    assert changed == {'model', 'custom_hooks'} | (
+        {'train_cfg'} if name in SMALL else set())
     if name in SMALL:
         n = cfg.train_cfg.max_iters
         assert n > former.train_cfg.max_iters
-        assert cfg.train_cfg == dict(
-            former.train_cfg, max_iters=n, val_interval=n)
-        assert cfg.param_scheduler == dict(former.param_scheduler, T_max=n)
-        assert cfg.default_hooks.checkpoint == dict(
-            former.default_hooks.checkpoint, interval=n)
+        assert cfg.train_cfg == dict(former.train_cfg, max_iters=n)
     assert set(former) <= set(cfg)
     model, old = cfg.model.to_dict(), former.model.to_dict()
     assert model['neck']['estimator'].pop('mode') == 'envelope'
-    assert model.pop('training') == shared.training
+    assert model.pop('training') == shared.model.training
     assert model.pop('objective') == dict(
-        old.pop('objective'), **shared.objective)
+        old.pop('objective'), **shared.model.objective)
     assert model == old  # so its checkpoints' keys are the same, too
     # the hooks that were there stay, and ours comes last
     *kept, hook = cfg.custom_hooks
@@ -277,7 +354,7 @@ def test_quantization_changes_only_what_it_must(name):
     operation = HOOKS.build(hook).operation
     assert (operation.policy_name, operation.scale) == ('featjnd', 1.0)
     # the policy uses the estimator as the surrogate trains it
-    surrogate = MODELS.build(shared.training)
+    surrogate = MODELS.build(shared.model.training)
     for name in ('granularity', 'jnd_rounding'):
         assert getattr(operation.policy, name) == getattr(surrogate, name)
 
@@ -342,6 +419,47 @@ def test_metafile_lists_every_dmv_jnd():
         assert data.get('Iterations') == cfg.train_cfg.get('max_iters')
 
 
+def recipe(path, index, tmp_path, **names):
+    """A config of a document, with what it inherits."""
+    text = open(osp.join(osp.dirname(ROOT), path)).read()
+    code = re.findall(r'```python\n(_base_ = .*?)```', text, re.DOTALL)[index]
+    # below site-packages where the package is installed
+    code = code.replace('mmfeatjnd::', f'{ROOT}/')
+    for name, file in names.items():
+        code = code.replace(f'path/to/{name}.py', file)
+    file = tmp_path / f'recipe{len(list(tmp_path.iterdir()))}.py'
+    file.write_text(code)
+    return Config.fromfile(file)
+
+
+def test_the_recipe_of_the_readme_is_a_whole_config(tmp_path):
+    cfg, shipped = recipe('README.md', 0, tmp_path), our_config(
+        'mask-rcnn_r50')
+    assert cfg.pop('custom_hooks') == []
+    assert cfg.model.neck.pop('split') == 'backbone'
+    cfg.load_from = shipped.load_from
+    assert cfg.to_dict() == shipped.to_dict()
+
+
+def test_the_recipes_for_hosts_of_ones_own(tmp_path):
+    host = tmp_path / 'host.py'
+    host.write_text("_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'"
+                    "\ncustom_hooks = [dict(type='EMAHook')]\n")
+    cfg = recipe('configs/featjnd/README.md', 0, tmp_path,
+                 your_config=str(host))
+    shipped = our_config('mask-rcnn_r50')
+    assert cfg.custom_hooks == []
+    for key in ('optim_wrapper', 'param_scheduler', 'train_cfg',
+                'default_hooks', 'log_processor'):
+        assert cfg[key] == shipped[key]
+    assert build(cfg).featjnd_neck
+    cfg = recipe('configs/quantization/README.md', 0, tmp_path,
+                 your_featjnd_config=osp.join(
+                     ROOT, 'featjnd/mask-rcnn_r50.py'))
+    expected = our_config('mask-rcnn_r50', 'quantization')
+    assert cfg.to_dict() == expected.to_dict()
+
+
 @pytest.mark.parametrize('path', [
     'README.md', *(f'docs/{name}.md'
                    for name in ('featjnd', 'quantization', 'dmv_jnd')),
@@ -354,7 +472,7 @@ def test_the_docs_name_configs_that_exist(path):
         if '...' not in name:
             assert osp.isfile(osp.join(root, name)), name
     for name in re.findall(r'work_dirs/([\w.-]+)/', text):
-        assert name in {stem(p) for p in CONFIGS}, name
+        assert name in {stem(p) for p in CONFIGS} | {'demo'}, name
 
 
 def test_the_model_index_finds_every_metafile():

@@ -2,17 +2,21 @@
 
 Makes a set of textured shapes, trains a small Mask R-CNN on it, trains the
 estimator of its feature JND, and tests the host clean, with FeatJND and with
-Gaussian noise of equal strength. A second run skips what is done.
+Gaussian noise of equal NRMSE. A second run skips what is trained.
 """
 import argparse
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Dict, List, Sequence
 
 import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.structures import InstanceData
+from torch import nn
 
 from mmfeatjnd.apis import measure_curve, train_once, trained_checkpoint
 from mmfeatjnd.compat import (
@@ -20,14 +24,20 @@ from mmfeatjnd.compat import (
     register_trusted_checkpoint_loader,
 )
 from mmfeatjnd.datasets import generate_shapes
-from mmfeatjnd.evaluation import cost_ratios, plot, to_markdown
+from mmfeatjnd.evaluation import curve
 from mmfeatjnd.models import Perturbation, find_neck
 from mmfeatjnd.utils import atomic_path
-from mmfeatjnd.visualization import ToleranceRecorder, draw_tolerance
+from mmfeatjnd.visualization import draw_instances
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'demo'
-STRENGTHS = (0.5, 1.0, 1.5)
+NRMSE = (1.0, 2.0, 3.0)  # the last is that of the pictures
 METRIC = 'coco/segm_mAP'
+TITLES = {
+    None: 'clean',
+    'featjnd': f'FeatJND, NRMSE {NRMSE[-1]:g}',
+    'gaussian': f'Gaussian noise, NRMSE {NRMSE[-1]:g}'
+}
+SCORE = 0.5  # from here on an instance counts as found
 
 
 def parse_args():
@@ -62,62 +72,93 @@ def train(cfg: Config, title: str) -> str:
     return train_once(cfg)
 
 
-def test(cfg: Config, checkpoint: str, out: Path) -> list:
-    """The rows of the tolerance curve, measured once."""
-    file = out / 'curve.json'
-    if file.is_file():
-        print('Test: done before, skipped')
-        return json.loads(file.read_text())
-    print('Test (clean, FeatJND, Gaussian at equal strength):', flush=True)
+def test(cfg: Config, checkpoint: str) -> List[dict]:
+    """The rows of the JND curve."""
+    print('Test (clean, FeatJND, Gaussian noise of equal NRMSE):', flush=True)
     cfg.custom_hooks = []
-    rows = measure_curve(cfg, checkpoint, ('featjnd', 'gaussian'), STRENGTHS)
+    rows = measure_curve(cfg, checkpoint, ('featjnd', 'gaussian'), NRMSE)
     print()
-    plot(rows, out / 'curve.png', METRIC)
-    with atomic_path(str(file)) as path:
-        Path(path).write_text(json.dumps(rows, indent=1))
     return rows
 
 
+def surest(sample) -> InstanceData:
+    """What counts as found in an image."""
+    return sample.pred_instances[sample.pred_instances.scores >= SCORE]
+
+
+def is_right(sample) -> bool:
+    """Whether the host finds every object of an image and nothing else: the
+    right class, and a mask of an IoU of at least 0.7."""
+    found = surest(sample)
+    truth = sample.gt_instances
+    if len(found) != len(truth):
+        return False
+    masks = truth.masks.to_ndarray().astype(bool)
+    for label, mask in zip(truth.labels, masks):
+        ious = [(mask & m).sum() / (mask | m).sum()
+                for m in found.masks[found.labels == int(label)].numpy()]
+        if max(ious, default=0) < 0.7:
+            return False
+    return True
+
+
 @torch.no_grad()
-def draw_overlays(cfg: Config, checkpoint: str, out: Path,
-                  num_images: int = 4) -> Path:
-    """Predictions clean, with FeatJND and with Gaussian noise, and where the
-    estimator tolerates change."""
-    from mmdet.apis import inference_detector, init_detector
-    from mmdet.registry import VISUALIZERS
-    model = init_detector(cfg, checkpoint, device='cpu')
+def predict(model: nn.Module, dataset,
+            num_images: int) -> List[Dict[str, object]]:
+    """Predictions clean and distorted, by the name of the distortion, of
+    images that the clean host gets right: of each class the one of which it
+    is surest."""
     neck = find_neck(model)
-    visualizer = VISUALIZERS.build(cfg.visualizer)
-    visualizer.dataset_meta = model.dataset_meta
-    folder = Path(cfg.test_dataloader.dataset.data_root) / 'val'
-    pictures, maps = [], []
-    for path in sorted(folder.iterdir())[:num_images]:
-        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-        image = cv2.resize(image, None, fx=2, fy=2)
-        tiles = []
-        for distortion in (None, 'featjnd', 'gaussian'):
-            operation = Perturbation(distortion, 1.0) if distortion else None
-            with neck.run(operation) if operation else nullcontext():
-                result = inference_detector(model, str(path)).cpu()
-            pred = result.pred_instances
-            pred.bboxes = pred.bboxes * 2
-            pred.masks = np.stack([
-                cv2.resize(m, image.shape[1::-1])
-                for m in pred.masks.numpy().astype(np.uint8)
-            ]).astype(bool) if len(pred) else np.zeros(
-                (0, *image.shape[:2]), bool)
-            visualizer.add_datasample(
-                path.stem, image, result, draw_gt=False, pred_score_thr=0.5)
-            tiles.append(visualizer.get_image())
-        recorder = ToleranceRecorder()
-        with neck.run(recorder):
-            inference_detector(model, str(path))
-        pictures.append([*tiles, image])
-        maps.append(recorder.heatmap(image.shape[:2])[0].numpy())
-    file = out / 'overlays.png'
-    titles = ('clean', 'FeatJND, NRMSE 1', 'Gaussian, NRMSE 1', 'tolerance')
-    draw_tolerance(pictures, maps, titles, file)
-    return file
+
+    def under(name, item):
+        operation = Perturbation(name, NRMSE[-1]) if name else None
+        with neck.run(operation, [item['data_samples']]) if name else \
+                nullcontext():
+            return model.test_step(pseudo_collate([item]))[0]
+
+    clean = [(under(None, item), item) for item in dataset]
+    right = [pair for pair in clean if is_right(pair[0])]
+    right.sort(key=lambda pair: float(surest(pair[0]).scores.min()))
+    best = {tuple(surest(sample).labels.unique().tolist()): item
+            for sample, item in right}  # a surer one takes the place
+    chosen = list(best.values())[::-1][:num_images]
+    return [{name: under(name, item) for name in TITLES} for item in chosen]
+
+
+def draw(predictions: Sequence[Dict[str, object]], rows: List[dict],
+         meta: dict, path: Path) -> None:
+    """Pictures of the predictions, and the curve beside them.
+
+    Args:
+        predictions (Sequence[dict]): Those of :func:`predict`, a row each.
+        rows (list[dict]): Those of :func:`test`.
+        meta (dict): Classes and palette of the data.
+        path (Path): Picture to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(10.5, 5.0), layout='constrained')
+    FigureCanvasAgg(figure)
+    left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1))
+    if predictions:
+        axes = left.subplots(len(predictions), len(TITLES), squeeze=False)
+        for line, found in zip(axes, predictions):
+            for axis, sample in zip(line, found.values()):
+                image = cv2.imread(sample.img_path)[..., ::-1]
+                draw_instances(axis, np.ascontiguousarray(image),
+                               sample.pred_instances, meta['classes'],
+                               meta['palette'], SCORE)
+        for axis, title in zip(axes[0], TITLES.values()):
+            axis.set_title(title, fontsize=9)
+    axis = right.subplots()
+    curve.draw(rows, axis, METRIC)
+    axis.set_ylim(bottom=0)
+    axis.axvline(NRMSE[-1], color='0.6', ls=':', label='the pictures')
+    axis.set_xlabel('NRMSE of the features')
+    axis.set_ylabel('mask mAP')
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(path, dpi=120)
 
 
 def main():
@@ -135,13 +176,22 @@ def main():
     cfg.load_from = host
     checkpoint = train(cfg, 'FeatJND estimator')
     cfg = load_config('featjnd_tiny_shapes.py', data, out / 'test')
-    rows = test(cfg, checkpoint, out)
-    overlays = draw_overlays(cfg, checkpoint, out)
-    print(f'\n{to_markdown(rows, METRIC)}')
-    for strength, ratio in cost_ratios(rows, metric=METRIC).items():
-        print(f'NRMSE {strength:g}: FeatJND costs {ratio:.2f} of what '
+    rows = test(cfg, checkpoint)
+    with atomic_path(str(out / 'curve.json')) as path:
+        Path(path).write_text(json.dumps(rows, indent=1))
+
+    from mmdet.apis import init_detector
+    from mmdet.registry import DATASETS
+    model = init_detector(cfg, checkpoint, device='cpu')
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    predictions = predict(model, dataset, num_images=3)
+    with atomic_path(str(out / 'demo.png')) as path:
+        draw(predictions, rows, dataset.metainfo, Path(path))
+    print(f'\n{curve.to_markdown(rows, METRIC)}')
+    for nrmse, ratio in curve.cost_ratios(rows, metric=METRIC).items():
+        print(f'NRMSE {nrmse:g}: FeatJND costs {ratio:.2f} of what '
               'Gaussian noise costs')
-    print(f'Plot:     {out / "curve.png"}\nOverlays: {overlays}')
+    print(f'Picture: {out / "demo.png"}\nCurve:   {out / "curve.json"}')
 
 
 if __name__ == '__main__':

@@ -10,11 +10,7 @@ model = dict(
         type='mmfeatjnd.FeatJNDNeck',
         neck=_base_.model.neck,
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=_base_.featjnd.objective)
+    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
 
 load_from = 'https://download.openmmlab.com/mmdetection/v2.0/mask_rcnn/mask_rcnn_r50_fpn_1x_coco/mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth'  # noqa: E501
-optim_wrapper = _base_.featjnd.optim_wrapper
-param_scheduler = _base_.featjnd.param_scheduler
-train_cfg = _base_.featjnd.train_cfg
-default_hooks = _base_.featjnd.default_hooks
-log_processor = _base_.featjnd.log_processor
+globals().update(_base_.pop('featjnd_schedule'))

@@ -12,11 +12,7 @@ model = dict(
         in_channels=[256, 512, 1024, 2048],
         levels=[3],
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=_base_.featjnd.objective)
+    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
 
 load_from = 'https://mmassets.onedl.ai/mmsegmentation/v0.5/pspnet/pspnet_r50-d8_512x1024_80k_cityscapes/pspnet_r50-d8_512x1024_80k_cityscapes_20200606_112131-2376f12b.pth'  # noqa: E501
-optim_wrapper = _base_.featjnd.optim_wrapper
-param_scheduler = _base_.featjnd.param_scheduler
-train_cfg = _base_.featjnd.train_cfg
-default_hooks = _base_.featjnd.default_hooks
-log_processor = _base_.featjnd.log_processor
+globals().update(_base_.pop('featjnd_schedule'))

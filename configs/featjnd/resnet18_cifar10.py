@@ -1,7 +1,9 @@
 # FeatJND on the ResNet-18 of configs/hosts. The split is the output of the
 # second stage group: half of the host follows it.
-_base_ = '../hosts/resnet18_1xb128-5e_cifar10.py'
-max_iters = 400
+_base_ = [
+    '../hosts/resnet18_1xb128-5e_cifar10.py',
+    '../_base_/schedules/featjnd_short.py',
+]
 train_dataloader = dict(batch_size=64)
 model = dict(
     type='mmfeatjnd.FeatJND',
@@ -14,23 +16,6 @@ model = dict(
         in_channels=128,
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
     objective=dict(type='mmfeatjnd.FeatJNDLoss'))
-optim_wrapper = dict(
-    _delete_=True,
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.0),
-    clip_grad=dict(max_norm=1.0))
-param_scheduler = dict(
-    _delete_=True,
-    type='CosineAnnealingLR',
-    by_epoch=False,
-    begin=0,
-    T_max=max_iters,
-    eta_min=1e-5)
-train_cfg = dict(
-    _delete_=True, type='IterBasedTrainLoop', max_iters=max_iters,
-    val_interval=max_iters)
-default_hooks = dict(
-    checkpoint=dict(by_epoch=False, interval=max_iters),
-    logger=dict(interval=50))
-log_processor = dict(by_epoch=False)
+_base_.featjnd_schedule.train_cfg.max_iters = 400
+globals().update(_base_.pop('featjnd_schedule'))
 load_from = 'work_dirs/resnet18_1xb128-5e_cifar10/epoch_5.pth'

@@ -14,11 +14,7 @@ model = dict(
         split='backbone.layer3',
         in_channels=1024,
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=_base_.featjnd.objective)
+    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
 
 load_from = 'https://mmassets.onedl.ai/mmclassification/v0/resnet/resnet50_8xb32_in1k_20210831-ea4938fc.pth'  # noqa: E501
-optim_wrapper = _base_.featjnd.optim_wrapper
-param_scheduler = _base_.featjnd.param_scheduler
-train_cfg = _base_.featjnd.train_cfg
-default_hooks = _base_.featjnd.default_hooks
-log_processor = _base_.featjnd.log_processor
+globals().update(_base_.pop('featjnd_schedule'))

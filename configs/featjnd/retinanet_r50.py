@@ -13,11 +13,7 @@ model = dict(
         neck=_base_.model.neck,
         levels=[1, 2, 3],
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=_base_.featjnd.objective)
+    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
 
 load_from = 'https://download.openmmlab.com/mmdetection/v2.0/retinanet/retinanet_r50_fpn_1x_coco/retinanet_r50_fpn_1x_coco_20200130-c2398f9e.pth'  # noqa: E501
-optim_wrapper = _base_.featjnd.optim_wrapper
-param_scheduler = _base_.featjnd.param_scheduler
-train_cfg = _base_.featjnd.train_cfg
-default_hooks = _base_.featjnd.default_hooks
-log_processor = _base_.featjnd.log_processor
+globals().update(_base_.pop('featjnd_schedule'))

@@ -9,11 +9,7 @@ model = dict(
         type='mmfeatjnd.FeatJNDNeck',
         in_channels=[32, 64, 160, 256],
         estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=_base_.featjnd.objective)
+    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
 
 load_from = 'https://mmassets.onedl.ai/mmsegmentation/v0.5/segformer/segformer_mit-b0_512x512_160k_ade20k/segformer_mit-b0_512x512_160k_ade20k_20210726_101530-8ffa8fda.pth'  # noqa: E501
-optim_wrapper = _base_.featjnd.optim_wrapper
-param_scheduler = _base_.featjnd.param_scheduler
-train_cfg = _base_.featjnd.train_cfg
-default_hooks = _base_.featjnd.default_hooks
-log_processor = _base_.featjnd.log_processor
+globals().update(_base_.pop('featjnd_schedule'))

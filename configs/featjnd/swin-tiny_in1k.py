@@ -14,12 +14,8 @@ model = dict(
         split='backbone.stages.2',
         in_channels=384,
         estimator=dict(type='mmfeatjnd.TokenEstimator')),
-    objective=_base_.featjnd.objective,
+    objective=dict(type='mmfeatjnd.FeatJNDLoss'),
     train_cfg=None)  # no Mixup or CutMix: the estimator sees plain images
 
 load_from = 'https://mmassets.onedl.ai/mmclassification/v0/swin-transformer/swin_tiny_224_b16x64_300e_imagenet_20210616_090925-66df6be6.pth'  # noqa: E501
-optim_wrapper = _base_.featjnd.optim_wrapper
-param_scheduler = _base_.featjnd.param_scheduler
-train_cfg = _base_.featjnd.train_cfg
-default_hooks = _base_.featjnd.default_hooks
-log_processor = _base_.featjnd.log_processor
+globals().update(_base_.pop('featjnd_schedule'))

@@ -14,13 +14,9 @@ model = dict(
         split='backbone.layers.8',
         in_channels=768,
         estimator=dict(type='mmfeatjnd.TokenEstimator')),
-    objective=_base_.featjnd.objective,
+    objective=dict(type='mmfeatjnd.FeatJNDLoss'),
     train_cfg=None)  # no Mixup or CutMix: the estimator sees plain images
 custom_hooks = []  # no moving average of weights: the host is frozen
 
 load_from = 'https://mmassets.onedl.ai/mmclassification/v0/vit/vit-base-p16_pt-32xb128-mae_in1k_20220623-4c544545.pth'  # noqa: E501
-optim_wrapper = _base_.featjnd.optim_wrapper
-param_scheduler = _base_.featjnd.param_scheduler
-train_cfg = _base_.featjnd.train_cfg
-default_hooks = _base_.featjnd.default_hooks
-log_processor = _base_.featjnd.log_processor
+globals().update(_base_.pop('featjnd_schedule'))

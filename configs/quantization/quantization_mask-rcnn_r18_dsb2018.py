@@ -1,11 +1,6 @@
 _base_ = ['../featjnd/mask-rcnn_r18_dsb2018.py', '../_base_/quantization.py']
-model = dict(
-    neck=dict(estimator=_base_.quantization.estimator),
-    training=_base_.quantization.training,
-    objective=_base_.quantization.objective)
-# rate and tolerance pull against each other: that takes longer to settle
-train_cfg = dict(max_iters=400, val_interval=400)
-param_scheduler = dict(T_max=400)
-default_hooks = dict(checkpoint=dict(interval=400))
 # the images are small enough to write every bitstream
-custom_hooks = [dict(_base_.quantization.custom_hooks[0], coded=True)]
+_base_.quantization.custom_hooks[0].coded = True
+globals().update(_base_.pop('quantization'))
+# rate and tolerance pull against each other: that takes longer to settle
+train_cfg = dict(max_iters=400)

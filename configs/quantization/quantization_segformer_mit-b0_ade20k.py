@@ -1,6 +1,2 @@
 _base_ = ['../featjnd/segformer_mit-b0_ade20k.py', '../_base_/quantization.py']
-model = dict(
-    neck=dict(estimator=_base_.quantization.estimator),
-    training=_base_.quantization.training,
-    objective=_base_.quantization.objective)
-custom_hooks = _base_.quantization.custom_hooks
+globals().update(_base_.pop('quantization'))

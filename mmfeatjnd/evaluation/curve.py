@@ -1,4 +1,4 @@
-"""Tolerance curves: the task metric against the strength of a distortion.
+"""JND curves: the task metric against the NRMSE of a distortion.
 
 A row is a dict with ``distortion``, ``nrmse`` (asked), ``nrmse_measured``,
 ``participation_ratio``, ``seed`` and ``metrics``; the clean host is the row
@@ -27,14 +27,14 @@ from .rows import (
 )
 
 
-class Point(NamedTuple):
-    """One strength of one distortion, over the seeds.
+class CurvePoint(NamedTuple):
+    """One NRMSE of one distortion, over the seeds.
 
     Attributes:
-        nrmse (float): Strength asked.
-        mean (float): The metric; NaN where a seed's is not defined.
-        std (float): Its sample standard deviation, 0 for one row.
-        measured (float): Strength measured.
+        nrmse (float): NRMSE asked.
+        mean (float): Mean of the metric; NaN where a seed's is not defined.
+        std (float): Sample standard deviation of the metric, 0 for one row.
+        measured (float): NRMSE measured.
         participation_ratio (float): How evenly the energy is spread.
         num_seeds (int): Number of rows.
     """
@@ -48,17 +48,18 @@ class Point(NamedTuple):
 
 def summarize(rows: Rows,
               metric: Optional[str] = None,
-              seed: Optional[int] = None) -> Dict[str, List[Point]]:
+              seed: Optional[int] = None) -> Dict[str, List[CurvePoint]]:
     """Mean and standard deviation over the seeds.
 
     Args:
-        rows (Sequence[dict]): The rows of a curve.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows (Sequence[dict]): Rows of a curve.
+        metric (str, optional): Name of the metric. Defaults to None:
+            :func:`headline`.
         seed (int, optional): Only this seed's rows; a distortion that was
             measured once keeps its rows. Defaults to None: all.
 
     Returns:
-        dict[str, list[Point]]: By distortion, sorted by strength.
+        dict[str, list[CurvePoint]]: By distortion, sorted by NRMSE.
     """
     metric = metric or headline(rows)
     by_distortion = defaultdict(list)
@@ -71,12 +72,13 @@ def summarize(rows: Rows,
         for row in members if seed is None else of_seed(members, seed):
             groups[row['nrmse']].append(row)
         curves[distortion] = [
-            Point(strength,
-                  *mean_and_std([value_of(r['metrics'], metric)
-                                 for r in group]),
-                  float(np.mean([r['nrmse_measured'] for r in group])),
-                  float(np.mean([r['participation_ratio'] for r in group])),
-                  len(group)) for strength, group in sorted(groups.items())
+            CurvePoint(
+                nrmse,
+                *mean_and_std([value_of(r['metrics'], metric)
+                               for r in group]),
+                float(np.mean([r['nrmse_measured'] for r in group])),
+                float(np.mean([r['participation_ratio'] for r in group])),
+                len(group)) for nrmse, group in sorted(groups.items())
         ]
     return curves
 
@@ -92,21 +94,22 @@ def _seeds(rows: Rows, *distortions: str) -> List[int]:
     return sorted({r['seed'] for r in rows if r['distortion'] in distortions})
 
 
-def tolerated_strength(rows: Rows,
+def tolerated_nrmse(rows: Rows,
                        distortion: str = 'featjnd',
                        loss: float = 0.01,
                        metric: Optional[str] = None) -> Estimate:
     """The NRMSE at which the metric has lost a relative share.
 
     Args:
-        rows (Sequence[dict]): The rows of a curve.
-        distortion (str): Defaults to 'featjnd'.
-        loss (float): Relative loss. Defaults to 0.01.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows (Sequence[dict]): Rows of a curve.
+        distortion (str): Name of the distortion. Defaults to 'featjnd'.
+        loss (float): Share of the clean metric. Defaults to 0.01.
+        metric (str, optional): Name of the metric. Defaults to None:
+            :func:`headline`.
 
     Returns:
-        Estimate: Of the seeds' own :func:`crossing`. A loss that comes before
-        the least strength that was measured is only bounded by it.
+        Estimate: Mean of the seeds' own :func:`crossing`. A loss that comes
+        before the least NRMSE that was measured is only bounded by it.
     """
     metric = metric or headline(rows)
     return over_seeds({
@@ -115,22 +118,19 @@ def tolerated_strength(rows: Rows,
     })
 
 
-def tolerated_ratio(rows: Rows,
+def tolerated_nrmse_ratio(rows: Rows,
                     distortion: str = 'featjnd',
                     reference: str = 'gaussian',
                     loss: float = 0.01,
                     metric: Optional[str] = None) -> Estimate:
-    """How many times the reference's strength a distortion may have.
+    """How many times the reference's NRMSE a distortion may have; see
+    :func:`tolerated_nrmse`.
 
     Args:
-        rows (Sequence[dict]): The rows of a curve.
-        distortion (str): Defaults to 'featjnd'.
-        reference (str): Defaults to 'gaussian'.
-        loss (float): Relative loss. Defaults to 0.01.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        reference (str): Distortion to compare with. Defaults to 'gaussian'.
 
     Returns:
-        Estimate: Of the seeds' own ratios.
+        Estimate: Mean of the seeds' own ratios.
     """
     metric = metric or headline(rows)
     return over_seeds({
@@ -148,15 +148,16 @@ def cost_ratios(rows: Rows,
     """What a distortion costs as a share of what the reference costs.
 
     Args:
-        rows (Sequence[dict]): The rows of a curve.
-        distortion (str): Defaults to 'featjnd'.
-        reference (str): Defaults to 'gaussian'.
-        least (float): Only strengths at which the reference costs more than
-            this share of the clean metric. Defaults to 0.02.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows (Sequence[dict]): Rows of a curve.
+        distortion (str): Name of the distortion. Defaults to 'featjnd'.
+        reference (str): Distortion to compare with. Defaults to 'gaussian'.
+        least (float): Only where the reference costs more than this share of
+            the clean metric. Defaults to 0.02.
+        metric (str, optional): Name of the metric. Defaults to None:
+            :func:`headline`.
 
     Returns:
-        dict[float, float]: By strength; means over the seeds. Negative where
+        dict[float, float]: By NRMSE; means over the seeds. Negative where
         the metric is better than that of the clean host, NaN where it is not
         defined. Empty for a clean metric that is not positive.
     """
@@ -169,18 +170,19 @@ def cost_ratios(rows: Rows,
          for p in summarize(rows, metric).get(name, ())}
         for name in (distortion, reference))
     return {
-        strength: cost / theirs[strength]
-        for strength, cost in ours.items()
-        if theirs.get(strength, 0) > least * clean
+        nrmse: cost / theirs[nrmse]
+        for nrmse, cost in ours.items()
+        if theirs.get(nrmse, 0) > least * clean
     }
 
 
 def to_markdown(rows: Rows, metric: Optional[str] = None) -> str:
-    """A table of the curve, strengths across, distortions down.
+    """A table of the curve, NRMSE across, distortions down.
 
     Args:
-        rows (Sequence[dict]): The rows of a curve.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows (Sequence[dict]): Rows of a curve.
+        metric (str, optional): Name of the metric. Defaults to None:
+            :func:`headline`.
 
     Returns:
         str: Markdown.
@@ -188,51 +190,67 @@ def to_markdown(rows: Rows, metric: Optional[str] = None) -> str:
     metric = metric or headline(rows)
     clean = value_of(clean_metrics(rows), metric)
     curves = summarize(rows, metric)
-    strengths = sorted({p.nrmse for points in curves.values() for p in points})
+    asked = sorted({p.nrmse for points in curves.values() for p in points})
     lines = []
     for name, points in curves.items():
         cells = {p.nrmse: show(p.mean, p.std, p.num_seeds) for p in points}
         spread = np.mean([p.participation_ratio for p in points])
-        limit = tolerated_strength(rows, name, metric=metric)
-        lines.append([name, *(cells.get(s, '') for s in strengths),
+        limit = tolerated_nrmse(rows, name, metric=metric)
+        lines.append([name, *(cells.get(x, '') for x in asked),
                       f'{spread:.2f}', f'{limit:.2f}'])
     return (
-        f'`{metric}`, clean {show(clean, 0, 1)}. Mean ± standard deviation '
-        'over the seeds; without ±: measured once. PR: participation ratio '
-        '(1/3 for Gaussian noise). Tolerated: NRMSE at a relative loss of '
-        '1 %, interpolated for each seed; < and >: beyond what was measured; '
-        '?: not known.\n\n') + markdown_table(
-            ['distortion', *(f'{s:g}' for s in strengths), 'PR', 'tolerated'],
-            lines)
+        f'`{metric}` with features distorted at the NRMSE in the head; clean '
+        f'{show(clean, 0, 1)}. Mean ± standard deviation over the seeds; '
+        'without ±: measured once. Participation ratio: how evenly the '
+        'energy is spread, 1/3 for Gaussian noise. Last: the NRMSE at which '
+        '1 % of the clean metric is lost, interpolated for each seed; < and '
+        '>: beyond what was measured; ?: not known.\n\n') + markdown_table([
+            'distortion', *(f'{x:g}' for x in asked), 'participation ratio',
+            'NRMSE at 1 % loss'
+        ], lines)
 
 
-def plot(rows: Rows, path: Path, metric: Optional[str] = None) -> None:
-    """Draw the curve with the seeds' standard deviation.
+def draw(rows: Rows, axes, metric: Optional[str] = None) -> None:
+    """Draw the curve on axes, with the seeds' standard deviation.
 
     The axis ends half as far again beyond Gaussian noise and FeatJND as they
     fall; controls that fall further leave the picture, and so does what is
     not defined.
 
     Args:
-        rows (Sequence[dict]): The rows of a curve.
-        path (Path): The picture to write; its suffix gives the format.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows (Sequence[dict]): Rows of a curve.
+        axes (matplotlib.axes.Axes): Axes to draw on.
+        metric (str, optional): Name of the metric. Defaults to None:
+            :func:`headline`.
     """
     metric = metric or headline(rows)
     clean = value_of(clean_metrics(rows), metric)
+    axes.axhline(clean, color='0.6', lw=1, ls='--', label='clean')
+    fall = 0.0
+    for name, points in summarize(rows, metric).items():
+        x = np.array([0.0] + [p.nrmse for p in points])
+        y = np.array([clean] + [p.mean for p in points])
+        std = np.array([0.0] + [p.std for p in points])
+        strong = name.startswith('featjnd') or name == 'gaussian'
+        costs = [advantage(metric, clean, v) for v in y if np.isfinite(v)]
+        fall = max([fall, *costs]) if strong else fall
+        line, = axes.plot(
+            x, y, marker='o', ms=4, lw=2.2 if strong else 1.1, label=name)
+        axes.fill_between(
+            x, y - std, y + std, color=line.get_color(), alpha=0.15, lw=0)
+    if fall > 0:
+        show_costs(axes, metric, clean, 1.5 * fall, 0.3 * fall)
+
+
+def plot(rows: Rows, path: Path, metric: Optional[str] = None) -> None:
+    """Write the picture of :func:`draw`.
+
+    Args:
+        rows (Sequence[dict]): Rows of a curve.
+        path (Path): Picture to write; its suffix gives the format.
+        metric (str, optional): Name of the metric. Defaults to None:
+            :func:`headline`.
+    """
+    metric = metric or headline(rows)
     with curve_figure(path, 'NRMSE of the features', metric) as axes:
-        axes.axhline(clean, color='0.6', lw=1, ls='--', label='clean')
-        fall = 0.0
-        for name, points in summarize(rows, metric).items():
-            x = np.array([0.0] + [p.nrmse for p in points])
-            y = np.array([clean] + [p.mean for p in points])
-            std = np.array([0.0] + [p.std for p in points])
-            strong = name.startswith('featjnd') or name == 'gaussian'
-            costs = [advantage(metric, clean, v) for v in y if np.isfinite(v)]
-            fall = max([fall, *costs]) if strong else fall
-            line, = axes.plot(
-                x, y, marker='o', ms=4, lw=2.2 if strong else 1.1, label=name)
-            axes.fill_between(
-                x, y - std, y + std, color=line.get_color(), alpha=0.15, lw=0)
-        if fall > 0:
-            show_costs(axes, metric, clean, 1.5 * fall, 0.3 * fall)
+        draw(rows, axes, metric)

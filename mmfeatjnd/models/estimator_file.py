@@ -9,8 +9,7 @@ from torch import nn
 from mmfeatjnd.utils import atomic_path, unwrapped
 from mmfeatjnd.version import __version__
 from .hosts import OWN_KEYS, CheckpointError, host_key
-from .necks.featjnd_neck import FeatJNDNeck
-from .necks.featjnd_neck import find_neck
+from .necks.featjnd_neck import FeatJNDNeck, find_neck
 
 _FORMAT = 'mmfeatjnd.estimator'
 #: Of the file; raised where older readers would take it for something else.

@@ -1,6 +1,8 @@
 from .dmv_jnd import draw_curve, draw_training
-from .tolerance import ToleranceRecorder, draw_tolerance
+from .heat_map import JNDMapRecorder, draw_heat_maps
+from .instances import draw_instances
 
 __all__ = [
-    'ToleranceRecorder', 'draw_curve', 'draw_tolerance', 'draw_training'
+    'JNDMapRecorder', 'draw_curve', 'draw_heat_maps', 'draw_instances',
+    'draw_training'
 ]

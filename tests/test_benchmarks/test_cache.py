@@ -22,24 +22,24 @@ class Measure:
 
 def test_the_same_key_is_measured_once(tmp_path):
     measure = Measure(1, 2)
-    key = dict(strengths=(0.5, 1.0), every=1)
+    key = dict(nrmse=(0.5, 1.0), every=1)
     for _ in range(2):
         assert cache.cached(tmp_path / 'rows.json', key,
                             measure) == [dict(value=1)]
     file, = tmp_path.iterdir()
     assert file.name.startswith('rows_')
     assert json.loads(file.read_text()) == dict(
-        key=dict(strengths=[0.5, 1.0], every=1), measured=[dict(value=1)])
+        key=dict(nrmse=[0.5, 1.0], every=1), measured=[dict(value=1)])
 
 
 @pytest.mark.parametrize('other', [
-    dict(strengths=(0.5, ), every=1), dict(strengths=(0.5, 1.0), every=5),
-    dict(strengths=(0.5, 1.0))
+    dict(nrmse=(0.5, ), every=1), dict(nrmse=(0.5, 1.0), every=5),
+    dict(nrmse=(0.5, 1.0))
 ])
 def test_another_key_is_measured_into_its_own_file(other, tmp_path):
     measure = Measure(1, 2)
     path = tmp_path / 'rows.json'
-    key = dict(strengths=(0.5, 1.0), every=1)
+    key = dict(nrmse=(0.5, 1.0), every=1)
     assert cache.cached(path, key, measure) == [dict(value=1)]
     assert cache.cached(path, other, measure) == [dict(value=2)]
     assert cache.cached(path, key, measure) == [dict(value=1)]

@@ -9,25 +9,25 @@ from mmengine.config import Config
 
 from mmfeatjnd.apis import measure_curve
 
-STRENGTHS = (0.5, 1.0)
+NRMSE = (0.5, 1.0)
 
 
 def run(folder, *argv, **kwargs):
     """A small benchmarks/featjnd.py; the published result, and how often
     rows were measured."""
     parser = common.benchmark_parser('')
-    parser.add_argument('--strengths', nargs='+', type=float,
-                        default=STRENGTHS)
+    parser.add_argument('--nrmse', nargs='+', type=float,
+                        default=NRMSE)
     args = parser.parse_args(
         ['tiny', '--work-dir', str(folder / 'work'), *argv])
     benchmark = common.CurveBenchmark(args, 'featjnd',
-                                      dict(strengths=STRENGTHS))
+                                      dict(nrmse=NRMSE))
     calls = []
 
     def measure(cfg, host, estimators):
         calls.append((host, *estimators))
         return measure_curve(cfg, host, ['featjnd', 'gaussian'],
-                             args.strengths, common.SEEDS, estimators)
+                             args.nrmse, common.SEEDS, estimators)
 
     rows = benchmark.measure('signed', {}, measure, **kwargs)
     benchmark.publish('Some claim.', rows)
@@ -52,9 +52,9 @@ def test_rows_are_taken_for_the_same_settings_only(tiny):
     thinned, calls = run(tiny, '--every', '2')
     assert calls and thinned['reduced'] is True
     assert thinned['test_split'] == 'test, 4 of 8 images'
-    fewer, calls = run(tiny, '--strengths', '0.5')
+    fewer, calls = run(tiny, '--nrmse', '0.5')
     assert calls and fewer['reduced'] is True and len(fewer['rows']) == 2
-    more, calls = run(tiny, '--strengths', '0.25', '0.5', '1.0')
+    more, calls = run(tiny, '--nrmse', '0.25', '0.5', '1.0')
     assert calls and more['reduced'] is False
     # by the same host and estimator: nothing was trained again
     folder = tiny / 'work' / 'tiny'
@@ -83,12 +83,12 @@ def test_a_host_that_is_not_there_is_found_before_anything(
     assert not (tiny / 'work').exists()
 
 
-def test_defaults_are_all_images_and_the_small_strengths(monkeypatch):
+def test_defaults_are_all_images_and_the_small_nrmse(monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['featjnd.py', 'cifar10'])
     args = featjnd.parse_args()
     assert args.every == 1
     # Gaussian noise costs 1 % below 0.25
-    assert {0.05, 0.1, 0.15, 0.25, 1.5} <= set(args.strengths)
+    assert {0.05, 0.1, 0.15, 0.25, 1.5} <= set(args.nrmse)
 
 
 @pytest.mark.slow

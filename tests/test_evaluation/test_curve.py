@@ -7,13 +7,15 @@ from mmfeatjnd.evaluation import (
     UNKNOWN,
     Bounded,
     clean_metrics,
-    cost_ratios,
     headline,
+)
+from mmfeatjnd.evaluation.curve import (
+    cost_ratios,
     plot,
     summarize,
     to_markdown,
-    tolerated_ratio,
-    tolerated_strength,
+    tolerated_nrmse,
+    tolerated_nrmse_ratio,
 )
 
 
@@ -71,35 +73,36 @@ def test_summary_sorts_and_takes_the_sample_deviation():
     assert [p.mean for p in other['featjnd']] == [80.2, 75]
 
 
-def test_tolerated_strength_is_the_mean_of_the_seeds_own():
+def test_tolerated_nrmse_is_the_mean_of_the_seeds_own():
     # 79.2 between 80 (0.25) and 79 (0.5); between 79.6 (0.5) and 62 (1)
     each = [0.25 + 0.25 * 0.8, 0.5 + 0.5 * 0.4 / 17.6]
-    found = tolerated_strength(ROWS, 'gaussian')
+    found = tolerated_nrmse(ROWS, 'gaussian')
     assert [found.by_seed[s].value for s in (0, 1)] == pytest.approx(each)
     assert found.value == Bounded(pytest.approx(np.mean(each)))
     assert found.std == pytest.approx(np.std(each, ddof=1))
     # the crossing of the mean curve is another number
     assert found.value.value != pytest.approx(0.25 + 0.25 * 0.8 / 0.7)
     # 80.2 at 0.5, 75 at 1: 79.2 lies 1 / 5.2 of the way
-    assert tolerated_strength(ROWS).value.value == pytest.approx(
+    assert tolerated_nrmse(ROWS).value.value == pytest.approx(
         0.5 + 0.5 / 5.2)
-    assert tolerated_strength(ROWS, loss=0.5).value == Bounded(1.0, '>')
-    assert tolerated_strength(ROWS, 'absent').value == UNKNOWN
+    assert tolerated_nrmse(ROWS, loss=0.5).value == Bounded(1.0, '>')
+    assert tolerated_nrmse(ROWS, 'absent').value == UNKNOWN
 
 
-def test_below_the_least_strength_nothing_is_interpolated():
+def test_below_the_least_nrmse_nothing_is_interpolated():
     rows = [ROWS[0], row('gaussian', 0.25, 76.), row('featjnd', 0.25, 79.5),
             row('featjnd', 0.5, 78.9)]
-    assert tolerated_strength(rows, 'gaussian').value == Bounded(0.25, '<')
+    assert tolerated_nrmse(rows, 'gaussian').value == Bounded(0.25, '<')
     # at least twice 0.25, whatever Gaussian noise does below it
-    assert tolerated_ratio(rows).value == Bounded(pytest.approx(1.5), '>')
+    assert tolerated_nrmse_ratio(rows).value == Bounded(
+        pytest.approx(1.5), '>')
     assert '| gaussian | 76 |  | 0.50 | < 0.25 |' in to_markdown(rows)
 
 
-def test_tolerated_ratio_of_each_seed():
+def test_tolerated_nrmse_ratio_of_each_seed():
     limit = 0.5 + 0.5 / 5.2
     each = [limit / 0.45, limit / (0.5 + 0.2 / 17.6)]
-    found = tolerated_ratio(ROWS)
+    found = tolerated_nrmse_ratio(ROWS)
     assert found.value == Bounded(pytest.approx(np.mean(each)))
     assert found.std == pytest.approx(np.std(each, ddof=1))
 
@@ -123,9 +126,9 @@ def test_of_a_metric_that_is_better_when_lower():
     ]
     assert cost_ratios(rows) == pytest.approx({1.0: 0.25})
     # 2.02
-    assert tolerated_strength(rows, 'gaussian').value.value == pytest.approx(
+    assert tolerated_nrmse(rows, 'gaussian').value.value == pytest.approx(
         0.5 + 0.5 * 0.01 / 0.99)
-    assert tolerated_strength(rows).value.value == pytest.approx(
+    assert tolerated_nrmse(rows).value.value == pytest.approx(
         0.5 + 0.5 * 0.12 / 0.35)
 
 
@@ -153,7 +156,7 @@ def test_a_clean_metric_that_is_not_positive(clean, tmp_path):
             row('featjnd', 1.0, -3.)]
     rows[0]['metrics']['acc'] = clean
     assert not cost_ratios(rows)
-    assert tolerated_ratio(rows).value == UNKNOWN
+    assert tolerated_nrmse_ratio(rows).value == UNKNOWN
     assert '| featjnd | -3 | 0.50 | ? |' in to_markdown(rows)
     plot(rows, tmp_path / 'none.png')
     assert (tmp_path / 'none.png').stat().st_size > 1000
@@ -161,7 +164,8 @@ def test_a_clean_metric_that_is_not_positive(clean, tmp_path):
 
 def test_markdown_has_every_point():
     text = to_markdown(ROWS)
-    assert '| distortion | 0.25 | 0.5 | 1 | PR | tolerated |' in text
+    assert '| distortion | 0.25 | 0.5 | 1 | participation ratio | ' \
+        'NRMSE at 1 % loss |' in text
     assert '| gaussian | 80 ± 0 | 79.3 ± 0.42 | 61 ± 1.4 | 0.50 | ' \
         '0.48 ± 0.04 |' in text
     assert '| featjnd |  | 80.2 | 75 | 0.50 | 0.60 ± 0.00 |' not in text

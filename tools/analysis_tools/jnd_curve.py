@@ -6,7 +6,7 @@ from mmfeatjnd.cli.arguments import curve_parser
 from mmfeatjnd.cli.configs import open_curve
 from mmfeatjnd.cli.console import plain_errors
 from mmfeatjnd.cli.results import save_results
-from mmfeatjnd.evaluation import plot, to_markdown
+from mmfeatjnd.evaluation import curve
 from mmfeatjnd.functional import DEFINITIONS
 from mmfeatjnd.models import distortion_names
 
@@ -42,8 +42,8 @@ def main():
                              args.nrmse, range(args.seeds), args.estimators,
                              args.definition)
         save_results(rows, args.out, 'curve',
-                     partial(to_markdown, metric=args.metric),
-                     {'curve.png': partial(plot, metric=args.metric)},
+                     partial(curve.to_markdown, metric=args.metric),
+                     {'curve.png': partial(curve.plot, metric=args.metric)},
                      args.metric)
 
 

@@ -1,15 +1,23 @@
-# How the shipped configs train an estimator: 5000 iterations, whatever the
-# host's own schedule is. MMEngine lets no two files of one `_base_` list set
-# the same field, and the stock config has set these, so a config takes them
-# over by name: `optim_wrapper = _base_.featjnd.optim_wrapper`.
-featjnd = dict(
-    objective=dict(type='mmfeatjnd.FeatJNDLoss'),
+# How the shipped configs train an estimator: 5000 iterations with the host's
+# own batches, whatever its own schedule is. With COCO's 16 images that is two
+# thirds of an epoch, with ImageNet's 256 one epoch; an iteration takes from
+# half as long as one of the host's own (classifiers) to twice as long.
+#
+# `train_cfg.max_iters` is the only number to change (above the 100 of the
+# warm-up): the learning rate falls until then, and the last iteration is
+# saved and validated.
+#
+# MMEngine lets no two files of one `_base_` list set the same field, and the
+# host's config has set these. A config takes them over by
+#     globals().update(_base_.pop('featjnd_schedule'))
+featjnd_schedule = dict(
     # the host is frozen, so it needs none of its own optimizer's settings
     optim_wrapper=dict(
         _delete_=True,
         type='OptimWrapper',
         optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.0),
         clip_grad=dict(max_norm=10.0)),
+    # no `end`: that of the training
     param_scheduler=[
         dict(
             type='LinearLR',
@@ -21,15 +29,15 @@ featjnd = dict(
             type='CosineAnnealingLR',
             eta_min=1e-5,
             by_epoch=False,
-            begin=100,
-            end=5000),
+            begin=100),
     ],
-    # the validation measures the clean host, which does not change
     train_cfg=dict(
         _delete_=True,
         type='IterBasedTrainLoop',
         max_iters=5000,
-        val_interval=5000),
+        # beyond the last iteration, which is always validated: the validation
+        # measures the clean host, which does not change
+        val_interval=1_000_000),
     default_hooks=dict(
         logger=dict(log_metric_by_epoch=False),
         checkpoint=dict(by_epoch=False, interval=1000, max_keep_ckpts=2)),

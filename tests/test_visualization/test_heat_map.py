@@ -5,7 +5,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from mmfeatjnd.models import FeatJNDNeck
-from mmfeatjnd.visualization import ToleranceRecorder, draw_tolerance
+from mmfeatjnd.visualization import JNDMapRecorder, draw_heat_maps
 
 
 def set_envelope(estimator, first, second):
@@ -29,18 +29,18 @@ def test_recorder_changes_nothing_and_sees_the_envelope(build, batch):
         estimator.mean_square.uniform_(0.1, 10)
     with torch.no_grad():
         clean = model.extract_feat(inputs)
-        recorder = ToleranceRecorder()
+        recorder = JNDMapRecorder()
         with neck.run(recorder):
             same = model.extract_feat(inputs)
     assert all(torch.equal(a, b) for a, b in zip(clean, same))
     assert [tuple(maps.shape) for _, maps in recorder.maps] == [
         (2, 8, 8), (2, 4, 4), (2, 2, 2), (2, 1, 1)]
-    for images, tolerance in recorder.maps:
+    for images, jnd in recorder.maps:
         assert images.tolist() == [0, 1]
         # the RMS of 2 and 1 / 2
         torch.testing.assert_close(
-            tolerance, torch.full_like(tolerance, (4.25 / 2)**0.5))
-    heat = recorder.heatmap((16, 24))
+            jnd, torch.full_like(jnd, (4.25 / 2)**0.5))
+    heat = recorder.heat_map((16, 24))
     torch.testing.assert_close(heat, torch.full((2, 16, 24), (4.25 / 2)**0.5))
 
 
@@ -51,35 +51,35 @@ def test_the_unit_does_not_depend_on_the_feature():
             type='mmfeatjnd.ConvEstimator', hidden_channels=2,
             mode='envelope'),
         in_channels=[4, 4]).eval()
-    for estimator, tolerance, unit in zip(neck.estimators, (0.25, 3.0),
-                                          (1e-3, 1e4)):
-        set_envelope(estimator, tolerance, tolerance)
+    for estimator, jnd, unit in zip(neck.estimators, (0.25, 3.0),
+                                    (1e-3, 1e4)):
+        set_envelope(estimator, jnd, jnd)
         estimator.mean_square.fill_(unit**2)
-    recorder = ToleranceRecorder()
+    recorder = JNDMapRecorder()
     with torch.no_grad(), neck.run(recorder):
         neck.apply_levels(
             [torch.rand(1, 4, 3, 3), 1e4 * torch.rand(1, 4, 2, 2)])
-    for (_, maps), tolerance in zip(recorder.maps, (0.25, 3.0)):
-        torch.testing.assert_close(maps, torch.full_like(maps, tolerance))
+    for (_, maps), jnd in zip(recorder.maps, (0.25, 3.0)):
+        torch.testing.assert_close(maps, torch.full_like(maps, jnd))
     # levels count alike
     torch.testing.assert_close(
-        recorder.heatmap((6, 6)), torch.full((1, 6, 6), 1.625))
+        recorder.heat_map((6, 6)), torch.full((1, 6, 6), 1.625))
 
 
 def recorded(*maps):
-    recorder = ToleranceRecorder()
+    recorder = JNDMapRecorder()
     recorder.maps = [(torch.tensor(i), torch.tensor(m)) for i, m in maps]
     return recorder
 
 
-def test_heatmap_by_hand():
+def test_heat_map_by_hand():
     """The mean of the levels as they are: nothing is stretched."""
     heat = recorded(
         ([0], [[[1.0, 3.0], [1.0, 3.0]]]),
-        ([0], [[[50.0, 10.0], [50.0, 10.0]]])).heatmap((2, 2))
+        ([0], [[[50.0, 10.0], [50.0, 10.0]]])).heat_map((2, 2))
     assert heat.tolist() == [[[25.5, 6.5], [25.5, 6.5]]]
     # in between, bilinear
-    heat = recorded(([0], [[[1.0, 3.0]]])).heatmap((1, 4))
+    heat = recorded(([0], [[[1.0, 3.0]]])).heat_map((1, 4))
     assert heat.tolist() == [[[1.0, 1.5, 2.5, 3.0]]]
 
 
@@ -87,7 +87,7 @@ def test_images_can_be_compared():
     """One that tolerates twice as much has twice the values."""
     one = [[0.5, 1.0], [2.0, 0.25]]
     heat = recorded(
-        ([0, 1], [one, (2 * np.array(one)).tolist()])).heatmap((2, 2))
+        ([0, 1], [one, (2 * np.array(one)).tolist()])).heat_map((2, 2))
     assert torch.equal(heat[1], 2 * heat[0])
     assert heat[0].tolist() == one
 
@@ -98,7 +98,7 @@ def test_images_of_several_sizes():
         ([0, 2], [[[1.0, 1.0], [1.0, 1.0]], [[2.0, 2.0], [2.0, 2.0]]]),
         ([1], [[[3.0, 5.0]]]),
         # of another level all are there
-        ([0, 1, 2], [[[1.0]], [[8.0]], [[4.0]]])).heatmap((2, 2))
+        ([0, 1, 2], [[[1.0]], [[8.0]], [[4.0]]])).heat_map((2, 2))
     assert heat.tolist() == [
         [[1.0, 1.0], [1.0, 1.0]],
         [[5.5, 6.5], [5.5, 6.5]],
@@ -110,7 +110,7 @@ def test_padding_is_no_part_of_the_map(build, batch):
     model = build('detector', estimator=dict(mode='envelope'))
     neck = model.featjnd_neck
     inputs, _ = batch('detector')
-    recorder, alone = ToleranceRecorder(), ToleranceRecorder()
+    recorder, alone = JNDMapRecorder(), JNDMapRecorder()
     with torch.no_grad():
         features = model.backbone(inputs)
         with neck.run(
@@ -120,12 +120,12 @@ def test_padding_is_no_part_of_the_map(build, batch):
             neck.apply_levels(
                 [x[1:, :, :-(-x.size(2) // 2)] for x in features])
     torch.testing.assert_close(
-        recorder.heatmap((8, 8))[1], alone.heatmap((8, 8))[0])
+        recorder.heat_map((8, 8))[1], alone.heat_map((8, 8))[0])
 
 
 def test_tokens_have_no_map():
     with pytest.raises(ValueError, match='B, C, H, W'):
-        recorded(([0], [[1.0] * 5])).heatmap((2, 2))
+        recorded(([0], [[1.0] * 5])).heat_map((2, 2))
 
 
 def shade(value):
@@ -140,24 +140,21 @@ def area(path, colour):
 
 def test_all_maps_of_a_picture_are_on_one_scale(tmp_path):
     """0, 1 and 2: the ends of the scale and its middle."""
-    path = tmp_path / 'tolerance.png'
+    path = tmp_path / 'heat.png'
     white = np.full((8, 8, 3), 255, np.uint8)
-    draw_tolerance([[white, white]] * 3,
-                   [np.full((8, 8), v) for v in (0.0, 1.0, 2.0)],
-                   ['clean', 'tolerance'], path)
+    draw_heat_maps([white] * 3,
+                   [torch.full((8, 8), v) for v in (0.0, 1.0, 2.0)], path)
     sizes = [area(path, shade(v)) for v in (0.0, 0.5, 1.0)]
     assert min(sizes) > 10000 and max(sizes) < 1.2 * min(sizes)
     assert area(path, shade(0.25)) < 1000  # of the colour bar only
     # beside a larger one, a map of 2 is no longer the end
-    draw_tolerance([[white]] * 2, [np.full((8, 8), v) for v in (2.0, 8.0)],
-                   ['tolerance'], path)
+    draw_heat_maps([white] * 2, [np.full((8, 8), v) for v in (2.0, 8.0)], path)
     assert area(path, shade(0.25)) > 10000
 
 
 @pytest.mark.parametrize('suffix, begin', [
     ('png', b'\x89PNG'), ('pdf', b'%PDF'), ('svg', b'<?xml')])
 def test_the_suffix_gives_the_format(tmp_path, suffix, begin):
-    path = tmp_path / f'tolerance.{suffix}'
-    draw_tolerance([[np.zeros((4, 6, 3), np.uint8)]], [np.ones((4, 6))],
-                   ['tolerance'], path)
+    path = tmp_path / f'heat.{suffix}'
+    draw_heat_maps([np.zeros((4, 6, 3), np.uint8)], [np.ones((4, 6))], path)
     assert path.read_bytes().startswith(begin)

@@ -1,6 +1,6 @@
-"""Where a JND map tolerates change."""
+"""Heat maps: how much of the feature may change, and where."""
 from pathlib import Path
-from typing import List, Sequence, Tuple
+from typing import List, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -11,24 +11,23 @@ from mmfeatjnd.functional import channel_dim
 from mmfeatjnd.models import Visit
 
 
-class ToleranceRecorder:
-    """An operation that keeps the tolerance of every token and changes
-    nothing.
+class JNDMapRecorder:
+    """An operation that keeps the JND of every token and changes nothing.
 
-    The tolerance of a token is the RMS over its channels of the JND map, in
-    units of each channel's own RMS: 1 is as much change as there is feature.
-    The unit is the same for all levels and images, so maps can be compared.
+    The JND of a token is the RMS over its channels of the JND map, in units
+    of each channel's own RMS: 1 is as much change as there is feature. The
+    unit is the same for all levels and images, so maps can be compared.
 
     Example::
 
-        recorder = ToleranceRecorder()
+        recorder = JNDMapRecorder()
         with neck.run(recorder, images=data_samples):
             model.predict(inputs, data_samples)
-        maps = recorder.heatmap((480, 640))
+        maps = recorder.heat_map((480, 640))
     """
 
     def __init__(self) -> None:
-        #: Of every visit: the image of each row, and their maps (R, H, W).
+        #: The image of each row, and their maps (R, H, W), of every visit.
         self.maps: List[Tuple[Tensor, Tensor]] = []
 
     def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
@@ -39,7 +38,7 @@ class ToleranceRecorder:
             channel_dim(feature)).sqrt()))
         return feature
 
-    def heatmap(self, size: Tuple[int, int]) -> Tensor:
+    def heat_map(self, size: Tuple[int, int]) -> Tensor:
         """One map for an image: the mean over the levels.
 
         Args:
@@ -64,39 +63,31 @@ class ToleranceRecorder:
         return total / count
 
 
-def draw_tolerance(pictures: Sequence[Sequence[np.ndarray]],
-                   maps: Sequence[np.ndarray], titles: Sequence[str],
+def draw_heat_maps(images: Sequence[np.ndarray],
+                   maps: Sequence[Union[np.ndarray, Tensor]],
                    path: Path) -> None:
-    """Rows of pictures, the map over the last of each, and one colour bar:
-    all maps are in one unit and on one scale.
+    """Pictures with their heat maps over them, side by side, and one colour
+    bar: all maps are in one unit and on one scale.
 
     Args:
-        pictures (Sequence[Sequence[ndarray]]): Rows of (H, W, 3), uint8, RGB.
-        maps (Sequence[ndarray]): One a row, (H, W): of
-            :meth:`ToleranceRecorder.heatmap`.
-        titles (Sequence[str]): One a column.
-        path (Path): The picture to write; its suffix gives the format.
+        images (Sequence[ndarray]): Pictures (H, W, 3), uint8, RGB.
+        maps (Sequence[ndarray | Tensor]): One map (H, W) a picture, of
+            :meth:`JNDMapRecorder.heat_map`.
+        path (Path): Picture to write; its suffix gives the format.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    rows, columns = len(pictures), len(titles)
+    maps = [np.asarray(m) for m in maps]
     figure = Figure(
-        figsize=(2.2 * columns + 0.8, 2.2 * rows + 0.3), layout='constrained')
+        figsize=(2.6 * len(maps) + 1.2, 2.8), layout='constrained')
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(1, len(maps), squeeze=False)[0]
     limit = max(float(m.max()) for m in maps)
-    for line, images, heat in zip(axes, pictures, maps):
-        for axis, image in zip(line, images):
-            axis.imshow(image)
-            axis.set_xticks([])
-            axis.set_yticks([])
-        shown = line[-1].imshow(
+    for axis, image, heat in zip(axes, images, maps):
+        axis.imshow(image)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        shown = axis.imshow(
             heat, cmap='viridis', vmin=0, vmax=limit, alpha=0.7)
-    for axis, title in zip(axes[0], titles):
-        axis.set_title(title, fontsize=9)
-    figure.colorbar(
-        shown,
-        ax=axes,
-        shrink=0.6,
-        label="tolerated change / RMS of the feature's channel")
+    figure.colorbar(shown, ax=axes, label="JND / RMS of the feature's channel")
     figure.savefig(path, dpi=120)
