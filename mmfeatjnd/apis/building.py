@@ -42,8 +42,8 @@ def build_model(cfg: Config) -> nn.Module:
 
     Example:
         >>> model = build_model(cfg)
-        >>> type(model).__name__, type(model).__module__.partition('.')[0]
-        ('ImageClassifier', 'mmpretrain')
+        >>> type(model).__name__, type(model).__mro__[2].__name__
+        ('FeatJNDImageClassifier', 'ImageClassifier')
     """
     init_default_scope(cfg.get('default_scope') or config_library(cfg))
     return build_host(cfg)
@@ -72,7 +72,7 @@ def build_runner(cfg: Config, training: bool = False) -> Runner:
     Example:
         >>> runner = build_runner(cfg)
         >>> type(runner.model).__name__
-        'ImageClassifier'
+        'FeatJNDImageClassifier'
     """
     check_writable(cfg.work_dir, folder=True)
     kind = cfg.get('runner_type', Runner)

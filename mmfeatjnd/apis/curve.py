@@ -105,9 +105,12 @@ class OperationTest:
         self.runner.call_hook('before_test')
         self.runner.call_hook('before_test_epoch')
         self.model = unwrapped(self.runner.model).eval()
-        self.neck = neck_at(self.model, split, levels)
+        self.neck = neck_at(self.model, split, levels,
+                            *estimators[:1])
         # read, and checked against the host, once
-        self.states = [read_estimator(self.model, f) for f in estimators]
+        self.states = [
+            read_estimator(self.model, f, self.neck) for f in estimators
+        ]
         self._used: Optional[int] = None
 
     def use(self, estimator: int) -> None:

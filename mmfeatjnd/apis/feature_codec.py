@@ -21,7 +21,7 @@ from mmfeatjnd.models import (
     check_host_weights,
     neck_at,
 )
-from mmfeatjnd.models.estimator_file import host_hash, load_estimator
+from mmfeatjnd.models.estimator_file import host_hash, read_estimator
 from mmfeatjnd.models.forward_runs import prepare
 from mmfeatjnd.models.operations.quantization import streams
 from mmfeatjnd.models.splits import PrefixShapes, from_blank, to_blank
@@ -84,13 +84,15 @@ class FeatureCodec:
         prepare_host(self.cfg)
         weights = read_weights(checkpoint)
         self.model = build_model(self.cfg).eval()
-        self.neck = neck_at(self.model, split, levels)
+        self.neck = neck_at(self.model, split, levels, estimator)
         _load(self.model, weights, checkpoint)
         if estimator is not None:
-            load_estimator(self.model, estimator)
+            self.neck.estimators.load_state_dict(
+                read_estimator(self.model, estimator, self.neck))
         try:
             self.device = torch.device(device or get_device())
             self.model.to(self.device)
+            self.neck.to(self.device)
         except (RuntimeError, AssertionError) as error:  # there is no such one
             raise CodecError(str(error)) from error
         library = host_library(self.model)
@@ -141,10 +143,7 @@ class FeatureCodec:
             CodecError: The image cannot be read, or the host cannot be split
                 there.
         """
-        try:
-            quantization.check(self.neck)
-        except RuntimeError as error:
-            raise CodecError(str(error)) from error
+        quantization.check(self.neck)
         inputs, samples = self.load(path)
         metainfo = dict(copy.deepcopy(samples[0].metainfo))
         metainfo['img_path'] = name or Path(path).name

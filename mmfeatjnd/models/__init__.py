@@ -1,6 +1,7 @@
 from .data_preprocessors import *  # noqa: F401,F403
 from .discrepancies import *  # noqa: F401,F403
 from .dmv_jnd import *  # noqa: F401,F403
+from .estimator_file import neck_at  # noqa: F401
 from .estimators import *  # noqa: F401,F403
 from .featjnd import FeatJNDMixin, build_featjnd  # noqa: F401
 from .hosts import CheckpointError, check_host_weights  # noqa: F401

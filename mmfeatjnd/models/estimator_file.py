@@ -1,19 +1,20 @@
 """Files that hold an estimator alone, tied to the host by a hash."""
 import hashlib
 from pathlib import Path
-from typing import Dict, Union
+from typing import Dict, Optional, Sequence, Union
 
 import torch
 from torch import nn
 
-from mmfeatjnd.utils import atomic_path, unwrapped
+from mmfeatjnd.utils import ConfigError, atomic_path, unwrapped
 from mmfeatjnd.version import __version__
 from .hosts import OWN_KEYS, CheckpointError, host_key
-from .necks.featjnd_neck import FeatJNDNeck, find_neck
+from .necks.featjnd_neck import ALIASES, FeatJNDNeck, find_neck
+from .splits import attached
 
 _FORMAT = 'mmfeatjnd.estimator'
 #: Of the file; raised where older readers would take it for something else.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 def host_hash(model: nn.Module) -> str:
@@ -87,6 +88,7 @@ def save_estimator(model: nn.Module, path: Union[str, Path]) -> None:
         format_version=FORMAT_VERSION,
         version=__version__,
         **_about(neck),
+        neck=neck.settings(),
         host_hash=host_hash(model),
         state_dict=state)
     with atomic_path(str(path)) as partial:
@@ -101,13 +103,16 @@ def _check_values(state: Dict[str, torch.Tensor], source: object) -> None:
             'the estimator has diverged in training')
 
 
-def read_estimator(model: nn.Module, path: Union[str, Path]) -> dict:
+def read_estimator(model: nn.Module,
+                   path: Union[str, Path],
+                   neck: Optional[FeatJNDNeck] = None) -> dict:
     """Read the estimators of a file, for the host that they belong to.
 
     Args:
-        model (nn.Module): A model with a :class:`FeatJNDNeck`, its host
-            loaded. It is not changed.
+        model (nn.Module): The host, its weights loaded. It is not changed.
         path (str | Path): A file of :func:`save_estimator`.
+        neck (FeatJNDNeck, optional): The neck that gets them. Defaults to
+            None: the model's.
 
     Returns:
         dict[str, Tensor]: The state of ``neck.estimators``.
@@ -122,23 +127,9 @@ def read_estimator(model: nn.Module, path: Union[str, Path]) -> dict:
         >>> state.keys() == find_neck(model).estimators.state_dict().keys()
         True
     """
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:
-        raise CheckpointError(
-            f'{path} is no estimator file: {error}') from error
-    if not isinstance(content, dict) or content.get('format') != _FORMAT:
-        raise CheckpointError(
-            f'{path} is no estimator file. Make one from a checkpoint with '
-            'tools/model_converters/extract_estimator.py.')
-    version = content.get('format_version')
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f'{path} has version {version} of the format (mmfeatjnd '
-            f'{content.get("version")}), but this mmfeatjnd ({__version__}) '
-            f'reads version {FORMAT_VERSION}. Extract it again from its '
-            'checkpoint.')
-    neck = find_neck(model)
+    content = _read(path)
+    if neck is None:
+        neck = find_neck(model)
     for name, ours in _about(neck).items():
         theirs = content.get(name)
         if theirs != ours:
@@ -159,6 +150,87 @@ def read_estimator(model: nn.Module, path: Union[str, Path]) -> dict:
             '(its widths differ).')
     _check_values(state, path)
     return state
+
+
+def _read(path: Union[str, Path]) -> dict:
+    """The content of a file of this format."""
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f'{path} is no estimator file: {error}') from error
+    if not isinstance(content, dict) or content.get('format') != _FORMAT:
+        raise CheckpointError(
+            f'{path} is no estimator file. Make one from a checkpoint with '
+            'tools/model_converters/extract_estimator.py.')
+    version = content.get('format_version')
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f'{path} has version {version} of the format (mmfeatjnd '
+            f'{content.get("version")}), but this mmfeatjnd ({__version__}) '
+            f'reads version {FORMAT_VERSION}. Extract it again from its '
+            'checkpoint.')
+    return content
+
+
+def neck_at(model: nn.Module,
+            split: Optional[str] = None,
+            levels: Optional[Sequence[int]] = None,
+            estimator: Optional[Union[str, Path]] = None) -> FeatJNDNeck:
+    """The FeatJND neck of any model.
+
+    A model that has none gets one that is no part of it: its parameters, keys
+    and code stay as they are, and the split is reached by forward hooks while
+    something runs.
+
+    Args:
+        model (nn.Module): A host with or without a FeatJND neck.
+        split (str, optional): See :class:`FeatJNDNeck`. Defaults to None:
+            that of the model's neck or of the estimator file, else
+            'backbone'.
+        levels (Sequence[int], optional): See there. Defaults to None: those
+            of the model's neck or of the estimator file, else all.
+        estimator (str | Path, optional): A file of :func:`save_estimator`,
+            which says how a neck of its own is built. Its weights are left to
+            :func:`read_estimator`. Defaults to None: no estimator.
+
+    Returns:
+        FeatJNDNeck: It knows its host.
+
+    Raises:
+        ConfigError: The model's neck, or the file, has another split or other
+            levels.
+        CheckpointError: The file is no estimator file.
+        ValueError: There is no such split.
+
+    Example:
+        >>> save_estimator(model, 'jnd.pth')
+        >>> neck = neck_at(plain_model, estimator='jnd.pth')
+        >>> neck.split == find_neck(model).split, neck.detached
+        (True, True)
+    """
+    model = unwrapped(model)
+    if any(isinstance(m, FeatJNDNeck) for m in model.modules()):
+        neck, owner = find_neck(model), 'the config'
+    elif estimator is not None:
+        settings = dict(_read(estimator)['neck'])
+        cfg = settings.pop('estimator')
+        neck, owner = FeatJNDNeck(**settings), estimator
+        neck.build_estimators(cfg)
+        neck.bind(model)
+    else:
+        neck, owner = FeatJNDNeck(split=split or 'backbone',
+                                  levels=levels), ''
+        neck.bind(model)
+    if owner and ((split and ALIASES.get(split, split) != neck.split) or
+                  (levels and tuple(levels) != neck.levels)):
+        raise ConfigError(
+            f"split='{split}' and levels={levels} are asked for, but {owner} "
+            f"has split='{neck.split}' and levels={list(neck.levels)}. Leave "
+            'them out.')
+    with attached(neck):
+        pass  # a split that does not exist fails here
+    return neck
 
 
 def load_estimator(model: nn.Module, path: Union[str, Path]) -> None:

@@ -27,7 +27,7 @@ def prepare(neck: FeatJNDNeck, operations: Sequence[BaseOperation],
         dict: Arguments of :meth:`FeatJNDNeck.run`.
 
     Raises:
-        RuntimeError: An operation needs estimators that were never trained.
+        CheckpointError: An operation needs estimators that were never trained.
     """
     host = neck.host
     if neck.read_levels is None:

@@ -266,7 +266,7 @@ def test_every_pass_checks_its_own_operations(host, tmp_path):
     checkpoint = save(model.state_dict(), tmp_path / 'host.pth')
     bench = OperationTest(cfg, checkpoint)
     operations = [(0, Perturbation(d, 0.5)) for d in ('gaussian', 'featjnd')]
-    with pytest.raises(RuntimeError, match="distortion='featjnd' needs a "
+    with pytest.raises(ValueError, match="distortion='featjnd' needs a "
                        'trained estimator'):
         bench.measure(operations, settings_per_pass=1)
 

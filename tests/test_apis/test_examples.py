@@ -13,6 +13,7 @@ from mmengine.visualization import Visualizer
 import mmfeatjnd.apis
 from mmfeatjnd.apis import build_model, read_weights, train_once
 from mmfeatjnd.models import estimator_file
+from mmfeatjnd.models.hosts import OWN_KEYS, host_key
 
 MODULES = [
     importlib.import_module(f'mmfeatjnd.apis.{module.name}')
@@ -56,6 +57,21 @@ def host(small_classifier, tmp_path_factory):
     return cfg, train_once(cfg), str(root / 'images/a/0.png')
 
 
+def plain_host(cfg, model):
+    """The host of a FeatJND model, without FeatJND."""
+    cfg = copy.deepcopy(cfg)
+    cfg.model.type = cfg.model.pop('host')
+    cfg.model.neck = cfg.model.neck.neck
+    for name in ('training', 'discrepancy', 'objective'):
+        cfg.model.pop(name, None)
+    host = build_model(cfg)
+    host.load_state_dict({
+        host_key(k): v for k, v in model.state_dict().items()
+        if not k.startswith(OWN_KEYS)
+    })
+    return host
+
+
 @pytest.mark.parametrize('example', EXAMPLES, ids=lambda e: e.name)
 def test_example(example, host, tmp_path, monkeypatch):
     cfg, checkpoint, image = host
@@ -71,6 +87,7 @@ def test_example(example, host, tmp_path, monkeypatch):
         cfg=cfg,
         checkpoint=checkpoint,
         model=model,
+        plain_model=plain_host(cfg, model),
         image=image)
     report = []
     doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(

@@ -147,7 +147,7 @@ def test_what_cannot_be_measured_is_refused_at_once(bench):
         measure('best', [0.5])
     with pytest.raises(ValueError, match='give one for each'):
         measure('one-step', [0.5], [], (0, 1, 2), files)
-    with pytest.raises(RuntimeError, match='needs a trained estimator'):
+    with pytest.raises(ValueError, match='needs a trained estimator'):
         measure('featjnd', [0.5])
 
 

@@ -30,7 +30,7 @@ def test_what_ran_and_did_not_change_is_not_trained(test):
     estimator, = model.neck.estimators
     assert estimator.num_updates == 3  # it ran
     assert not estimator.trained
-    with pytest.raises(RuntimeError, match='needs a trained estimator'):
+    with pytest.raises(ValueError, match='needs a trained estimator'):
         test(PerturbationHook(), model=model, trained=None)
     test(what='train', model=model, trained=None)
     assert estimator.num_updates == 6 and estimator.trained

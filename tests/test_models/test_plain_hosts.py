@@ -6,7 +6,14 @@ import pickle
 import pytest
 import torch
 
-from mmfeatjnd.models import Perturbation, Quantization, find_neck, neck_at
+from mmfeatjnd.apis import read_estimator, save_estimator
+from mmfeatjnd.models import (
+    CheckpointError,
+    Perturbation,
+    Quantization,
+    find_neck,
+    neck_at,
+)
 from mmfeatjnd.models.forward_runs import every_forward
 
 CASES = [
@@ -71,6 +78,34 @@ def test_a_neck_beside_the_host_is_one_in_the_host(build, configs, batch,
     assert not any(m._forward_hooks or 'forward' in vars(m)
                    for m in host.modules())
     assert_equal(dict(host.state_dict()), state)
+
+
+@pytest.mark.parametrize('shared', [False, True])
+@pytest.mark.parametrize('kind, neck', CASES[:6], ids=IDS[:6])
+def test_an_estimator_file_says_how_its_neck_is_built(
+        build, configs, batch, tmp_path, kind, neck, shared):
+    if shared:
+        neck = dict(split='neck', shared=True) if kind == 'detector' else neck
+    host = build(configs[0](kind))
+    ours = build(configs[1](kind, plain=True, **neck))
+    ours.load_state_dict(host.state_dict(), strict=False)
+    for estimator in ours.neck.estimators:
+        estimator.initial.fill_(1)
+        torch.nn.init.normal_(estimator.expand.weight)
+    file = tmp_path / 'jnd.pth'
+    save_estimator(ours, file)
+    beside = neck_at(host, estimator=file)
+    beside.estimators.load_state_dict(read_estimator(host, file, beside))
+    operation = Perturbation('featjnd', 0.7)
+    assert_equal(
+        run(beside, batch(kind), operation),
+        run(find_neck(ours), batch(kind), operation))
+    with pytest.raises(ValueError, match='jnd.pth has split'):
+        neck_at(host, 'backbone.layer1', estimator=file)
+    with torch.no_grad():
+        next(host.parameters()).mul_(2)
+    with pytest.raises(CheckpointError, match='another host checkpoint'):
+        read_estimator(host, file, beside)
 
 
 def test_a_notebook(build, configs, batch):

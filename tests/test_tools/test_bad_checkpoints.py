@@ -217,5 +217,5 @@ def test_a_host_without_a_neck_of_ours(run_tool, host, tmp_path):
          "dict(type='mmfeatjnd.PerturbationHook',nrmse=1)"),
         ('analysis_tools/jnd_curve.py', '--out', tmp_path / 'curve'),
     ]:
-        with pytest.raises(SystemExit, match='error: .* must hold one FeatJ'):
+        with pytest.raises(SystemExit, match='error: .* a trained estimator'):
             run_tool(tool, *given, *flags)

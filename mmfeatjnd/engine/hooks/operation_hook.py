@@ -77,7 +77,8 @@ class OperationHook(Hook):
     def _neck_of(self, host: nn.Module) -> FeatJNDNeck:
         # what it has learned of a plain host holds for every epoch
         if self._neck is None or self._neck.host is not host:
-            self._neck = neck_at(host, self.split, self.levels)
+            self._neck = neck_at(host, self.split, self.levels,
+                                 self.estimator)
         return self._neck
 
     def _begin(self, runner: Runner, loop) -> None:
@@ -86,7 +87,7 @@ class OperationHook(Hook):
         self._measurements = Measurements()
         state = None
         if self.estimator is not None:
-            state = read_estimator(host, self.estimator)
+            state = read_estimator(host, self.estimator, neck)
         neck.read_levels = None  # asked, and the estimators checked, anew
         left = vars(loop).pop('run_iter', None)  # by a test that broke off
         if left is not None and getattr(left, 'hook', None) is not self:

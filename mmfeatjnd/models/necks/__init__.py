@@ -1,3 +1,3 @@
-from .featjnd_neck import FeatJNDNeck, find_neck, neck_at
+from .featjnd_neck import FeatJNDNeck, find_neck
 
-__all__ = ['FeatJNDNeck', 'find_neck', 'neck_at']
+__all__ = ['FeatJNDNeck', 'find_neck']

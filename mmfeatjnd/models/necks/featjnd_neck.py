@@ -2,6 +2,7 @@
 from contextlib import contextmanager
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
+from mmengine.config import Config
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -35,8 +36,8 @@ class FeatJNDNeck(BaseModule):
     mapped to ``neck.neck.*``.
 
     In a config it takes the place of the host's neck. For a host without one
-    there is :func:`neck_at`: a neck that is no part of the host and sees its
-    features by forward hooks.
+    there is :func:`mmfeatjnd.models.neck_at`: a neck that is no part of the
+    host and sees its features by forward hooks.
 
     Args:
         estimator (dict, optional): Config of the estimator without
@@ -98,7 +99,7 @@ class FeatJNDNeck(BaseModule):
         self.levels = None if levels is None else tuple(levels)
         if in_channels is not None:
             self.learn_channels(in_channels)
-        self.estimators = self._build_estimators(estimator)
+        self.build_estimators(estimator)
         #: What :meth:`changing` has set: (feature, level) -> feature.
         self.change: Optional[Callable[[Tensor, int], Tensor]] = None
         self._register_load_state_dict_pre_hook(self._map_host_keys)
@@ -152,13 +153,18 @@ class FeatJNDNeck(BaseModule):
                 f'in all levels, but in_channels={list(channels)}.')
         self.in_channels, self.levels = tuple(channels), levels
 
-    def _build_estimators(self, cfg: Optional[dict]) -> nn.ModuleList:
-        if cfg is None:
-            return nn.ModuleList()
-        levels = self.levels[:1] if self.shared else self.levels
-        return nn.ModuleList(
+    def build_estimators(self, cfg: Optional[dict]) -> None:
+        """Build new estimators.
+
+        Args:
+            cfg (dict, optional): Config without ``in_channels``, which are
+                known. None: there are none.
+        """
+        levels = () if cfg is None else self.levels
+        self.estimators = nn.ModuleList(
             MODELS.build(dict(cfg, in_channels=self.in_channels[i]))
-            for i in levels)
+            for i in (levels[:1] if self.shared else levels))
+        self._estimator = cfg
 
     # ------------------------------------------------------------- the host
     #: The host, once somebody has told; no submodule.
@@ -175,6 +181,31 @@ class FeatJNDNeck(BaseModule):
         # not a submodule: it is the other way round
         object.__setattr__(self, 'host', host)
         self.detached = all(m is not self for m in host.modules())
+        if self.detached:  # nobody else does what is done to the host
+            self.eval().requires_grad_(False)
+            for p in host.parameters():
+                self.to(p.device)
+                break
+
+    def settings(self) -> dict:
+        """The arguments that build this neck without the host's own.
+
+        Returns:
+            dict: Plain numbers, strings, lists and dicts.
+        """
+        estimator = None
+        if self._estimator is not None:
+            estimator = Config(dict(self._estimator)).to_dict()
+            if not isinstance(estimator['type'], str):  # of a new-style config
+                name = type(self.estimators[0]).__name__
+                estimator['type'] = f'mmfeatjnd.{name}'
+        return dict(
+            estimator=estimator,
+            split=self.split,
+            in_channels=list(self.in_channels),
+            levels=list(self.levels),
+            shared=self.shared,
+            layout=self.layout)
 
     @property
     def hooked(self) -> bool:
@@ -483,44 +514,3 @@ def find_neck(model: nn.Module) -> FeatJNDNeck:
             'neck=_base_.model.neck, estimator=...).')
     necks[0].bind(_owner(model, necks[0]))
     return necks[0]
-
-
-def neck_at(model: nn.Module,
-            split: Optional[str] = None,
-            levels: Optional[Sequence[int]] = None) -> FeatJNDNeck:
-    """The FeatJND neck of any model.
-
-    A model that has none gets one that is no part of it: its parameters, keys
-    and code stay as they are, and the split is reached by forward hooks while
-    something runs.
-
-    Args:
-        model (nn.Module): A host with or without a FeatJND neck.
-        split (str, optional): See :class:`FeatJNDNeck`. Defaults to None:
-            that of the model's neck, 'backbone' without one.
-        levels (Sequence[int], optional): See there. Defaults to None: those
-            of the model's neck, all without one.
-
-    Returns:
-        FeatJNDNeck: It knows its host.
-
-    Raises:
-        ValueError: The model's neck has another split or other levels, or
-            there is no such split.
-    """
-    model = unwrapped(model)
-    if any(isinstance(m, FeatJNDNeck) for m in model.modules()):
-        neck = find_neck(model)
-        if (split is not None and ALIASES.get(split, split) != neck.split) or (
-                levels is not None and tuple(levels) != neck.levels):
-            raise ValueError(
-                f"split='{split}' and levels={levels} are asked for, but the "
-                f"model has a FeatJNDNeck with split='{neck.split}' and "
-                f'{neck.configured}. Leave them out, or use the config of the '
-                'plain host.')
-        return neck
-    neck = FeatJNDNeck(split=split or 'backbone', levels=levels)
-    neck.bind(model)
-    with attached(neck):
-        pass  # a split that does not exist fails here
-    return neck

@@ -4,6 +4,7 @@ from typing import Dict, Tuple
 
 from torch import Tensor
 
+from mmfeatjnd.models.hosts import CheckpointError
 from mmfeatjnd.models.run import Run, Visit
 
 
@@ -43,7 +44,7 @@ class BaseOperation(ABC):
         enough = any if neck.read_levels is None else all
         trained = [e.trained for e in neck.active_estimators()]
         if self.needs_jnd and not (trained and enough(trained)):
-            raise RuntimeError(
+            raise CheckpointError(
                 f'{self.name} needs a trained estimator, but this one never '
                 'was. Test a checkpoint of FeatJND, or name an estimator '
                 'file.')

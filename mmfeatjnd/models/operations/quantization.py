@@ -23,6 +23,7 @@ from mmfeatjnd.functional import (
     scale_to_modelled_noise,
 )
 from mmfeatjnd.functional.quantize import MAX_LEVEL
+from mmfeatjnd.models.hosts import CheckpointError
 from mmfeatjnd.models.run import Run, Visit, check_faults
 from mmfeatjnd.registry import STEP_POLICIES
 from .base_operation import BaseOperation
@@ -121,7 +122,7 @@ class Quantization(BaseOperation):
         super().check(neck)
         modes = {e.mode for e in neck.active_estimators()}
         if self.needs_jnd and modes != {'envelope'}:
-            raise RuntimeError(
+            raise CheckpointError(
                 f'{self.name} takes its steps from an envelope, but the '
                 f'estimator has mode={modes.pop()!r}: a signed map says which '
                 'direction is harmless, not how much noise is. Train one with '

@@ -133,14 +133,14 @@ def test_an_estimator_file(test, build, tmp_path):
 
 
 def test_an_estimator_that_was_never_trained_is_refused(test):
-    with pytest.raises(RuntimeError, match='needs a trained estimator'):
+    with pytest.raises(ValueError, match='needs a trained estimator'):
         test(hook(), trained=False)
     test(hook('one-step'), trained=False)
 
 
 def test_a_signed_estimator_is_refused(test):
     for policy in ('featjnd', 'permuted-steps'):
-        with pytest.raises(RuntimeError, match='configs/quantization'):
+        with pytest.raises(ValueError, match='configs/quantization'):
             test(hook(policy), mode='signed')
     test(hook('one-step'), mode='signed')
 

@@ -134,7 +134,7 @@ def test_check():
         if not build_distortion(name).needs_jnd:
             operation.check(neck)
             continue
-        with pytest.raises(RuntimeError, match=f"'{name}'.*needs a trained"):
+        with pytest.raises(ValueError, match=f"'{name}'.*needs a trained"):
             operation.check(neck)
     neck.estimators[0].initial.fill_(1)
     for name in distortion_names():
@@ -148,7 +148,7 @@ def test_every_level_that_is_read_needs_its_estimator():
     neck.read_levels = (0, )
     operation.check(neck)
     neck.read_levels = (0, 1)
-    with pytest.raises(RuntimeError, match='needs a trained estimator'):
+    with pytest.raises(ValueError, match='needs a trained estimator'):
         operation.check(neck)
 
 

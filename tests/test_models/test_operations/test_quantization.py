@@ -385,9 +385,9 @@ def test_errors(kwargs, message):
 def test_check():
     operation = Quantization('featjnd')
     operation.check(make_neck())
-    with pytest.raises(RuntimeError, match='needs a trained estimator'):
+    with pytest.raises(ValueError, match='needs a trained estimator'):
         operation.check(make_neck(trained=False))
-    with pytest.raises(RuntimeError, match="mode='signed'.*configs/quantiz"):
+    with pytest.raises(ValueError, match="mode='signed'.*configs/quantiz"):
         operation.check(make_neck(mode='signed'))
     for name in ('one-step', 'range', 'gradient'):
         Quantization(name).check(make_neck(mode='signed', trained=False))
