@@ -15,7 +15,7 @@ from pathlib import Path
 from mmfeatjnd.apis import cli, console
 from mmfeatjnd.apis.console import printable
 from mmfeatjnd.apis.feature_codec import FeatureCodec, find_files
-from mmfeatjnd.coding import BitstreamError, describe, feature_file
+from mmfeatjnd.coding import BitstreamError, feature_file, read_header
 from mmfeatjnd.models import Quantization
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff',
@@ -73,7 +73,7 @@ def build_codec(args, estimator=None):
 
 def size_of(stream):
     """Elements of a stream."""
-    return sum(math.prod(x['shape']) for x in describe(stream))
+    return sum(math.prod(x['shape']) for x in read_header(stream))
 
 
 def report(name, size, stream, elements):
@@ -173,7 +173,7 @@ def info(args):
             print(f'  image {printable(meta["img_path"])}, ' + ', '.join(
                 f'{k} {printable(meta[k])}'
                 for k in ('ori_shape', 'img_shape') if k in meta))
-            for level, x in zip(content.levels, describe(content.stream)):
+            for level, x in zip(content.levels, read_header(content.stream)):
                 kinds = ' and '.join(x['exponents']) or 'one for all'
                 offset = '' if x['offset'] is None else \
                     f', offset {x["offset"]:.6g}'

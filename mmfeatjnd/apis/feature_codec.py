@@ -20,7 +20,11 @@ from torch.utils._pytree import tree_leaves
 from mmfeatjnd.coding import decode_image
 from mmfeatjnd.coding.feature_file import FeatureFile, check_names, pack
 from mmfeatjnd.compat import host_library, require
-from mmfeatjnd.functional import from_channels_first, to_channels_first
+from mmfeatjnd.functional import (
+    dequantize,
+    from_channels_first,
+    to_channels_first,
+)
 from mmfeatjnd.models import (
     Quantization,
     Run,
@@ -336,7 +340,9 @@ class FeatureCodec:
         """
         skeleton = self._skeleton(content)
         try:
-            features = [x.dequantize() for x in decode_image(content.stream)]
+            features = [
+                dequantize(x) for x in decode_image(content.stream)
+            ]
         except ImportError as error:
             raise UsageError(str(error)) from error
         except Exception as error:  # of the coder too: the data is not ours

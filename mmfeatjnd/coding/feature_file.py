@@ -34,7 +34,7 @@ from typing import (
 import numpy as np
 import torch
 
-from .bitstream import MAX_ELEMENTS, BitstreamError, describe
+from .bitstream import MAX_ELEMENTS, BitstreamError, read_header
 from .entropy_coder import check_seal, seal
 
 MAGIC = b'FJNF'
@@ -275,7 +275,7 @@ def unpack(data: bytes, max_elements: int = MAX_ELEMENTS) -> FeatureFile:
     content = FeatureFile(
         **_read_header(data[_FIXED.size:start]),
         stream=data[start:start + stream])
-    levels = describe(content.stream, max_elements)
+    levels = read_header(content.stream, max_elements)
     if not len(levels) == len(content.levels) == len(content.strides):
         raise BitstreamError(f'corrupted: {len(content.levels)} levels are '
                              f'announced, but there are {len(levels)}')

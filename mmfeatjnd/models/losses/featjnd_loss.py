@@ -6,10 +6,10 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from mmfeatjnd.functional import (
+    bits_per_element,
     dual_ascent,
     l2_magnitude,
     log_magnitude,
-    rate,
 )
 from mmfeatjnd.registry import MODELS
 
@@ -134,7 +134,7 @@ class FeatJNDLoss(nn.Module):
         if not features:  # no region in the whole batch
             magnitude = torch.zeros_like(discrepancy)
         elif self.magnitude == 'rate':
-            magnitude = -rate(deltas, features)
+            magnitude = -bits_per_element(deltas, features)
         else:
             # levels, and images of several sizes
             total = sum(len(f) for f in features)

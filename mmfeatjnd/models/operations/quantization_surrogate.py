@@ -23,7 +23,7 @@ class QuantizationSurrogate(nn.Module):
     does at scale 1, and lets gradients through. Ours.
 
     Args:
-        mode (str): 'straight-through': the real levels, with the gradient of
+        mode (str): 'straight-through': the real symbols, with the gradient of
             a soft staircase; 'noise': uniform noise of one step instead of
             rounding. Defaults to 'straight-through'.
         granularity (str): As in the policy that will use the estimator.
