@@ -4,9 +4,7 @@ from mmengine.config import Config
 
 from mmfeatjnd.apis import save_estimator
 from mmfeatjnd.coding import encode_image
-from mmfeatjnd.coding.bitstream import QuantizedLevel
 from mmfeatjnd.engine.hooks import QuantizationHook
-from mmfeatjnd.functional import Steps
 from mmfeatjnd.models.forward_runs import every_forward
 
 MEASURED = {'jnd/nrmse', 'jnd/bits_per_element'}
@@ -52,17 +50,9 @@ def test_the_bytes_are_those_of_the_streams(test, batch):
     with torch.no_grad(), every_forward(
             model, model.neck, hooked.operation) as runs:
         model(*batch('classifier', 6), mode='predict')
-    (images, symbols, steps, dtype), = runs[0].kept
+    (images, quantized), = runs[0].kept
     assert images.tolist() == list(range(6))
-    lengths = [
-        len(
-            encode_image([
-                QuantizedLevel(
-                    symbols[i:i + 1],
-                    Steps(*(None if x is None else x[i:i + 1]
-                            for x in steps)), dtype)
-            ])) for i in range(6)
-    ]
+    lengths = [len(encode_image([quantized.of_image(i)])) for i in range(6)]
     assert metrics['jnd/coded_bytes'] == pytest.approx(sum(lengths) / 6)
 
 
@@ -172,7 +162,7 @@ def test_the_config_names_it():
     cfg = Config(
         dict(
             type='mmfeatjnd.QuantizationHook',
-            policy=dict(type='clip-uniform', levels=8),
+            policy=dict(type='clip-uniform', bins=8),
             bits=0.5))
     built = HOOKS.build(cfg._cfg_dict)
     assert isinstance(built, QuantizationHook)
