@@ -44,11 +44,12 @@ def parse_args():
         "\"dict(type='featjnd',granularity='token')\"; by default "
         + ' '.join(POLICIES))
     parser.add_argument(
-        '--bits',
+        '--mean-bits',
         nargs='*',
         type=cli.positive,
         default=[0.25, 0.5, 1.0, 2.0],
-        help='bits per element to aim at, before side information')
+        help='bits per element of the data set to aim at, before side '
+        'information')
     parser.add_argument(
         '--noise-budgets',
         nargs='*',
@@ -74,8 +75,8 @@ def parse_args():
         'size of COCO\'s: the rate is that of the entropy model, without '
         'side information')
     args = parser.parse_args()
-    if not args.bits and not args.noise_budgets:
-        parser.error('give --bits or --noise-budgets')
+    if not args.mean_bits and not args.noise_budgets:
+        parser.error('give --mean-bits or --noise-budgets')
     if args.estimators and len(args.estimators) != args.seeds:
         parser.error(f'{len(args.estimators)} --estimators for --seeds '
                      f'{args.seeds}: give one for each')
@@ -90,10 +91,11 @@ def main():
     args = parse_args()
     with console.plain_errors():
         cfg = cli.open_curve(args)
-        rows = measure_rates(cfg, args.checkpoint, args.policies, args.bits,
-                             args.noise_budgets, range(args.seeds),
-                             args.estimators, args.calibration_images,
-                             args.calibration_split, not args.no_coded)
+        rows = measure_rates(cfg, args.checkpoint, args.policies,
+                             args.mean_bits, args.noise_budgets,
+                             range(args.seeds), args.estimators,
+                             args.calibration_images, args.calibration_split,
+                             not args.no_coded)
     # first what took the time: a wrong --metric must not lose it
     with console.atomic_path(args.out / 'rates.json') as path:
         Path(path).write_text(json.dumps(rows, indent=1))
@@ -103,7 +105,7 @@ def main():
     table = rate.to_markdown(rows, args.metric)
     with console.atomic_path(args.out / 'rates.md') as path:
         Path(path).write_text(table)
-    for name, draw, wanted in (('rates.png', rate.plot, args.bits),
+    for name, draw, wanted in (('rates.png', rate.plot, args.mean_bits),
                                ('noise.png', rate.plot_noise,
                                 args.noise_budgets)):
         if wanted:
