@@ -84,7 +84,7 @@ def encode_images(images: Tensor,
                   colour: bool = True,
                   rounding: float = 0.5,
                   together: bool = False) -> List[bytes]:
-    """Quantize images and write them.
+    """Streams of quantized images.
 
     Args:
         images (Tensor): (B, C, H, W), pixels in [0, 255], of any dtype.
@@ -107,6 +107,12 @@ def encode_images(images: Tensor,
     Raises:
         ValueError: Images or steps that do not fit; see
             :func:`mmfeatjnd.functional.pixels.quantize_pixels`.
+
+    Example:
+        >>> images = torch.full((2, 3, 16, 24), 100.0)
+        >>> streams = encode_images(images, Steps(torch.tensor([8.0, 8.0])))
+        >>> len(streams), decode_images(streams[0]).shape
+        (2, torch.Size([1, 3, 16, 24]))
     """
     check_pixels(images)
     check_block(block)
@@ -128,7 +134,7 @@ def encode_images(images: Tensor,
 
 def decode_images(data: bytes,
                   max_elements: int = bitstream.MAX_ELEMENTS) -> Tensor:
-    """Read images.
+    """Images of a stream.
 
     Args:
         data (bytes): One stream of :func:`encode_images`.
@@ -140,6 +146,12 @@ def decode_images(data: bytes,
 
     Raises:
         BitstreamError: Foreign, truncated, corrupted or oversized.
+
+    Example:
+        >>> images = torch.full((1, 1, 8, 8), 100.0)
+        >>> stream, = encode_images(images, Steps(torch.tensor([1.0])))
+        >>> decode_images(stream).unique()
+        tensor([100], dtype=torch.uint8)
     """
     if data[:4] != MAGIC:
         raise BitstreamError('not an image stream: it does not begin with '

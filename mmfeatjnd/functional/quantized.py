@@ -15,6 +15,12 @@ class EntropyModel(NamedTuple):
         nonzero (Tensor): Index of pi, 0 where the channel is all zero.
         scale (Tensor): Half octaves: b = base * 2^(scale / 2).
         positive (Tensor): Index of the share of positive signs.
+
+    Example:
+        >>> one = torch.ones(2, 8, dtype=torch.int32)
+        >>> model = EntropyModel(16 * one, 0 * one, 8 * one)
+        >>> model.nonzero.shape
+        torch.Size([2, 8])
     """
     nonzero: Tensor
     scale: Tensor
