@@ -32,7 +32,7 @@ def hook(policy='featjnd', **kwargs):
 @pytest.mark.parametrize('policy', POLICIES)
 def test_metrics_of_every_policy(test, policy):
     clean, _ = test()
-    # four levels reach no more where they cover all features
+    # four bins reach no more where they cover all features
     metrics, model = test(hook(policy, noise_budget=0.4, coded=True))
     assert set(metrics) == {'score'} | MEASURED | CODED
     assert metrics['jnd/nrmse'] == pytest.approx(0.4, rel=0.01)
@@ -167,4 +167,4 @@ def test_the_config_names_it():
     built = HOOKS.build(cfg._cfg_dict)
     assert isinstance(built, QuantizationHook)
     assert built.operation.bits == 0.5
-    assert built.operation.policy.levels == 8
+    assert built.operation.policy.bins == 8
