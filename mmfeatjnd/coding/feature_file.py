@@ -34,8 +34,9 @@ from typing import (
 import numpy as np
 import torch
 
-from .bitstream import MAX_ELEMENTS, BitstreamError, read_header
-from .entropy_coder import check_seal, seal
+from .bitstream import read_header
+from .body import MAX_ELEMENTS
+from .entropy_coder import BitstreamError, check_seal, seal
 
 MAGIC = b'FJNF'
 VERSION = 1

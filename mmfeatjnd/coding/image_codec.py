@@ -1,6 +1,6 @@
 """The bytes of quantized images.
 
-The coefficients travel as a feature, see :mod:`mmfeatjnd.coding.bitstream`,
+The coefficients travel as a feature, see :mod:`mmfeatjnd.coding.body`,
 with their steps. Layout, all numbers little-endian::
 
     'JNDI' | version u8 | form u8 (1: colours transformed) | block u8
@@ -35,7 +35,7 @@ from mmfeatjnd.functional.pixels import (
     restore_pixels,
 )
 from mmfeatjnd.functional.steps import MAX_EXPONENT
-from . import bitstream
+from .body import MAX_ELEMENTS, decode_body, encode_bodies
 from .entropy_coder import SEAL_BYTES, BitstreamError, check_seal, seal
 
 MAGIC = b'JNDI'
@@ -69,10 +69,10 @@ def _unstack(x: Tensor, count: int) -> Tensor:
 
 
 def _shortest(level: Tensor, steps: Steps) -> List[bytes]:
-    plain = bitstream.encode_bodies([QuantizedLevel(level, steps)])
+    plain = encode_bodies([QuantizedLevel(level, steps)])
     if steps.token is None:
         return plain
-    apart = bitstream.encode_bodies([
+    apart = encode_bodies([
         QuantizedLevel(torch.zeros_like(level[:, :1]), steps),
         QuantizedLevel(level, Steps(steps.base))])
     return [min(x, key=len) for x in zip(plain, apart)]
@@ -133,7 +133,7 @@ def encode_images(images: Tensor,
 
 
 def decode_images(data: bytes,
-                  max_elements: int = bitstream.MAX_ELEMENTS) -> Tensor:
+                  max_elements: int = MAX_ELEMENTS) -> Tensor:
     """Images of a stream.
 
     Args:
@@ -163,8 +163,7 @@ def decode_images(data: bytes,
         raise BitstreamError(f'image stream version {version}, but this '
                              f'mmfeatjnd reads version {VERSION}')
     check_seal(data)
-    levels = bitstream.decode_body(data[_HEAD.size:-SEAL_BYTES],
-                                   max_elements)
+    levels = decode_body(data[_HEAD.size:-SEAL_BYTES], max_elements)
     if (not 0 < len(levels) < 3 or any(x.symbols.dim() != 4 for x in levels)
             or form > 1 or not 1 <= block <= MAX_BLOCK or max(rest) >= block
             or not count or levels[-1].symbols.size(1) % (block * block)

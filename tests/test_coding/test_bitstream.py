@@ -13,7 +13,7 @@ from mmfeatjnd.coding import (
     encode_image,
     read_header,
 )
-from mmfeatjnd.coding.bitstream import decode_body, encode_bodies
+from mmfeatjnd.coding.body import decode_body, encode_bodies
 from mmfeatjnd.functional import (
     GRANULARITIES,
     Allocation,
