@@ -354,7 +354,7 @@ def renamed(rows: List[dict], back: bool = False) -> List[dict]:
     """Rows with the names and keys of published results.
 
     Args:
-        rows (list[dict]): With the names and keys of the package.
+        rows (list[dict]): With the names of the package.
         back (bool): The reverse. Defaults to False.
     """
     result = []

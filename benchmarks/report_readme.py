@@ -35,7 +35,7 @@ FEATJND_PICTURE = """\
 QUANTIZATION = """\
 Coded bits per feature element, side information included, at a relative loss
 of 1 %, and what FeatJND saves against one step and against clipping to the
-best number of bins (goal: 20 %). Mean ± standard deviation over {seeds}
+best number of levels (goal: 20 %). Mean ± standard deviation over {seeds}
 estimators; < and >: beyond what was measured; ?: not known.
 """
 QUANTIZATION_PICTURE = """\
