@@ -48,7 +48,7 @@ def _bernoulli():
 
 
 class BitWriter:
-    """Collects binary symbols; :meth:`finish` returns the bytes."""
+    """Writer of binary symbols; :meth:`finish` returns the bytes."""
 
     def __init__(self) -> None:
         queue, self._model = _bernoulli()
@@ -77,7 +77,7 @@ class BitWriter:
 
 
 class BitReader:
-    """Reads what :class:`BitWriter` wrote, with the same probabilities.
+    """Reader of what :class:`BitWriter` wrote, with the same probabilities.
 
     Raises:
         BitstreamError: The bytes cannot come from :class:`BitWriter`.

@@ -257,7 +257,7 @@ def _check_head(head: bytes, size: int) -> Tuple[int, int]:
 
 
 def unpack(data: bytes, max_elements: int = MAX_ELEMENTS) -> FeatureFile:
-    """Check the bytes of a file, and read all but the features.
+    """Content of a file whose bytes are checked; the features stay coded.
 
     Args:
         data (bytes): What :func:`pack` returned.
@@ -301,7 +301,8 @@ def _read_header(header: bytes) -> dict:
 
 def read(path: Union[str, Path],
          max_elements: int = MAX_ELEMENTS) -> FeatureFile:
-    """:func:`unpack` a file, whose size is checked before it is read.
+    """Content of a file, whose size is checked before it is read; see
+    :func:`unpack`.
 
     Args:
         path (str | Path): The file.

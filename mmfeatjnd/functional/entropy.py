@@ -74,8 +74,9 @@ def token_exponents(like: Tensor, steps: Steps) -> Tensor:
 
 
 def moments(magnitude: Tensor, step: Tensor):
-    """Which values fire in a model, (B, T, C), their number, mean step, and
-    the share of the excess over the first symbol, (B, 1, C) each."""
+    """Statistics of what fires in a model: which values do, (B, T, C), their
+    number, mean step, and the share of the excess over the first symbol,
+    (B, 1, C) each."""
     fires = (magnitude > 0).float()
     count = fires.sum(1, keepdim=True)
     some = count.clamp_min(1)
@@ -155,7 +156,7 @@ def _reference(steps: Steps, like: Tensor) -> Tensor:
 
 
 class Probabilities(NamedTuple):
-    """What every symbol is coded with; see :func:`probabilities`."""
+    """Probabilities that symbols are coded with; see :func:`probabilities`."""
     nonzero: Tensor
     digit: Tensor
     positive: Tensor

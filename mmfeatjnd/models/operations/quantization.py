@@ -30,7 +30,7 @@ NOISES = ('measured', 'model')
 
 
 class Quantization(BaseOperation):
-    """Quantize every configured level with the steps of a policy.
+    """Quantization of every configured level with the steps of a policy.
 
     How coarse: exactly one of ``scale``, ``noise_budget`` and ``bits``.
     Measures ``nrmse`` (mean over the levels), ``bits`` (code length of the

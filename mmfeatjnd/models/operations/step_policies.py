@@ -32,7 +32,7 @@ from mmfeatjnd.registry import STEP_POLICIES
 
 
 class StepPolicy(ABC):
-    """Chooses the steps of one level; the unit of the scale is the policy's.
+    """Choice of the steps of one level; the unit of the scale is the policy's.
 
     Attributes:
         needs_jnd (bool): ``level.envelope`` must be given.
