@@ -85,6 +85,13 @@ def half_octaves(exponent: Tensor) -> Tensor:
     return (1 + odd * 0.41421354) * power
 
 
+def check_granularity(granularity: str) -> None:
+    """Raise a ValueError unless this is one of :data:`GRANULARITIES`."""
+    if granularity not in GRANULARITIES:
+        raise ValueError(f'granularity must be one of {GRANULARITIES}, '
+                         f'but got {granularity!r}')
+
+
 def make_steps(log_step: Tensor, granularity: str) -> Steps:
     r"""Steps on the grid from wished steps.
 
@@ -114,9 +121,7 @@ def make_steps(log_step: Tensor, granularity: str) -> Steps:
         >>> steps.base, steps.element
         (tensor([2.]), tensor([[-2,  0,  2]], dtype=torch.int32))
     """
-    if granularity not in GRANULARITIES:
-        raise ValueError(f'granularity must be one of {GRANULARITIES}, '
-                         f'but got {granularity!r}')
+    check_granularity(granularity)
     log_step = log_step.float()
     mean = log_step.mean(list(range(1, log_step.dim())), keepdim=True)
 

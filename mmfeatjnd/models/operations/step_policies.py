@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mmfeatjnd.functional import (
-    GRANULARITIES,
     Allocation,
     Level,
     clip_cover,
@@ -27,6 +26,7 @@ from mmfeatjnd.functional import (
     uniform_log_steps,
     water_filling_steps,
 )
+from mmfeatjnd.functional.steps import check_granularity
 from mmfeatjnd.functional.symbols import MAX_SYMBOL
 from mmfeatjnd.registry import STEP_POLICIES
 
@@ -75,12 +75,6 @@ def _ones(feature: Tensor) -> Tensor:
     return feature.new_ones(len(feature), dtype=torch.float32)
 
 
-def _check_granularity(granularity: str) -> None:
-    if granularity not in GRANULARITIES:
-        raise ValueError(f'granularity must be one of {GRANULARITIES}, '
-                         f'but got {granularity!r}')
-
-
 @STEP_POLICIES.register_module(name='featjnd')
 class FeatJNDPolicy(StepPolicy):
     """Steps of twice the JND (scale 1), sent with the features.
@@ -98,7 +92,7 @@ class FeatJNDPolicy(StepPolicy):
     def __init__(self,
                  granularity: str = 'channel-token',
                  jnd_rounding: bool = True) -> None:
-        _check_granularity(granularity)
+        check_granularity(granularity)
         self.granularity = granularity
         self.jnd_rounding = jnd_rounding
 
@@ -160,7 +154,7 @@ class GradientPolicy(StepPolicy):
     needs_sensitivity = True
 
     def __init__(self, granularity: str = 'channel-token') -> None:
-        _check_granularity(granularity)
+        check_granularity(granularity)
         self.granularity = granularity
 
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
