@@ -354,8 +354,12 @@ PUBLISHED_NAMES = dict(
     })
 
 
+#: Keys of published rows, by those in the package, likewise.
+PUBLISHED_KEYS = dict(mean_bits='bits')
+
+
 def renamed(rows: List[dict], back: bool = False) -> List[dict]:
-    """Rows with the names of published results.
+    """Rows with the names and keys of published results.
 
     Args:
         rows (list[dict]): Rows with the names of the package.
@@ -369,6 +373,10 @@ def renamed(rows: List[dict], back: bool = False) -> List[dict]:
                 names = {theirs: ours for ours, theirs in names.items()}
             if field in row:
                 row[field] = names.get(row[field], row[field])
+        for pair in PUBLISHED_KEYS.items():
+            new, old = pair if back else pair[::-1]
+            if old in row:
+                row[new] = row.pop(old)
         result.append(row)
     return result
 

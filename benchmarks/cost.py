@@ -29,7 +29,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner, load_checkpoint
 
 from mmfeatjnd.apis import build_model
-from mmfeatjnd.functional import Level, quantize_fused
+from mmfeatjnd.functional import Level, quantize
+from mmfeatjnd.functional.fused import symbols_and_values
 from mmfeatjnd.models import Quantization, find_neck
 from mmfeatjnd.models.hosts import OWN_KEYS
 
@@ -115,7 +116,7 @@ def measure(host_config, featjnd_config, checkpoint, batch, size, repeats,
         at = quantization.policy(
             Level(feature, keys, level, envelope=envelopes[level]))
         one = feature.new_ones(len(feature), dtype=torch.float32)
-        quantization.apply(feature, at(one))
+        quantize(feature, at(one))
         # as it was: what a detector costs depends on what it finds
         return feature
 
@@ -153,7 +154,7 @@ def copy_bandwidth_share(repeats: int, size: int = 1 << 26):
     target = torch.empty_like(feature)
 
     def fused():
-        quantize_fused(feature, step)
+        symbols_and_values(feature, step, 0.5, 0.5)
 
     def copy_it():
         target.copy_(feature)

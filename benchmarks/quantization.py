@@ -12,7 +12,7 @@ from common import SEEDS, CurveBenchmark, benchmark_parser
 
 from mmfeatjnd.apis import measure_rates
 
-BITS = (0.4, 0.5, 0.6, 0.7, 0.85, 1.1)
+MEAN_BITS = (0.4, 0.5, 0.6, 0.7, 0.85, 1.1)
 NOISE_BUDGETS = (0.3, 0.45, 0.6)
 POLICIES = {
     'featjnd': 'featjnd',
@@ -23,13 +23,13 @@ POLICIES = {
     'range': 'range',
     'gradient': 'gradient',
     'water-filling': 'water-filling',
-    # a range is never wider than the features, so many levels cannot take few
-    # bits: of the numbers of levels, the best counts
-    'clip-uniform-2': dict(type='clip-uniform', levels=2),
-    'clip-uniform-3': dict(type='clip-uniform', levels=3),
+    # a range is never wider than the features, so many bins cannot take few
+    # bits: of the numbers of bins, the best counts
+    'clip-uniform-2': dict(type='clip-uniform', bins=2),
+    'clip-uniform-3': dict(type='clip-uniform', bins=3),
     'clip-uniform': 'clip-uniform',
-    'clip-uniform-6': dict(type='clip-uniform', levels=6),
-    'clip-uniform-8': dict(type='clip-uniform', levels=8),
+    'clip-uniform-6': dict(type='clip-uniform', bins=6),
+    'clip-uniform-8': dict(type='clip-uniform', bins=8),
 }
 
 
@@ -37,7 +37,8 @@ def parse_args():
     parser = benchmark_parser(__doc__)
     parser.add_argument(
         '--policies', nargs='+', choices=POLICIES, default=list(POLICIES))
-    parser.add_argument('--bits', nargs='+', type=float, default=BITS)
+    parser.add_argument(
+        '--mean-bits', nargs='+', type=float, default=MEAN_BITS)
     parser.add_argument(
         '--noise-budgets', nargs='+', type=float, default=NOISE_BUDGETS)
     return parser.parse_args()
@@ -47,11 +48,14 @@ def main():
     args = parse_args()
     benchmark = CurveBenchmark(
         args, 'quantization',
-        dict(policies=POLICIES, bits=BITS, noise_budgets=NOISE_BUDGETS))
+        dict(
+            policies=POLICIES,
+            mean_bits=MEAN_BITS,
+            noise_budgets=NOISE_BUDGETS))
     policies = {name: POLICIES[name] for name in args.policies}
 
     def measure(cfg, host, estimators):
-        return measure_rates(cfg, host, policies, args.bits,
+        return measure_rates(cfg, host, policies, args.mean_bits,
                              args.noise_budgets, SEEDS, estimators)
 
     benchmark.publish(

@@ -55,7 +55,7 @@ in noise, clipping baselines, seeds and bits per element were mended. Kept
 until it is measured anew. Names of configs and arguments are those of that
 time.
 """
-MEAN_BITS = """\
+MEAN_OF_RATIOS = """\
 Bits per element are the mean of the images' own ratios here, in which a small
 image weighs like a large one, and not totals of the data set over totals.
 """
@@ -193,7 +193,8 @@ def equal_noise_goals(rows, metric: str) -> str:
     """FeatJND against permuted and uniform, at every budget that counts."""
     references = ('one-step', 'permuted-steps')
     found = [
-        rate.beats(rows, reference=r, metric=metric, where='one-step')
+        rate.compare_at_equal_noise(
+            rows, reference=r, metric=metric, where='one-step')
         for r in references
     ]
     budgets = sorted(set().union(*found))
@@ -202,7 +203,7 @@ def equal_noise_goals(rows, metric: str) -> str:
     lines = []
     for budget in budgets:
         cells = [f[budget] if budget in f else None for f in found]
-        met = all(c.beats for c in cells) if all(cells) else None
+        met = all(c.exceeds_spread for c in cells) if all(cells) else None
         lines.append([
             f'{budget:g}',
             *(f'{c.difference:+.3g} ({c.spread:.2g})' if c else 'not measured'
@@ -229,7 +230,7 @@ def equal_bits_goals(rows, metric: str) -> str:
         for name in rate.summarize(rows, metric)
     }
     lines = []
-    # clipping has its number of levels to choose: its best counts
+    # clipping has its number of bins to choose: its best counts
     clipping = rate.best_policy(rows, 'clip-uniform', metric=metric)
     for reference in ('one-step', clipping or 'clip-uniform'):
         saved = rate.savings(rows, reference=reference, metric=metric)
@@ -264,7 +265,7 @@ def quantization_section(name: str, plots: bool) -> str:
     protocols = {r.get('protocol') for r in rows}
     parts = head(result, 'Quantization') + [POLICIES]
     if any(r.get('bits_of') != 'data set' for r in rows if 'protocol' in r):
-        parts.append(MEAN_BITS)
+        parts.append(MEAN_OF_RATIOS)
     for metric in task_metrics(result):
         parts.append(f'### {metric}, quantized\n')
         stem = f'{name}_{metric.split("/")[-1]}'

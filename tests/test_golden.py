@@ -18,6 +18,7 @@ from mmfeatjnd.coding import (
     decode_images,
     feature_file,
 )
+from mmfeatjnd.functional import dequantize
 
 GOLDEN = Path(__file__).resolve().parent / 'golden'
 make = runpy.run_path(str(GOLDEN / 'make.py'))
@@ -54,16 +55,16 @@ def test_the_feature_stream_is_read():
     expected, got = make['levels'](), decode_image(stored('feature_stream'))
     assert len(got) == 3
     for i, (a, b) in enumerate(zip(expected, got)):
-        assert torch.equal(a.level, b.level) and a.dtype == b.dtype
+        assert torch.equal(a.symbols, b.symbols) and a.dtype == b.dtype
         for x, y in zip(a.steps, b.steps):
             assert (x is None) == (y is None)
             assert x is None or torch.equal(x.to(y), y)
         np.testing.assert_array_equal(make['bits'](b), VALUES[f'level_{i}'])
-    # by hand: one level, its step, and what comes out as a feature
-    level, step = got[0].level[0, 2, 3, 1], got[0].steps.base[0] * 2**(
+    # by hand: one symbol, its step, and what comes out as a feature
+    symbol, step = got[0].symbols[0, 2, 3, 1], got[0].steps.base[0] * 2**(
         (got[0].steps.token[0, 0, 3, 1] + got[0].steps.channel[0, 2]) / 2)
-    assert level != 0
-    assert got[0].dequantize()[0, 2, 3, 1] == (level * step).half()
+    assert symbol != 0
+    assert dequantize(got[0])[0, 2, 3, 1] == (symbol * step).half()
 
 
 def test_the_feature_file_is_read(equal):

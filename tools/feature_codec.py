@@ -20,7 +20,7 @@ from mmfeatjnd.cli.files import find_files
 from mmfeatjnd.cli.options import add_cfg_options
 from mmfeatjnd.cli.predictions import write_predictions
 from mmfeatjnd.cli.results import DUMP_SUFFIXES, check_suffix
-from mmfeatjnd.coding import BitstreamError, describe, feature_file
+from mmfeatjnd.coding import BitstreamError, feature_file, read_header
 from mmfeatjnd.models import Quantization
 from mmfeatjnd.utils import atomic_path
 
@@ -81,7 +81,7 @@ def build_codec(args, estimator=None):
 
 def size_of(stream):
     """Elements of a stream."""
-    return sum(math.prod(x['shape']) for x in describe(stream))
+    return sum(math.prod(x['shape']) for x in read_header(stream))
 
 
 def report(name, size, stream, elements):
@@ -181,7 +181,7 @@ def info(args):
             print(f'  image {printable(meta["img_path"])}, ' + ', '.join(
                 f'{k} {printable(meta[k])}'
                 for k in ('ori_shape', 'img_shape') if k in meta))
-            for level, x in zip(content.levels, describe(content.stream)):
+            for level, x in zip(content.levels, read_header(content.stream)):
                 kinds = ' and '.join(x['exponents']) or 'one for all'
                 offset = '' if x['offset'] is None else \
                     f', offset {x["offset"]:.6g}'

@@ -13,6 +13,7 @@ from mmfeatjnd.coding import decode_image
 from mmfeatjnd.coding.feature_file import FeatureFile, check_names, pack
 from mmfeatjnd.compat import host_library, require
 from mmfeatjnd.evaluation.predictions import same_prediction
+from mmfeatjnd.functional import dequantize
 from mmfeatjnd.models import (
     CheckpointError,
     Quantization,
@@ -231,7 +232,9 @@ class FeatureCodec:
         """
         skeleton = self._skeleton(content)
         try:
-            features = [x.dequantize() for x in decode_image(content.stream)]
+            features = [
+                dequantize(x) for x in decode_image(content.stream)
+            ]
         except ImportError as error:
             raise CodecError(str(error)) from error
         except Exception as error:  # of the coder too: the data is not ours

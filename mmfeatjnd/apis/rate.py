@@ -2,7 +2,7 @@
 import logging
 import math
 from itertools import product
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Callable, Dict, List, Optional, Sequence, Union
 
 import torch
 from mmengine.config import Config
@@ -10,7 +10,7 @@ from mmengine.utils import ProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmfeatjnd.functional import code_length
+from mmfeatjnd.functional import code_length, quantize
 from mmfeatjnd.models import Quantization, Visit
 from mmfeatjnd.utils import log
 from .curve import OperationTest, check_seeds
@@ -29,7 +29,7 @@ def name_policies(policies: Sequence[Policy]) -> Dict[str, Policy]:
 
     Returns:
         dict: Name to policy: ``dict(type='featjnd', granularity='token')`` is
-        'featjnd-token', ``dict(type='clip-uniform', levels=8)``
+        'featjnd-token', ``dict(type='clip-uniform', bins=8)``
         'clip-uniform-8', a False stands as 'no-' and its key.
 
     Raises:
@@ -69,8 +69,8 @@ class _Recorder:
 
 
 class _Calibration:
-    """Finds one scale for all images, so that they take so many bits on
-    average."""
+    """Finds one scale for all images, so that they take so many bits per
+    element together."""
 
     def __init__(self, bench: OperationTest, loader: DataLoader,
                  sensitivity: bool) -> None:
@@ -86,7 +86,7 @@ class _Calibration:
 
     @torch.no_grad()
     def scales(self, estimator: int, operation: Quantization,
-               targets: Sequence[float]) -> List[Optional[float]]:
+               mean_bits: Sequence[float]) -> List[Optional[float]]:
         """The scales at which the images take so many bits per element; None
         where they never do."""
         self.bench.use(estimator)
@@ -95,15 +95,14 @@ class _Calibration:
         elements = sum(feature.numel() for feature, _ in cases)
         known: Dict[float, float] = {}
 
-        def rate(octave: float) -> float:
+        def measure(octave: float) -> float:
             if octave not in known:
                 length = 0.0
                 for feature, at in cases:
-                    allocation = at(feature.new_full(
-                        (len(feature), ), 2**octave, dtype=torch.float32))
-                    symbols, _ = operation.apply(feature, allocation)
-                    length += float(
-                        code_length(symbols, allocation.steps).sum())
+                    scale = feature.new_full(
+                        (len(feature), ), 2**octave, dtype=torch.float32)
+                    quantized, _ = quantize(feature, at(scale))
+                    length += float(code_length(quantized).sum())
                 known[octave] = length / elements
             return known[octave]
 
@@ -111,33 +110,34 @@ class _Calibration:
         finest = math.log2(max(
             float(operation.policy.limits(feature, at)[0].max())
             for feature, at in cases))
-        return [_solve(rate, target, finest) for target in targets]
+        return [_solve(measure, target, finest) for target in mean_bits]
 
 
-def _solve(rate,
+def _solve(measure: Callable[[float], float],
            target: float,
            finest: float,
            iterations: int = 9) -> Optional[float]:
-    """The scale of a rate, which falls with it; None if out of reach.
+    """The scale at which a measurement, which falls with it, meets a target;
+    None if it is out of reach.
 
     Unlike ``bisect_scale``, one number for all images: searched by octaves
     from 1, because every step costs a pass over them.
     """
     low = 0
-    if rate(low) >= target:
-        while rate(low + 1) >= target:
+    if measure(low) >= target:
+        while measure(low + 1) >= target:
             low += 1
             if low >= _OCTAVES:
                 return None
     else:
-        while rate(low) < target:
+        while measure(low) < target:
             if low <= finest:
                 return None
             low = max(low - 1, finest)
     high = low + 1.0
     for _ in range(iterations):
         middle = (low + high) / 2
-        low, high = (middle, high) if rate(middle) >= target else \
+        low, high = (middle, high) if measure(middle) >= target else \
             (low, middle)
     return 2**((low + high) / 2)
 
@@ -145,7 +145,7 @@ def _solve(rate,
 def measure_rates(cfg: Config,
                   checkpoint: str,
                   policies: Dict[str, Policy],
-                  bits: Sequence[float] = (),
+                  mean_bits: Sequence[float] = (),
                   noise_budgets: Sequence[float] = (),
                   seeds: Sequence[int] = (0, ),
                   estimators: Sequence[str] = (),
@@ -167,8 +167,9 @@ def measure_rates(cfg: Config,
         checkpoint (str): See :class:`OperationTest`.
         policies (dict): Name in the rows to a policy, see
             :func:`name_policies` and :class:`mmfeatjnd.models.Quantization`.
-        bits (Sequence[float]): Bits per element to aim at, by the entropy
-            model and without side information. Defaults to ().
+        mean_bits (Sequence[float]): Bits per element of the data set to aim
+            at, by the entropy model and without side information. Defaults to
+            ().
         noise_budgets (Sequence[float]): NRMSE of each image and level.
             Defaults to ().
         seeds (Sequence[int]): Seeds of the policies with a random part or an
@@ -188,12 +189,13 @@ def measure_rates(cfg: Config,
         is the clean host.
 
     Raises:
-        ValueError: Bits or noise budgets that are not positive and finite, an
-            unknown policy, or not one estimator for each seed.
+        ValueError: Mean bits or noise budgets that are not positive and
+            finite, an unknown policy, or not one estimator for each seed.
     """
     check_seeds(seeds, estimators)
-    if not all(0 < b < math.inf for b in bits):
-        raise ValueError(f'bits must be positive and finite, but got {bits}')
+    if not all(0 < b < math.inf for b in mean_bits):
+        raise ValueError('mean_bits must be positive and finite, but got '
+                         f'{mean_bits}')
 
     def create(name: str, seed: int, **kwargs) -> Quantization:
         return Quantization(policies[name], seed=seed, coded=coded, **kwargs)
@@ -215,7 +217,7 @@ def measure_rates(cfg: Config,
         bench.use(i)
         probe.check(bench.neck)
     settings = []
-    if bits:
+    if mean_bits:
         loader = split_dataloader(
             bench.runner, calibration_split, sample=calibration_images)
         print(f'Scales of the steps, on {len(loader.dataset)} images of '
@@ -223,8 +225,8 @@ def measure_rates(cfg: Config,
         calibration = _Calibration(bench, loader,
                                    any(p.needs_sensitivity for p in probes))
         for (name, i, seed), probe in zip(cases, probes):
-            for target, scale in zip(bits,
-                                     calibration.scales(i, probe, bits)):
+            scales = calibration.scales(i, probe, mean_bits)
+            for target, scale in zip(mean_bits, scales):
                 if scale is None:
                     log(f'{name} cannot take {target:g} bits per element: '
                         'no such row', logging.WARNING)
@@ -236,5 +238,5 @@ def measure_rates(cfg: Config,
     rows = bench.measure([(i, operation) for _, _, i, operation in settings])
     for row, (name, target, _, _) in zip(rows[1:], settings):
         row['policy'] = name
-        row['bits'] = target
+        row['mean_bits'] = target
     return [dict(policy='clean', **rows[0])] + rows[1:]

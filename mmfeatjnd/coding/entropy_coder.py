@@ -8,20 +8,32 @@ import zlib
 
 import numpy as np
 
+#: Length of the checksum that :func:`seal` appends.
+SEAL_BYTES = 4
+
 
 class BitstreamError(ValueError):
-    """The bytes are not what :func:`encode_image` wrote."""
+    """Error of bytes that are not what an encoder of this package wrote.
+
+    Example:
+        >>> from mmfeatjnd.coding import decode_image
+        >>> decode_image(b'\\x89PNG')
+        Traceback (most recent call last):
+        mmfeatjnd.coding.entropy_coder.BitstreamError: not a feature stream: \
+it does not begin with FJND
+    """
 
 
 def seal(data: bytes) -> bytes:
-    """Append a checksum: CRC-32 of everything before, u32."""
+    """Data with a checksum behind: CRC-32 of everything before, u32."""
     return data + struct.pack('<I', zlib.crc32(data))
 
 
 def check_seal(data: bytes) -> None:
     """Raise a :class:`BitstreamError` unless :func:`seal` wrote this."""
     # without copies: data may be large, and not ours
-    if struct.pack('<I', zlib.crc32(memoryview(data)[:-4])) != data[-4:]:
+    if struct.pack('<I', zlib.crc32(
+            memoryview(data)[:-SEAL_BYTES])) != data[-SEAL_BYTES:]:
         raise BitstreamError('corrupted: the checksum does not match')
 
 
@@ -36,7 +48,7 @@ def _bernoulli():
 
 
 class BitWriter:
-    """Collects binary symbols; :meth:`finish` returns the bytes."""
+    """Writer of binary symbols; :meth:`finish` returns the bytes."""
 
     def __init__(self) -> None:
         queue, self._model = _bernoulli()
@@ -65,7 +77,7 @@ class BitWriter:
 
 
 class BitReader:
-    """Reads what :class:`BitWriter` wrote, with the same probabilities.
+    """Reader of what :class:`BitWriter` wrote, with the same probabilities.
 
     Raises:
         BitstreamError: The bytes cannot come from :class:`BitWriter`.

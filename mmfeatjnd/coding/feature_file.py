@@ -34,8 +34,9 @@ from typing import (
 import numpy as np
 import torch
 
-from .bitstream import MAX_ELEMENTS, BitstreamError, describe
-from .entropy_coder import check_seal, seal
+from .bitstream import read_header
+from .body import MAX_ELEMENTS
+from .entropy_coder import BitstreamError, check_seal, seal
 
 MAGIC = b'FJNF'
 VERSION = 1
@@ -256,7 +257,7 @@ def _check_head(head: bytes, size: int) -> Tuple[int, int]:
 
 
 def unpack(data: bytes, max_elements: int = MAX_ELEMENTS) -> FeatureFile:
-    """Check the bytes of a file, and read all but the features.
+    """Content of a file whose bytes are checked; the features stay coded.
 
     Args:
         data (bytes): What :func:`pack` returned.
@@ -275,7 +276,7 @@ def unpack(data: bytes, max_elements: int = MAX_ELEMENTS) -> FeatureFile:
     content = FeatureFile(
         **_read_header(data[_FIXED.size:start]),
         stream=data[start:start + stream])
-    levels = describe(content.stream, max_elements)
+    levels = read_header(content.stream, max_elements)
     if not len(levels) == len(content.levels) == len(content.strides):
         raise BitstreamError(f'corrupted: {len(content.levels)} levels are '
                              f'announced, but there are {len(levels)}')
@@ -300,7 +301,8 @@ def _read_header(header: bytes) -> dict:
 
 def read(path: Union[str, Path],
          max_elements: int = MAX_ELEMENTS) -> FeatureFile:
-    """:func:`unpack` a file, whose size is checked before it is read.
+    """Content of a file, whose size is checked before it is read; see
+    :func:`unpack`.
 
     Args:
         path (str | Path): The file.

@@ -1,15 +1,15 @@
 """The bytes of quantized images.
 
-The coefficients travel as a feature, see :mod:`mmfeatjnd.coding.bitstream`,
+The coefficients travel as a feature, see :mod:`mmfeatjnd.coding.body`,
 with their steps. Layout, all numbers little-endian::
 
     'JNDI' | version u8 | form u8 (1: colours transformed) | block u8
     | rows, columns that the last blocks have beyond the image u8, u8
     | number of images u16
-    a feature stream, without magic and CRC
+    the body of a feature stream
     CRC-32 of everything before, u32
 
-The feature stream has one level, the coefficients with their steps; or two, a
+The body has one level, the coefficients with their steps; or two, a
 level of zeros with the steps, and the coefficients as if with one step,
 whichever is shorter. The entropy model takes it that blocks are alike but for
 their steps: where steps grow with what is in a block, its levels are alike,
@@ -25,7 +25,7 @@ from typing import List, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
-from mmfeatjnd.functional import Steps
+from mmfeatjnd.functional import QuantizedLevel, Steps
 from mmfeatjnd.functional.pixels import (
     MAX_BLOCK,
     check_block,
@@ -34,14 +34,13 @@ from mmfeatjnd.functional.pixels import (
     quantize_pixels,
     restore_pixels,
 )
-from mmfeatjnd.functional.quantize import MAX_EXPONENT
-from . import bitstream
-from .entropy_coder import BitstreamError, check_seal, seal
+from mmfeatjnd.functional.steps import MAX_EXPONENT
+from .body import MAX_ELEMENTS, decode_body, encode_bodies
+from .entropy_coder import SEAL_BYTES, BitstreamError, check_seal, seal
 
 MAGIC = b'JNDI'
 VERSION = 1
 _HEAD = struct.Struct('<4sBBBBBH')
-_CRC = 4  # bytes
 
 
 def _share_base(steps: Steps, shape: Sequence[int]) -> Steps:
@@ -70,12 +69,12 @@ def _unstack(x: Tensor, count: int) -> Tensor:
 
 
 def _shortest(level: Tensor, steps: Steps) -> List[bytes]:
-    plain = bitstream.encode_batch([(level, steps, torch.float32)])
+    plain = encode_bodies([QuantizedLevel(level, steps)])
     if steps.token is None:
         return plain
-    apart = bitstream.encode_batch([
-        (torch.zeros_like(level[:, :1]), steps, torch.float32),
-        (level, Steps(steps.base), torch.float32)])
+    apart = encode_bodies([
+        QuantizedLevel(torch.zeros_like(level[:, :1]), steps),
+        QuantizedLevel(level, Steps(steps.base))])
     return [min(x, key=len) for x in zip(plain, apart)]
 
 
@@ -85,7 +84,7 @@ def encode_images(images: Tensor,
                   colour: bool = True,
                   rounding: float = 0.5,
                   together: bool = False) -> List[bytes]:
-    """Quantize images and write them.
+    """Streams of quantized images.
 
     Args:
         images (Tensor): (B, C, H, W), pixels in [0, 255], of any dtype.
@@ -108,6 +107,12 @@ def encode_images(images: Tensor,
     Raises:
         ValueError: Images or steps that do not fit; see
             :func:`mmfeatjnd.functional.pixels.quantize_pixels`.
+
+    Example:
+        >>> images = torch.full((2, 3, 16, 24), 100.0)
+        >>> streams = encode_images(images, Steps(torch.tensor([8.0, 8.0])))
+        >>> len(streams), decode_images(streams[0]).shape
+        (2, torch.Size([1, 3, 16, 24]))
     """
     check_pixels(images)
     check_block(block)
@@ -124,15 +129,12 @@ def encode_images(images: Tensor,
     head = _HEAD.pack(MAGIC, VERSION, colour, block,
                       *(-n % block for n in images.shape[-2:]),
                       len(images) if together else 1)
-    return [
-        seal(head + x[len(bitstream.MAGIC):-_CRC])
-        for x in _shortest(level, steps)
-    ]
+    return [seal(head + body) for body in _shortest(level, steps)]
 
 
 def decode_images(data: bytes,
-                  max_elements: int = bitstream.MAX_ELEMENTS) -> Tensor:
-    """Read images.
+                  max_elements: int = MAX_ELEMENTS) -> Tensor:
+    """Images of a stream.
 
     Args:
         data (bytes): One stream of :func:`encode_images`.
@@ -144,25 +146,30 @@ def decode_images(data: bytes,
 
     Raises:
         BitstreamError: Foreign, truncated, corrupted or oversized.
+
+    Example:
+        >>> images = torch.full((1, 1, 8, 8), 100.0)
+        >>> stream, = encode_images(images, Steps(torch.tensor([1.0])))
+        >>> decode_images(stream).unique()
+        tensor([100], dtype=torch.uint8)
     """
     if data[:4] != MAGIC:
         raise BitstreamError('not an image stream: it does not begin with '
                              f'{MAGIC.decode()}')
-    if len(data) < _HEAD.size + _CRC:
+    if len(data) < _HEAD.size + SEAL_BYTES:
         raise BitstreamError('truncated: the header is incomplete')
     _, version, form, block, *rest, count = _HEAD.unpack(data[:_HEAD.size])
     if version != VERSION:
         raise BitstreamError(f'image stream version {version}, but this '
                              f'mmfeatjnd reads version {VERSION}')
     check_seal(data)
-    levels = bitstream.decode_image(
-        seal(bitstream.MAGIC + data[_HEAD.size:-_CRC]), max_elements)
-    if (not 0 < len(levels) < 3 or any(x.level.dim() != 4 for x in levels)
+    levels = decode_body(data[_HEAD.size:-SEAL_BYTES], max_elements)
+    if (not 0 < len(levels) < 3 or any(x.symbols.dim() != 4 for x in levels)
             or form > 1 or not 1 <= block <= MAX_BLOCK or max(rest) >= block
-            or not count or levels[-1].level.size(1) % (block * block)
-            or any(x.level.size(2) % count for x in levels)):
+            or not count or levels[-1].symbols.size(1) % (block * block)
+            or any(x.symbols.size(2) % count for x in levels)):
         raise BitstreamError('corrupted: impossible numbers in the header')
-    steps, level = levels[0].steps, _unstack(levels[-1].level, count)
+    steps, level = levels[0].steps, _unstack(levels[-1].symbols, count)
     token = None if steps.token is None else _unstack(steps.token, count)
     size = [n * block - r for n, r in zip(level.shape[-2:], rest)]
     try:

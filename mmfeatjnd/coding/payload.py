@@ -1,6 +1,6 @@
-"""One level of features as symbols: parameters, exponents, levels.
+"""One level of quantized features: parameters, exponents, symbols.
 
-Levels are coded with the model of :mod:`mmfeatjnd.functional.entropy`, and so
+Symbols are coded with the model of :mod:`mmfeatjnd.functional.entropy`, and so
 are the small integers beside them, as one channel with steps of 1.
 """
 import math
@@ -11,26 +11,33 @@ import torch
 from torch import Tensor
 
 from mmfeatjnd.functional import (
+    EntropyModel,
+    QuantizedLevel,
     Steps,
-    Tails,
-    fit_tails,
+    fit_entropy_model,
     from_tokens,
     probabilities,
 )
 from mmfeatjnd.functional.entropy import (
     DIGIT,
     NONZERO,
-    PI_LEVELS,
+    NUM_PI,
+    NUM_SIGN,
     POSITIVE,
     RATIO_RANGE,
-    SIGN_LEVELS,
     Probabilities,
     as_samples,
 )
-from mmfeatjnd.functional.quantize import MAX_EXPONENT, MAX_LEVEL
+from mmfeatjnd.functional.steps import MAX_EXPONENT
+from mmfeatjnd.functional.symbols import MAX_SYMBOL
 from .entropy_coder import BitReader, BitstreamError, BitWriter
 
 EXPONENTS = ('token', 'channel', 'element')
+_LIMIT = MAX_EXPONENT - RATIO_RANGE[0]
+#: Least and largest value of each parameter of the model, as the stream holds
+#: it.
+PARAMETER_RANGES = EntropyModel((0, NUM_PI - 1), (-_LIMIT, _LIMIT),
+                                (0, NUM_SIGN - 1))
 _NONZERO, _DIGIT, _POSITIVE = (
     x.numpy() for x in (NONZERO, DIGIT, POSITIVE))
 _LOW, _HIGH = RATIO_RANGE
@@ -61,19 +68,19 @@ def _read_values(reader: BitReader, p: Probabilities) -> np.ndarray:
     rest = np.zeros(len(row), np.int32)
     for d in range(digits):
         rest |= reader.read(_DIGIT[row, d]) << d
-    if rest.max(initial=0) >= MAX_LEVEL:
+    if rest.max(initial=0) >= MAX_SYMBOL:
         raise BitstreamError('corrupted payload: impossible magnitudes')
     values = np.zeros(fires.shape, np.int32)
     values[fires] = sign * (rest + 1)
     return values
 
 
-def _model(tails: Tails, steps: Steps,
+def _alive(model: EntropyModel, steps: Steps,
            like: Tensor) -> Tuple[np.ndarray, Probabilities]:
     """Which channels are not all zero, and the probabilities of these."""
-    alive = (tails.nonzero[0] > 0).numpy()
+    alive = (model.nonzero[0] > 0).numpy()
     nonzero, digit, positive = (
-        x[0].numpy() for x in probabilities(tails, steps, like))
+        x[0].numpy() for x in probabilities(model, steps, like))
     nonzero = nonzero[:, alive]
     digit = digit.astype(np.uint8)[:, alive]
     positive = np.broadcast_to(positive[:, alive], nonzero.shape)
@@ -82,7 +89,8 @@ def _model(tails: Tails, steps: Steps,
 
 # ------------------------------------------------------------ small integers
 class _Geometric(NamedTuple):
-    """The model of integers whose steps are all 1; see :class:`Tails`."""
+    """The model of integers whose steps are all 1; see
+    :class:`mmfeatjnd.functional.EntropyModel`."""
     nonzero: int = 0
     scale: int = 0
     positive: int = 0
@@ -96,8 +104,9 @@ class _Geometric(NamedTuple):
 
 
 def _fit(values: np.ndarray) -> Tuple[_Geometric, float]:
-    """``fit_tails`` and ``code_length`` for steps of 1, from four sums; steps
-    that do not vary need no bound on a small rho."""
+    """Model and code length of side information: what ``fit_entropy_model``
+    and ``code_length`` do, for steps of 1, from four sums. Steps that do not
+    vary need no bound on a small rho."""
     size, fires = values.size, np.count_nonzero(values)
     if not fires:
         return _Geometric(), 0.0
@@ -107,9 +116,9 @@ def _fit(values: np.ndarray) -> Tuple[_Geometric, float]:
     scale = round(2 * math.log2(-1 / math.log(rho)))
     scale = min(max(scale, -_HIGH), -_LOW)
     angle = math.asin(math.sqrt(fires / size)) / (math.pi / 2)
-    nonzero = round(angle * (PI_LEVELS - 1) + 0.5)
-    nonzero = min(max(nonzero, 1), PI_LEVELS - 1)
-    sign = round(plus / fires * (SIGN_LEVELS - 1))
+    nonzero = round(angle * (NUM_PI - 1) + 0.5)
+    nonzero = min(max(nonzero, 1), NUM_PI - 1)
+    sign = round(plus / fires * (NUM_SIGN - 1))
     p = float(_NONZERO[nonzero, _UNIT - scale, _UNIT - scale])
     positive = float(_POSITIVE[sign])
     ratio = 2**(-scale / 2)
@@ -144,8 +153,8 @@ def _read_integers(reader: BitReader, shape: Tuple[int, ...]) -> np.ndarray:
     if nonzero:
         number = reader.read_number(11)
         fit = _Geometric(nonzero, (number & 63) - _HIGH, number >> 6)
-        if nonzero >= PI_LEVELS or fit.scale > -_LOW or \
-                fit.positive >= SIGN_LEVELS:
+        if nonzero >= NUM_PI or fit.scale > -_LOW or \
+                fit.positive >= NUM_SIGN:
             raise BitstreamError('corrupted payload: impossible parameters')
         residual[...] = _read_values(
             reader, fit.probabilities(residual.size)).reshape(shape)
@@ -173,13 +182,13 @@ def _rows(shape: Tuple[int, ...]) -> Tuple[int, ...]:
     return (size, )
 
 
-# -------------------------------------------------------------------- levels
+# ------------------------------------------------------------------- payload
 def exponent_shape(name: str, dims: Sequence[int]) -> Tuple[int, ...]:
-    """Of the exponents of one image.
+    """Shape of the exponents of one image.
 
     Args:
         name (str): One of :data:`EXPONENTS`.
-        dims (Sequence[int]): Of the feature without the batch.
+        dims (Sequence[int]): Shape of the feature without the batch.
     """
     if name == 'element':
         return tuple(dims)
@@ -188,38 +197,39 @@ def exponent_shape(name: str, dims: Sequence[int]) -> Tuple[int, ...]:
                  for d, n in enumerate(dims))
 
 
-def encode_payload(level: Tensor, steps: Steps) -> bytes:
-    """Write one level of one image.
+def encode_payload(quantized: QuantizedLevel) -> bytes:
+    """Bytes of one level of one image.
 
     Args:
-        level (Tensor): Integer values, (1, C, H, W), (1, N, C) or (1, C).
-        steps (Steps): Its steps, on the CPU too.
+        quantized (QuantizedLevel): The level, for a batch of 1, on the CPU;
+            its model is fitted here if it has none.
     """
+    symbols, steps, _, model = fit_entropy_model(quantized)
     writer = BitWriter()
-    tails = fit_tails(level, steps)
-    for parameter in tails:
+    for parameter in model:
         _write_integers(writer, parameter[0].numpy())
     for name in EXPONENTS:
         exponent = getattr(steps, name)
         if exponent is not None:
             values = exponent[0].int().numpy()
             _write_integers(writer, values.reshape(_rows(values.shape)))
-    alive, p = _model(tails, steps, level)
-    _write_values(writer, as_samples(level)[0].int().numpy()[:, alive], p)
+    alive, p = _alive(model, steps, symbols)
+    _write_values(writer, as_samples(symbols)[0].int().numpy()[:, alive], p)
     return writer.finish()
 
 
 def decode_payload(payload: bytes, dims: Sequence[int],
-                   exponents: Sequence[str]) -> Tuple[Tensor, Steps]:
-    """Read one level of one image.
+                   exponents: Sequence[str]) -> QuantizedLevel:
+    """One level of one image from its bytes.
 
     Args:
         payload (bytes): What :func:`encode_payload` returned.
-        dims (Sequence[int]): Of the feature without the batch.
+        dims (Sequence[int]): Shape of the feature without the batch.
         exponents (Sequence[str]): Which of :data:`EXPONENTS` there are.
 
     Returns:
-        tuple: The level, float32, and steps with base 1.
+        QuantizedLevel: Symbols in float32, with their model, and steps with
+        base 1.
 
     Raises:
         BitstreamError: It is no payload of this shape.
@@ -227,26 +237,27 @@ def decode_payload(payload: bytes, dims: Sequence[int],
     reader = BitReader(payload)
     like = torch.empty(1).expand(1, *dims)  # of this shape, without memory
     models = as_samples(like).size(2)
-    tails = [_read_integers(reader, (models, )) for _ in Tails._fields]
+    parameters = [
+        _read_integers(reader, (models, )) for _ in EntropyModel._fields
+    ]
     parts = {}
     for name in exponents:
         shape = exponent_shape(name, dims)
         values = _read_integers(reader, _rows(shape)).reshape(shape)
         _check(values, -MAX_EXPONENT, MAX_EXPONENT)
         parts[name] = torch.from_numpy(values).int()[None]
-    limit = MAX_EXPONENT - _LOW
-    for x, low, high in zip(tails, (0, -limit, 0),
-                            (PI_LEVELS - 1, limit, SIGN_LEVELS - 1)):
+    for x, (low, high) in zip(parameters, PARAMETER_RANGES):
         _check(x, low, high)
-    tails = Tails(*(torch.from_numpy(x).int()[None] for x in tails))
+    model = EntropyModel(
+        *(torch.from_numpy(x).int()[None] for x in parameters))
     steps = Steps(torch.ones(1), **parts)
-    alive, p = _model(tails, steps, like)
+    alive, p = _alive(model, steps, like)
     values = torch.zeros(as_samples(like).shape)
     values[0][:, torch.from_numpy(alive)] = torch.from_numpy(
         _read_values(reader, p)).float()
     if not reader.exhausted():
         raise BitstreamError('corrupted payload: bytes are left over')
-    return from_tokens(values, like), steps
+    return QuantizedLevel(from_tokens(values, like), steps, model=model)
 
 
 def _check(values: np.ndarray, low: int, high: int) -> None:

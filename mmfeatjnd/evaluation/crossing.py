@@ -144,7 +144,7 @@ def crossing(points: Sequence[Tuple[float, float]],
 
     Returns:
         Bounded: The setting. Outside of what was measured, or where the next
-        point is not defined, only a bound: for noise '<' the least strength
+        point is not defined, only a bound: for noise '<' the least NRMSE
         where it costs too much already, '>' the last that costs less; for
         bits the other way round. Unknown without points, where the mildest is
         not defined, or for a clean metric that is not positive.

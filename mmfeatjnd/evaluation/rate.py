@@ -1,7 +1,8 @@
 """Rate curves: the task metric against bits, and at equal noise.
 
 A row is a dict with ``policy``, ``protocol`` ('rate' or 'equal-noise'),
-``bits`` (aimed at, per element) or ``noise_budget`` (NRMSE),
+what was asked: ``mean_bits`` (per element of the data set), ``bits`` (per
+element of each image) or ``noise_budget`` (NRMSE of each image),
 ``nrmse_measured``, ``bits_per_element`` (entropy model, without side
 information), ``coded_bits_per_element`` (bytes written, side information
 included), ``seed`` and ``metrics``; the clean host is the row with policy
@@ -15,6 +16,10 @@ small image like a large one.
 
 *The rate* is the coded bits per element, or the entropy model's where no
 bytes were written.
+
+The arguments are those of :mod:`mmfeatjnd.evaluation.curve`: ``rows``, the
+names of policies in place of distortions, and ``metric``, by default the
+:func:`headline`.
 """
 import math
 from collections import defaultdict
@@ -94,7 +99,8 @@ def _groups(rows: Rows, protocol: str,
             if protocol == 'equal-noise':
                 target = row['noise_budget']
             else:
-                target = row.get('bits')
+                target = row.get('mean_bits')
+                target = row.get('bits') if target is None else target
                 if target is None:  # not kept: the i-th of every seed
                     target = float(rank[row['seed']])
                     rank[row['seed']] += 1
@@ -120,14 +126,11 @@ def summarize(rows: Rows,
               metric: Optional[str] = None,
               protocol: str = 'rate',
               seed: Optional[int] = None) -> Dict[str, List[RatePoint]]:
-    """Means over the seeds.
+    """Means over the seeds, as :func:`mmfeatjnd.evaluation.curve.summarize`.
 
     Args:
-        rows (Sequence[dict]): The rows.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows, metric, seed: See there.
         protocol (str): 'rate' or 'equal-noise'. Defaults to 'rate'.
-        seed (int, optional): Only this seed's rows; a policy that was
-            measured once keeps its row. Defaults to None: all.
 
     Returns:
         dict[str, list[RatePoint]]: By policy, in the order of the rows. Of
@@ -170,10 +173,8 @@ def bits_at_loss(rows: Rows,
     measured point stays within the loss; a lucky coarse point does not count.
 
     Args:
-        rows (Sequence[dict]): The rows.
-        policy (str): Defaults to 'featjnd'.
-        loss (float): Relative loss. Defaults to 0.01.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows, policy, loss, metric: As of
+            :func:`mmfeatjnd.evaluation.curve.tolerated_strength`.
 
     Returns:
         Estimate: Bits per element, of the seeds' own :func:`crossing`.
@@ -195,11 +196,8 @@ def savings(rows: Rows,
     Where one of the two rates is only bounded, so is the saving.
 
     Args:
-        rows (Sequence[dict]): The rows.
-        policy (str): Defaults to 'featjnd'.
-        reference (str): Defaults to 'one-step'.
-        loss (float): Relative loss. Defaults to 0.01.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows, policy, reference, loss, metric: As of
+            :func:`mmfeatjnd.evaluation.curve.tolerated_ratio`.
 
     Returns:
         Estimate: Of the seeds' own savings, at most 1; negative where more
@@ -217,14 +215,12 @@ def best_policy(rows: Rows,
                 prefix: str,
                 loss: float = 0.01,
                 metric: Optional[str] = None) -> Optional[str]:
-    """Of the policies whose name begins alike, such as 'clip-uniform' with
-    several numbers of levels, the one that needs the fewest bits.
+    """The policy that needs the fewest bits of those whose names begin alike,
+    such as 'clip-uniform' with several numbers of bins.
 
     Args:
-        rows (Sequence[dict]): The rows.
+        rows, loss, metric: See :func:`bits_at_loss`.
         prefix (str): How the names begin.
-        loss (float): Relative loss. Defaults to 0.01.
-        metric (str, optional): Defaults to None: :func:`headline`.
 
     Returns:
         str | None: Its name. Where all lose more at every rate, the one that
@@ -241,20 +237,20 @@ def best_policy(rows: Rows,
     return max(short, key=lambda n: short[n].value) if short else None
 
 
-def reached(point: RatePoint, tolerance: float = 0.05) -> bool:
+def meets_target(point: RatePoint, precision: float = 0.05) -> bool:
     """Whether a point of 'equal-noise' has the noise that was asked.
 
-    A quantizer with a fixed number of levels cannot make little noise.
+    A quantizer with a fixed number of bins cannot make little noise.
 
     Args:
         point (RatePoint): A point of 'equal-noise'.
-        tolerance (float): Relative. Defaults to 0.05.
+        precision (float): Largest relative difference. Defaults to 0.05.
     """
-    return abs(point.nrmse / point.target - 1) <= tolerance
+    return abs(point.nrmse / point.target - 1) <= precision
 
 
-class Comparison(NamedTuple):
-    """Two policies at the same noise.
+class NoiseComparison(NamedTuple):
+    """Two policies at one noise budget.
 
     Attributes:
         difference (float): How much better the policy's mean metric is than
@@ -265,47 +261,45 @@ class Comparison(NamedTuple):
     spread: float
 
     @property
-    def beats(self) -> bool:
-        """Whether the difference exceeds the spread."""
+    def exceeds_spread(self) -> bool:
+        """Whether the policy is better by more than the spread."""
         return self.difference > self.spread
 
 
-def beats(rows: Rows,
-          policy: str = 'featjnd',
-          reference: str = 'one-step',
-          least: float = 0.01,
-          metric: Optional[str] = None,
-          where: Optional[str] = None) -> Dict[float, Comparison]:
-    """Compare two policies at equal noise.
+def compare_at_equal_noise(
+        rows: Rows,
+        policy: str = 'featjnd',
+        reference: str = 'one-step',
+        least: float = 0.01,
+        metric: Optional[str] = None,
+        where: Optional[str] = None) -> Dict[float, NoiseComparison]:
+    """Differences of two policies at equal noise.
 
     The policy is better beyond the seeds' spread where the difference of the
     means is larger than the sum of the two standard deviations: their one
     sigma intervals do not touch.
 
     Args:
-        rows (Sequence[dict]): The rows.
-        policy (str): Defaults to 'featjnd'.
-        reference (str): Defaults to 'one-step'.
+        rows, policy, reference, metric: See :func:`savings`.
         least (float): Only budgets where ``where`` costs more than this share
             of the clean metric. Defaults to 0.01.
-        metric (str, optional): Defaults to None: :func:`headline`.
         where (str, optional): A policy. Defaults to None: the reference.
 
     Returns:
-        dict[float, Comparison]: By noise budget, of those that the policies
-        reached. Empty for a clean metric that is not positive.
+        dict[float, NoiseComparison]: By noise budget, of those that the
+        policies met. Empty for a clean metric that is not positive.
     """
     metric = metric or headline(rows)
     clean = value_of(clean_metrics(rows), metric)
     curves = {
-        name: {p.target: p for p in points if reached(p)}
+        name: {p.target: p for p in points if meets_target(p)}
         for name, points in summarize(rows, metric, 'equal-noise').items()
     }
     ours, theirs, costs = (
         curves.get(name, {}) for name in (policy, reference, where
                                           or reference))
     return {
-        budget: Comparison(
+        budget: NoiseComparison(
             advantage(metric, point.mean, theirs[budget].mean),
             point.std + theirs[budget].std)
         for budget, point in ours.items()
@@ -318,8 +312,7 @@ def to_markdown(rows: Rows, metric: Optional[str] = None) -> str:
     """Tables of both protocols, as far as there are rows.
 
     Args:
-        rows (Sequence[dict]): The rows.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows, metric: See :func:`mmfeatjnd.evaluation.curve.to_markdown`.
 
     Returns:
         str: Markdown: policies down, settings across.
@@ -343,7 +336,7 @@ def to_markdown(rows: Rows, metric: Optional[str] = None) -> str:
             cells = {}
             for p in points:
                 cells[p.target] = 'not reached'
-                if by_rate or reached(p):
+                if by_rate or meets_target(p):
                     cells[p.target] = show(p.mean, p.std, p.num_seeds) + \
                         f' ({p.rate:.3f})'
             line = [name] + [cells.get(t, '') for t in targets]
@@ -401,7 +394,7 @@ def _draw(rows: Rows, path: Path, metric: Optional[str],
         for name, points in summarize(rows, metric, protocol).items():
             points = [
                 p for p in points
-                if math.isfinite(p.mean) and (by_rate or reached(p))
+                if math.isfinite(p.mean) and (by_rate or meets_target(p))
             ]
             if not points:
                 continue
@@ -450,21 +443,19 @@ def _show_rates(axes, seen: Sequence[float]) -> None:
 
 
 def plot(rows: Rows, path: Path, metric: Optional[str] = None) -> None:
-    """Draw the metric against the rate, with 95 % confidence intervals.
+    """Picture of the metric against the rate, with 95 % confidence intervals.
 
     The axis ends a quarter further below than FeatJND falls, but shows a loss
     of 7.5 % at most (:func:`plot_noise`: 15 %); what falls further leaves the
     picture.
 
     Args:
-        rows (Sequence[dict]): The rows.
-        path (Path): The picture to write; its suffix gives the format.
-        metric (str, optional): Defaults to None: :func:`headline`.
+        rows, path, metric: See :func:`mmfeatjnd.evaluation.curve.plot`.
     """
     _draw(rows, path, metric, 'rate')
 
 
 def plot_noise(rows: Rows, path: Path, metric: Optional[str] = None) -> None:
-    """Draw the metric against the noise budget; see :func:`plot`. Budgets
-    that a policy did not reach are left out."""
+    """Picture of the metric against the noise budget; see :func:`plot`.
+    Budgets that a policy did not meet are left out."""
     _draw(rows, path, metric, 'equal-noise')

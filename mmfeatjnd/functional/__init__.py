@@ -13,7 +13,7 @@ from .allocate import (
 )
 from .budget import (
     bisect_scale,
-    reached,
+    meets_target,
     scale_limits,
     scale_to_modelled_noise,
 )
@@ -25,14 +25,11 @@ from .discrepancy import (
 )
 from .dual import dual_ascent
 from .entropy import (
-    Tails,
     code_length,
     empirical_entropy,
-    fit_tails,
+    fit_entropy_model,
     probabilities,
-    soft_code_length,
 )
-from .fused import quantize_fused
 from .layout import (
     LAYOUTS,
     channel_dim,
@@ -43,7 +40,7 @@ from .layout import (
     to_tokens,
 )
 from .level import Level
-from .magnitude import l2_magnitude, log_magnitude, rate
+from .magnitude import bits_per_element, l2_magnitude, log_magnitude
 from .noise import (
     gaussian_noise,
     image_keys,
@@ -54,38 +51,34 @@ from .noise import (
     uniform_noise,
     view_keys,
 )
-from .quantize import (
-    GRANULARITIES,
-    Steps,
-    additive_noise,
-    dequantize,
-    make_steps,
-    modelled_noise,
-    quantize,
-    quantize_dequantize,
-    saturate,
-    saturated,
-    straight_through,
-)
-from .strength import (
+from .nrmse import (
     DEFINITIONS,
     nrmse,
     participation_ratio,
     rms,
     scale_to_nrmse,
 )
+from .quantize import Allocation, cast_to, dequantize, quantize
+from .quantized import EntropyModel, QuantizedLevel
+from .steps import GRANULARITIES, Steps, make_steps, modelled_noise
+from .surrogate import additive_noise, soft_code_length, straight_through
+from .symbols import saturated
 
 __all__ = [
+    'Allocation',
     'DEFINITIONS',
+    'EntropyModel',
     'GRANULARITIES',
     'LAYOUTS',
     'Level',
+    'QuantizedLevel',
     'Steps',
-    'Tails',
     'additive_noise',
     'binary_cross_entropy',
     'binary_kl_divergence',
     'bisect_scale',
+    'bits_per_element',
+    'cast_to',
     'channel_dim',
     'check_layout',
     'clip_cover',
@@ -96,7 +89,7 @@ __all__ = [
     'dequantize',
     'dual_ascent',
     'empirical_entropy',
-    'fit_tails',
+    'fit_entropy_model',
     'from_channels_first',
     'from_tokens',
     'gaussian_noise',
@@ -108,19 +101,15 @@ __all__ = [
     'l2_magnitude',
     'log_magnitude',
     'make_steps',
+    'meets_target',
     'modelled_noise',
     'nrmse',
     'participation_ratio',
     'probabilities',
     'quantize',
-    'quantize_dequantize',
-    'quantize_fused',
     'random_permutation',
     'range_log_steps',
-    'rate',
-    'reached',
     'rms',
-    'saturate',
     'saturated',
     'scale_limits',
     'scale_to_modelled_noise',

@@ -1,4 +1,4 @@
-"""Where the bits go: the steps that each policy wishes.
+"""The steps that each policy wishes: where the bits go.
 
 Every function returns the natural logarithm of steps in the unit of the
 feature, up to a scale; :func:`mmfeatjnd.functional.make_steps` puts them on
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .layout import channel_dim, mean_over_tokens, per_image
-from .quantize import MAX_EXPONENT, Steps
-from .strength import rms
+from .nrmse import rms
+from .steps import MAX_EXPONENT, Steps
 
 
 def _log_or_mean(value: Tensor) -> Tensor:
@@ -37,28 +37,38 @@ def jnd_log_steps(envelope: Tensor) -> Tensor:
     Returns:
         Tensor: The same shape, float32. Channels that never fired (envelope
         0) get the image's mean of the others.
+
+    Example:
+        >>> jnd_log_steps(torch.tensor([[0.5, 2.0]])).exp()
+        tensor([[1., 4.]])
     """
     return _log_or_mean(envelope.float()).add_(math.log(2))
 
 
 def jnd_rounding(log_step: Tensor, steps: Steps) -> Tensor:
-    r"""Round to the cheapest level within the JND.
+    r"""Rounding to the cheapest symbol within the JND.
 
-    An element whose own tolerance E exceeds half of its step, which it shares
-    with its token and channel, may round further towards 0 and still stay
-    within E:
+    An element whose own JND E exceeds half of its step, which it shares with
+    its token and channel, may round further towards 0 and still stay within
+    E:
 
     .. math:: \rho = \mathrm{clip}(1 - E / \Delta, 0, 1/2)
 
-    So the tolerance of every element is used at no side information: the
-    decoder needs the steps only. Ours.
+    So the JND of every element is used at no side information: the decoder
+    needs the steps only. Ours.
 
     Args:
         log_step (Tensor): :func:`jnd_log_steps`, i.e. log 2E.
         steps (Steps): The steps made from it, not yet scaled.
 
     Returns:
-        Tensor: rho for :func:`mmfeatjnd.functional.quantize`.
+        Tensor: rho, the shape of ``log_step``; see
+        :class:`mmfeatjnd.functional.Allocation`.
+
+    Example:
+        >>> log_step = jnd_log_steps(torch.tensor([[0.5, 0.75, 2.0]]))
+        >>> jnd_rounding(log_step, Steps(torch.tensor([1.0])))
+        tensor([[0.5000, 0.2500, 0.0000]])
     """
     one = log_step.new_ones(())
     return torch.addcdiv(
@@ -67,14 +77,26 @@ def jnd_rounding(log_step: Tensor, steps: Steps) -> Tensor:
 
 
 def uniform_log_steps(feature: Tensor) -> Tensor:
-    """One step for an image: the RMS of its feature, (B, 1, ...)."""
+    """One step for an image: the RMS of its feature.
+
+    Args:
+        feature (Tensor): (B, ...).
+
+    Returns:
+        Tensor: (B, 1, ...), float32. 0 where the feature is 0: any step will
+        do.
+
+    Example:
+        >>> uniform_log_steps(torch.tensor([[3.0, -3.0]])).exp()
+        tensor([[3.]])
+    """
     value = per_image(rms(feature), feature)
     return torch.where(value == 0, 1.0, value).log()
 
 
 def range_log_steps(feature: Tensor) -> Tensor:
-    """The largest magnitude of every token: dynamic per-token quantization as
-    in SmoothQuant (Xiao et al., arXiv 2211.10438) and torchao.
+    """One step for a token, its largest magnitude: dynamic per-token
+    quantization as in SmoothQuant (Xiao et al., arXiv 2211.10438) and torchao.
 
     Args:
         feature (Tensor): (B, C, H, W), (B, N, C) or (B, C).
@@ -82,14 +104,20 @@ def range_log_steps(feature: Tensor) -> Tensor:
     Returns:
         Tensor: With size 1 for the channels. Tokens that are all zero get the
         mean of the image.
+
+    Example:
+        >>> tokens = torch.tensor([[[1.0, -3.0], [0.5, 0.0]]])  # (B, N, C)
+        >>> range_log_steps(tokens).exp()
+        tensor([[[3.0000],
+                 [0.5000]]])
     """
     return _log_or_mean(feature.float().abs().amax(
         channel_dim(feature), keepdim=True))
 
 
 def sensitivity_log_scale(sensitivity: Tensor) -> Tensor:
-    r"""How large noise or steps may be where the task's squared gradient is
-    w, in natural logarithms: minimising :math:`\sum w \sigma^2` at equal rate
+    r"""Logarithm of how large noise or steps may be where the task's squared
+    gradient is w: minimising :math:`\sum w \sigma^2` at equal rate
     gives :math:`\sigma \propto w^{-1/2}` (reverse water-filling).
 
     w of a single image is noisy, so it is replaced by its rank-one model
@@ -129,6 +157,11 @@ def gradient_log_steps(sensitivity: Tensor, feature: Tensor) -> Tensor:
 
     Returns:
         Tensor: The same shape.
+
+    Example:
+        >>> w, feature = torch.tensor([[4.0, 0.0]]), torch.ones(1, 2)
+        >>> gradient_log_steps(w, feature).exp().round(decimals=2)
+        tensor([[0.2700, 3.7700]])
     """
     log = sensitivity_log_scale(sensitivity)
     log = log - log.mean(list(range(1, log.dim())), keepdim=True)
@@ -136,7 +169,8 @@ def gradient_log_steps(sensitivity: Tensor, feature: Tensor) -> Tensor:
 
 
 def water_filling_steps(steps: Steps, feature: Tensor) -> Steps:
-    r"""Reverse water-filling: channels below the water level are dropped.
+    r"""Steps of reverse water-filling: channels below the water level are
+    dropped.
 
     The rate-distortion solution for independent Gaussian channels gives every
     channel the distortion :math:`\min(\theta, \sigma_c^2)`, with the water
@@ -150,6 +184,14 @@ def water_filling_steps(steps: Steps, feature: Tensor) -> Steps:
 
     Returns:
         Steps: With exponents for the channels.
+
+    Example:
+        >>> feature = torch.zeros(1, 2, 2, 2)
+        >>> feature[:, 0], feature[:, 1] = 8.0, 0.2
+        >>> water_filling_steps(Steps(torch.tensor([2.0])), feature).channel
+        tensor([[[[0]],
+        <BLANKLINE>
+                 [[8]]]], dtype=torch.int32)
     """
     base = steps.size(feature)
     # in units of the step, whose square may leave the range of float32
@@ -167,24 +209,25 @@ _CLIP_OCTAVES = 20
 _FIXED_POINT = 1 << 30
 
 
-def clip_range(feature: Tensor, levels: int) -> Tensor:
+def clip_range(feature: Tensor, bins: int) -> Tensor:
     """The clipping range of each image that minimises the squared error of a
-    coarse uniform quantizer.
+    coarse uniform quantizer with so many bins.
 
     After Cohen, Choi and Bajic (arXiv 2105.07102): clip, and quantize
-    uniformly with few levels whose outermost lie on the ends of the range.
-    They find the range from a model of the features after a (leaky) ReLU;
-    here it is found on the feature itself, which is at least as good. That
-    one level is 0, and how many lie on either side of it for features of both
-    signs, is ours: features are 0 more often than anything else.
+    uniformly with few bins, the values of whose outermost lie on the ends of
+    the range. They find the range from a model of the features after a
+    (leaky) ReLU; here it is found on the feature itself, which is at least as
+    good. That one bin has the value 0, and how many lie on either side of it
+    for features of both signs, is ours: features are 0 more often than
+    anything else.
 
     Args:
         feature (Tensor): (B, ...).
-        levels (int): Number of levels, >= 2.
+        bins (int): Number of bins, >= 2.
 
     Returns:
         Tensor: (B, 2), float32: low <= 0 <= high, whole multiples of the step
-        ``(high - low) / (levels - 1)``. NaN for an image with a NaN.
+        ``(high - low) / (bins - 1)``. NaN for an image with a NaN.
 
     Example:
         >>> clip_range(torch.tensor([[0.0, 2.0, 4.0, -2.0]]), 4)
@@ -200,23 +243,23 @@ def clip_range(feature: Tensor, levels: int) -> Tensor:
     sums = torch.cat([torch.zeros_like(sums[:, :1]), sums], 1)
     octave = torch.arange(_CLIP_OCTAVES * 8 + 1, device=x.device) / 8
     # ranges that end exactly at the peak, too
-    divided = 1 / torch.arange(2, min(levels, 64), device=x.device)
+    divided = 1 / torch.arange(2, min(bins, 64), device=x.device)
     step = torch.cat([(-octave).exp2(), divided]).sort(descending=True).values
-    step, _ = _best_grid(x, sums, step.expand(len(x), -1), levels)
+    step, _ = _best_grid(x, sums, step.expand(len(x), -1), bins)
     octave = torch.arange(-8, 9, device=x.device) / 64
-    step, below = _best_grid(x, sums, step * (-octave).exp2(), levels)
-    ends = torch.cat([-below, levels - 1 - below], 1)
+    step, below = _best_grid(x, sums, step * (-octave).exp2(), bins)
+    ends = torch.cat([-below, bins - 1 - below], 1)
     return unit * step * ends
 
 
 def _best_grid(x: Tensor, sums: Tensor, step: Tensor,
-               levels: int) -> Tuple[Tensor, Tensor]:
-    r"""The step with the least squared error, and its levels below 0.
+               bins: int) -> Tuple[Tensor, Tensor]:
+    r"""The step with the least squared error, and its bins below 0.
 
-    Beside a quantizer that knows 0 only, the level :math:`j \Delta` saves
+    Beside a quantizer that knows 0 only, the bin of :math:`j \Delta` saves
     :math:`2 \Delta \sum_x \max(x - t_j, 0)` with its threshold
-    :math:`t_j = (j - 1/2) \Delta`. So the levels that save most make the
-    grid, on either side of 0.
+    :math:`t_j = (j - 1/2) \Delta`. So the bins that save most make the grid,
+    on either side of 0.
 
     Args:
         x (Tensor): The features of each image, sorted, (B, M).
@@ -224,12 +267,12 @@ def _best_grid(x: Tensor, sums: Tensor, step: Tensor,
             2^-30.
         step (Tensor): Delta, (B, S), the largest first: of those that are
             as good, it is taken.
-        levels (int): Number of levels.
+        bins (int): Number of bins.
 
     Returns:
         tuple[Tensor]: (B, 1) each.
     """
-    index = torch.arange(levels - 1, device=x.device)
+    index = torch.arange(bins - 1, device=x.device)
     at = (step.double()[..., None] * (index + 0.5)).flatten(1)  # (B, S * L)
     # by how much in sum what lies beyond a threshold exceeds it
     upper = torch.searchsorted(x, at.float(), right=True)
@@ -238,20 +281,20 @@ def _best_grid(x: Tensor, sums: Tensor, step: Tensor,
     above = above - at * (x.size(1) - upper)
     below = -sums.gather(1, lower).double() / _FIXED_POINT - at * lower
     saved = torch.cat(
-        [s.view(*step.shape, levels - 1) for s in (above, below)], -1)
-    # stable: where no level saves anything it is one above 0
+        [s.view(*step.shape, bins - 1) for s in (above, below)], -1)
+    # stable: where no bin saves anything it is one above 0
     saved, side = saved.sort(dim=-1, descending=True, stable=True)
-    total = saved[..., :levels - 1].sum(-1) * step
+    total = saved[..., :bins - 1].sum(-1) * step
     good = total >= total.amax(1, keepdim=True) * (1 - 1e-8)
     best = good.int().argmax(1, keepdim=True)
-    number = (side[..., :levels - 1] >= levels - 1).sum(-1)
+    number = (side[..., :bins - 1] >= bins - 1).sum(-1)
     return step.gather(1, best), number.gather(1, best)
 
 
 def clip_cover(feature: Tensor, bounds: Tensor) -> Tensor:
-    """How far a clipping range may be widened: until each end that is not 0
-    has reached the features' own, and no further, since that makes only the
-    error grow.
+    """The factor by which a clipping range may be widened: until each end that
+    is not 0 has reached the features' own, and no further, since that makes
+    only the error grow.
 
     Args:
         feature (Tensor): (B, ...).
@@ -271,17 +314,21 @@ def clip_cover(feature: Tensor, bounds: Tensor) -> Tensor:
     return share.amax(1).clamp_min(1)
 
 
-def clip_steps(bounds: Tensor, levels: int) -> Steps:
+def clip_steps(bounds: Tensor, bins: int) -> Steps:
     """The steps of a clipping range.
 
     Args:
         bounds (Tensor): (B, 2): low <= 0 <= high, whole multiples of the
             step, as :func:`clip_range` returns them.
-        levels (int): Number of levels, >= 2.
+        bins (int): Number of bins, >= 2.
 
     Returns:
-        Steps: One step for an image. 0 is a level.
+        Steps: One step for an image.
+
+    Example:
+        >>> clip_steps(torch.tensor([[-2.0, 4.0]]), bins=4).base
+        tensor([2.])
     """
     low, high = bounds.unbind(1)
-    base = (high - low) / (levels - 1)
+    base = (high - low) / (bins - 1)
     return Steps(torch.where(base == 0, 1.0, base))

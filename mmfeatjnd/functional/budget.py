@@ -5,15 +5,16 @@ from typing import Callable, Tuple, Union
 import torch
 from torch import Tensor
 
-from .quantize import MAX_LEVEL, Steps
-from .strength import rms
+from .nrmse import rms
+from .steps import Steps
+from .symbols import MAX_SYMBOL
 
 _SMALLEST = torch.finfo(torch.float32).tiny
 
 
 def scale_to_modelled_noise(steps: Steps, feature: Tensor,
                             budget: Union[float, Tensor]) -> Steps:
-    r"""Scale the steps to a noise budget, in closed form.
+    r"""The steps scaled to a noise budget, in closed form.
 
     By the model :math:`\mathrm{NRMSE}^2 = \mathrm{mean}(\Delta^2) / (12\,
     \mathrm{mean}(f^2))`.
@@ -26,6 +27,12 @@ def scale_to_modelled_noise(steps: Steps, feature: Tensor,
     Returns:
         Steps: The same ratios. An image without energy keeps its steps; one
         with a NaN or an infinite value gets NaN.
+
+    Example:
+        >>> feature = torch.ones(1, 8)
+        >>> steps = Steps(torch.ones(1))
+        >>> scale_to_modelled_noise(steps, feature, 0.5).base  # 0.5 sqrt(12)
+        tensor([1.7321])
     """
     wanted = budget * rms(feature)
     # a size that is broadcast has the mean of what it stands for
@@ -36,9 +43,9 @@ def scale_to_modelled_noise(steps: Steps, feature: Tensor,
 def scale_limits(feature: Tensor, steps: Steps) -> Tuple[Tensor, Tensor]:
     """The scales of the steps between which quantization makes sense.
 
-    At the finest scale the largest value of an image has the largest level
+    At the finest scale the largest value of an image has the largest symbol
     that is not :func:`mmfeatjnd.functional.saturated`; finer steps would make
-    more noise. Beyond the coarsest every level is 0.
+    more noise. Beyond the coarsest every symbol is 0.
 
     Args:
         feature (Tensor): The clean feature, (B, ...).
@@ -60,8 +67,8 @@ def scale_limits(feature: Tensor, steps: Steps) -> Tuple[Tensor, Tensor]:
     # the smallest base that keeps its precision; as a tensor, since a number
     # over a tensor is computed as a product with an infinite reciprocal
     smallest = torch.full_like(steps.base, _SMALLEST) / steps.base
-    finest = torch.maximum(peak / (MAX_LEVEL - 1), smallest)
-    # a level rounds to 0 below half a step
+    finest = torch.maximum(peak / (MAX_SYMBOL - 1), smallest)
+    # what lies below half a step becomes 0
     return finest, torch.maximum(peak * 2.1, finest)
 
 
@@ -71,11 +78,11 @@ def bisect_scale(measure: Callable[[Tensor], Tensor],
                  finest: Union[float, Tensor] = 2.0**-12,
                  coarsest: Union[float, Tensor] = 2.0**12,
                  iterations: int = 20) -> Tensor:
-    """The scale of each image at which a measurement reaches a target.
+    """The scale of each image at which a measurement meets a target.
 
     Bisection in the logarithm of the scale, all images at once and without a
     host-device synchronization. Whether the target was within reach is for
-    :func:`reached` to say.
+    :func:`meets_target` to say.
 
     Args:
         measure (Callable): (B,) scales to (B,) measurements, monotone in the
@@ -92,6 +99,11 @@ def bisect_scale(measure: Callable[[Tensor], Tensor],
     Returns:
         Tensor: (B,), float32. Where the target is out of reach, the end
         of the range that is nearest to it. NaN where a measurement is.
+
+    Example:
+        >>> target = torch.tensor([4.0, 9.0])
+        >>> bisect_scale(lambda scale: scale**2, target).round(decimals=3)
+        tensor([2., 3.])
     """
     one = torch.ones_like(target)
     low, high = (one * finest).log2(), (one * coarsest).log2()
@@ -107,9 +119,9 @@ def bisect_scale(measure: Callable[[Tensor], Tensor],
     return torch.where(broken, torch.nan, scale)
 
 
-def reached(measured: Tensor,
-            target: Union[float, Tensor],
-            tolerance: float = 0.05) -> Tensor:
+def meets_target(measured: Tensor,
+                 target: Union[float, Tensor],
+                 precision: float = 0.05) -> Tensor:
     """Whether a search came to its target.
 
     It does not where the target lies beyond :func:`scale_limits`, or where
@@ -119,13 +131,13 @@ def reached(measured: Tensor,
     Args:
         measured (Tensor): (B,): at the scale that was found.
         target (float | Tensor): A number or (B,): what it should be, > 0.
-        tolerance (float): Largest relative difference. Defaults to 0.05.
+        precision (float): Largest relative difference. Defaults to 0.05.
 
     Returns:
         Tensor: (B,), bool. False where the measurement is NaN.
 
     Example:
-        >>> reached(torch.tensor([0.99, 0.5]), 1.0)
+        >>> meets_target(torch.tensor([0.99, 0.5]), 1.0)
         tensor([ True, False])
     """
-    return (measured - target).abs() <= tolerance * target
+    return (measured - target).abs() <= precision * target

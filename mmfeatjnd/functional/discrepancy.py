@@ -28,7 +28,8 @@ def _expected_ratio(p: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
 def kl_divergence(clean: Tensor,
                   perturbed: Tensor,
                   temperature: float = 1.0) -> Tensor:
-    """KL(softmax(clean) || softmax(perturbed)), mean over the predictions.
+    """Divergence KL(softmax(clean) || softmax(perturbed)), mean over the
+    predictions.
 
     Args:
         clean (Tensor): Logits, (B, K) or (B, K, H, W).
@@ -40,6 +41,11 @@ def kl_divergence(clean: Tensor,
 
     Raises:
         ValueError: There is one class only.
+
+    Example:
+        >>> z = torch.tensor([[0.0, 0.0], [1.0, 2.0]])  # (B, K)
+        >>> kl_divergence(z, z)
+        tensor(0.)
     """
     _check_classes(clean)
     log_p = F.log_softmax(clean.float() / temperature, 1)
@@ -59,6 +65,11 @@ def cross_entropy(clean: Tensor, perturbed: Tensor) -> Tensor:
 
     Raises:
         ValueError: There is one class only.
+
+    Example:
+        >>> clean = torch.tensor([[1.0, 0.0]])
+        >>> cross_entropy(clean, torch.zeros(1, 2))  # log 2
+        tensor(0.6931)
     """
     _check_classes(clean)
     loss = F.cross_entropy(perturbed.float(), clean.argmax(1))
@@ -69,8 +80,9 @@ def cross_entropy(clean: Tensor, perturbed: Tensor) -> Tensor:
 def binary_kl_divergence(clean: Tensor,
                          perturbed: Tensor,
                          temperature: float = 1.0) -> Tensor:
-    r"""KL between independent yes-or-no predictions, for hosts that put a
-    sigmoid on every logit: several labels an image, or one class a pixel.
+    r"""KL divergence between independent yes-or-no predictions, for hosts that
+    put a sigmoid on every logit: several labels an image, or one class a
+    pixel.
 
     .. math:: \sum_k p_k \log\frac{p_k}{q_k} + (1 - p_k)
         \log\frac{1 - p_k}{1 - q_k}, \quad p = \sigma(z),\

@@ -1,4 +1,5 @@
 """Dual ascent on the multiplier of the tolerance constraint."""
+import torch  # noqa: F401  for the examples
 from torch import Tensor
 
 
@@ -7,7 +8,7 @@ def dual_ascent(multiplier: Tensor,
                 tolerance: float,
                 rate: float = 0.05,
                 bounds=(1e-3, 1e4)) -> Tensor:
-    """One multiplicative step towards D = tolerance.
+    """The multiplier after one multiplicative step towards D = tolerance.
 
     For max M s.t. D <= eps the dual gradient is D - eps. The step is taken in
     the log of the multiplier and its relative size is clipped, so that it
@@ -24,6 +25,11 @@ def dual_ascent(multiplier: Tensor,
 
     Returns:
         Tensor: The new multiplier, scalar. The old one where D is NaN.
+
+    Example:
+        >>> one = torch.tensor(1.0)
+        >>> dual_ascent(one, torch.tensor(0.5), tolerance=0.1)  # exp(0.05)
+        tensor(1.0513)
     """
     # a NaN, as in a step that mixed precision skips, must not stay
     step = (discrepancy / tolerance - 1).clamp(-1, 1).nan_to_num(0)

@@ -6,13 +6,13 @@ from typing import Tuple, Union
 import torch
 from torch import Tensor
 
-from .quantize import dequantize, quantize
+from .symbols import from_symbols, to_symbols
 
 
 def _both(feature: Tensor, step: Tensor, rounding: Union[float, Tensor],
           deadzone: float) -> Tuple[Tensor, Tensor]:
-    level = quantize(feature, step, rounding, deadzone)
-    return level, dequantize(level, step)
+    symbols = to_symbols(feature, step, rounding, deadzone)
+    return symbols, from_symbols(symbols, step)
 
 
 @functools.lru_cache(maxsize=None)
@@ -24,25 +24,24 @@ def compiled():
 _broken = False
 
 
-def quantize_fused(feature: Tensor,
-                   step: Tensor,
-                   rounding: Union[float, Tensor] = 0.5,
-                   deadzone: float = 0.5) -> Tuple[Tensor, Tensor]:
-    """Levels and their values, without an offset.
+def symbols_and_values(feature: Tensor, step: Tensor,
+                       rounding: Union[float, Tensor],
+                       deadzone: float) -> Tuple[Tensor, Tensor]:
+    """Symbols and their values, without an offset.
 
     On CUDA one kernel of ``torch.compile`` reads the feature once and writes
     both; elsewhere, and where compiling fails, the plain functions run. The
     kernel's division may differ in its last bit, which matters only to a
-    feature that lies exactly between two levels.
+    feature that lies exactly between two symbols.
 
     Args:
         feature (Tensor): (B, ...).
-        step (Tensor): See :func:`mmfeatjnd.functional.quantize`.
-        rounding (float | Tensor): See there. Defaults to 0.5.
-        deadzone (float): See there. Defaults to 0.5.
+        step (Tensor): See :func:`mmfeatjnd.functional.symbols.to_symbols`.
+        rounding (float | Tensor): See there.
+        deadzone (float): See there.
 
     Returns:
-        tuple[Tensor]: Levels and values, float32, the shape of ``feature``.
+        tuple[Tensor]: Symbols and values, float32, the shape of ``feature``.
     """
     global _broken
     if feature.is_cuda and not _broken:

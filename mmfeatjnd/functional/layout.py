@@ -18,6 +18,13 @@ def check_layout(feature: Tensor, where: str = 'feature') -> None:
     Raises:
         TypeError: ``feature`` is no floating-point tensor.
         ValueError: It has another number of dimensions.
+
+    Example:
+        >>> check_layout(torch.zeros(2, 8))
+        >>> check_layout(torch.zeros(8))
+        Traceback (most recent call last):
+        ValueError: feature: expected (B, C, H, W), (B, N, C) or (B, C), but \
+got shape (8,)
     """
     if not isinstance(feature, Tensor) or not feature.is_floating_point():
         got = getattr(feature, 'dtype', type(feature).__name__)
@@ -30,7 +37,17 @@ def check_layout(feature: Tensor, where: str = 'feature') -> None:
 
 
 def channel_dim(feature: Tensor) -> int:
-    """The channel axis: 2 for token sequences (B, N, C), else 1."""
+    """The channel axis: 2 for token sequences (B, N, C), else 1.
+
+    Args:
+        feature (Tensor): (B, C, H, W), (B, N, C) or (B, C).
+
+    Example:
+        >>> channel_dim(torch.zeros(2, 8, 4, 4))
+        1
+        >>> channel_dim(torch.zeros(2, 16, 8))
+        2
+    """
     return 2 if feature.dim() == 3 else 1
 
 
@@ -38,7 +55,7 @@ LAYOUTS = ('NCHW', 'NHWC')
 
 
 def to_channels_first(feature: Tensor, layout: str) -> Tensor:
-    """View a map with its channels in the second axis.
+    """A map with its channels in the second axis.
 
     Args:
         feature (Tensor): (B, C, H, W) or (B, H, W, C); tokens and vectors
@@ -58,15 +75,26 @@ def to_channels_first(feature: Tensor, layout: str) -> Tensor:
 
 
 def from_channels_first(feature: Tensor, layout: str) -> Tensor:
-    """Undo :func:`to_channels_first`."""
+    """A map in the layout that it had before :func:`to_channels_first`.
+
+    Args:
+        feature (Tensor): (B, C, H, W); tokens and vectors pass.
+        layout (str): 'NCHW' or 'NHWC'.
+
+    Returns:
+        Tensor: (B, C, H, W) or (B, H, W, C); a view.
+
+    Example:
+        >>> from_channels_first(torch.zeros(1, 8, 2, 3), 'NHWC').shape
+        torch.Size([1, 2, 3, 8])
+    """
     if layout == 'NHWC' and feature.dim() == 4:
         return feature.permute(0, 2, 3, 1)
     return feature
 
 
 def per_image(x: Tensor, like: Tensor) -> Tensor:
-    """View one number an image, (B,), as (B, 1, ...): broadcastable to
-    ``like``."""
+    """One number an image, (B,), as (B, 1, ...): broadcastable to ``like``."""
     return x.view(-1, *[1] * (like.dim() - 1))
 
 
@@ -79,13 +107,17 @@ def mean_over_tokens(feature: Tensor) -> Tensor:
 
 
 def to_tokens(feature: Tensor) -> Tensor:
-    """View ``feature`` as tokens.
+    """A feature as tokens.
 
     Args:
         feature (Tensor): (B, C, H, W), (B, N, C) or (B, C).
 
     Returns:
-        Tensor: (B, T, C) with T = H * W, N or 1.
+        Tensor: (B, T, C) with T = H * W, N or 1; a view.
+
+    Example:
+        >>> to_tokens(torch.zeros(2, 8, 4, 4)).shape
+        torch.Size([2, 16, 8])
     """
     if feature.dim() == 4:
         return feature.flatten(2).transpose(1, 2)
@@ -93,7 +125,7 @@ def to_tokens(feature: Tensor) -> Tensor:
 
 
 def from_tokens(tokens: Tensor, like: Tensor) -> Tensor:
-    """Undo :func:`to_tokens`.
+    """A feature in the layout that it had before :func:`to_tokens`.
 
     Args:
         tokens (Tensor): (B, T, C).
@@ -101,6 +133,10 @@ def from_tokens(tokens: Tensor, like: Tensor) -> Tensor:
 
     Returns:
         Tensor: ``tokens`` in the shape of ``like``.
+
+    Example:
+        >>> from_tokens(torch.zeros(2, 16, 8), torch.zeros(2, 8, 4, 4)).shape
+        torch.Size([2, 8, 4, 4])
     """
     if like.dim() == 4:
         return tokens.transpose(1, 2).reshape(like.shape)

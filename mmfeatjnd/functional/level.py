@@ -1,4 +1,4 @@
-"""What distortions and step policies may look at."""
+"""A level of features: what distortions and step policies may look at."""
 from typing import NamedTuple, Optional
 
 from torch import Tensor
@@ -18,6 +18,12 @@ class Level(NamedTuple):
             same shape.
         sensitivity (Tensor, optional): Squared task gradient, the same
             shape.
+
+    Example:
+        >>> import torch
+        >>> level = Level(torch.zeros(2, 8, 4, 4), keys=torch.arange(2))
+        >>> level.stream, level.envelope is None
+        (0, True)
     """
     feature: Tensor
     keys: Tensor

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from .layout import per_image
-from .strength import nrmse, rms
+from .nrmse import nrmse, rms
 
 
 def l2_magnitude(delta: Tensor, feature: Tensor) -> Tensor:
-    """||delta||_2 / ||f||_2, mean over the images.
+    """Relative L2 norm ||delta||_2 / ||f||_2, mean over the images: the
+    example of the FeatJND paper.
 
     Args:
         delta (Tensor): The distortion, (B, ...).
@@ -24,6 +25,11 @@ def l2_magnitude(delta: Tensor, feature: Tensor) -> Tensor:
     Returns:
         Tensor: Scalar, >= 0. Images whose feature is 0 are left out: nothing
         to be relative to.
+
+    Example:
+        >>> feature = torch.tensor([[3.0, -4.0], [0.0, 1.0]])  # (B, C)
+        >>> l2_magnitude(feature / 2, feature)
+        tensor(0.5000)
     """
     alive = rms(feature) != 0  # a NaN counts as alive
     # before the division: where() would make an infinite gradient NaN
@@ -34,7 +40,7 @@ def l2_magnitude(delta: Tensor, feature: Tensor) -> Tensor:
 def log_magnitude(delta: Tensor,
                   channel_rms: Tensor,
                   floor: float = 1e-3) -> Tensor:
-    """mean log(|delta| / RMS of the channel + floor). Ours.
+    """Mean of log(|delta| / RMS of the channel + floor). Ours.
 
     Args:
         delta (Tensor): The distortion, (B, C, H, W), (B, N, C) or (B, C).
@@ -44,6 +50,11 @@ def log_magnitude(delta: Tensor,
 
     Returns:
         Tensor: Scalar, nats, >= log(floor).
+
+    Example:
+        >>> delta = torch.tensor([[1.0, -2.0]])  # (B, C)
+        >>> log_magnitude(delta, torch.tensor([[1.0, 2.0]]), floor=0.0)
+        tensor(0.)
     """
     # zero in a channel that never fires: nothing to be relative to
     alive = channel_rms != 0  # a NaN counts as alive
@@ -52,8 +63,10 @@ def log_magnitude(delta: Tensor,
     return log.mean() / alive.expand_as(log).float().mean().clamp_min(1e-6)
 
 
-def rate(bits: Sequence[Tensor], features: Sequence[Tensor]) -> Tensor:
-    """Bits per element, over all levels. Ours: its negative is M for steps.
+def bits_per_element(bits: Sequence[Tensor],
+                     features: Sequence[Tensor]) -> Tensor:
+    """Bits of all images and levels over all their elements. Its negative is
+    M for steps (ours).
 
     Args:
         bits (Sequence[Tensor]): (B,) of every level.
@@ -61,5 +74,11 @@ def rate(bits: Sequence[Tensor], features: Sequence[Tensor]) -> Tensor:
 
     Returns:
         Tensor: Scalar, >= 0.
+
+    Example:
+        >>> features = [torch.zeros(2, 4, 5, 5), torch.zeros(2, 8)]
+        >>> bits = [torch.tensor([50.0, 50.0]), torch.tensor([4.0, 4.0])]
+        >>> bits_per_element(bits, features)
+        tensor(0.5000)
     """
     return sum(b.sum() for b in bits) / sum(f.numel() for f in features)

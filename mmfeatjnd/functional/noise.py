@@ -25,7 +25,7 @@ _VIEW = 0xD1B54A32D192ED03 - (1 << 64)
 def image_keys(ids: Sequence[Union[int, str]],
                seed: int = 0,
                device: Union[str, torch.device] = 'cpu') -> Tensor:
-    """Turn the identities of images into generator keys.
+    """Generator keys of images, from their identities.
 
     Args:
         ids (Sequence[int | str]): One identity an image, e.g. its COCO id.
@@ -34,6 +34,13 @@ def image_keys(ids: Sequence[Union[int, str]],
 
     Returns:
         Tensor: (B,), int64.
+
+    Example:
+        >>> keys = image_keys(['a.png', 7])
+        >>> keys.shape, keys.dtype
+        (torch.Size([2]), torch.int64)
+        >>> bool((keys == image_keys(['a.png', 7], seed=1)).any())
+        False
     """
     # a file's name need not be UTF-8
     names = (f'{seed}:{i}'.encode(errors='surrogateescape') for i in ids)
@@ -73,6 +80,11 @@ def view_keys(keys: Tensor, views: Tensor) -> Tensor:
 
     Returns:
         Tensor: (R,), int64; view 0 has the key of its image.
+
+    Example:
+        >>> keys = image_keys(['a.png', 'a.png'])
+        >>> view_keys(keys, torch.tensor([0, 1])) == keys
+        tensor([ True, False])
     """
     return torch.where(views == 0, keys, _mix(keys + views * _VIEW))
 
@@ -115,6 +127,11 @@ def uniform_noise(keys: Tensor, shape: Sequence[int],
 
     Returns:
         Tensor: (B, *shape), float32, on the device of ``keys``.
+
+    Example:
+        >>> noise = uniform_noise(image_keys([1, 2]), (8, 4, 4))
+        >>> noise.shape, bool((noise.abs() < 1).all())
+        (torch.Size([2, 8, 4, 4]), True)
     """
     bits = _shift(_hash(keys, math.prod(shape), stream), 41)
     return (2 * _unit(bits) - 1).view(len(keys), *shape)
@@ -131,6 +148,14 @@ def gaussian_noise(keys: Tensor, shape: Sequence[int],
 
     Returns:
         Tensor: (B, *shape), float32, on the device of ``keys``.
+
+    Example:
+        >>> noise = gaussian_noise(image_keys([1, 2]), (8, 4, 4))
+        >>> noise.shape
+        torch.Size([2, 8, 4, 4])
+        >>> alone = gaussian_noise(image_keys([2]), (8, 4, 4))
+        >>> torch.equal(noise[1:], alone)
+        True
     """
     bits = _hash(keys, math.prod(shape), stream)
     radius = (-2 * _unit(_shift(bits, 41)).log()).sqrt()
@@ -148,6 +173,11 @@ def random_permutation(keys: Tensor, n: int, stream: int = 0) -> Tensor:
 
     Returns:
         Tensor: (B, n), int64, each row a permutation of 0 ... n - 1.
+
+    Example:
+        >>> order = random_permutation(image_keys([1, 2]), 5)
+        >>> order.shape, order.sort(1).values[0]
+        (torch.Size([2, 5]), tensor([0, 1, 2, 3, 4]))
     """
     return _hash(keys, n, stream).argsort(1)
 
@@ -157,7 +187,7 @@ ORDER_STREAM = 1 << 20
 
 
 def shuffle_tokens(x: Tensor, keys: Tensor, stream: int = 0) -> Tensor:
-    """Permute the tokens of each image.
+    """The feature with the tokens of each image permuted.
 
     Args:
         x (Tensor): (B, C, H, W), (B, N, C) or (B, C).
@@ -166,6 +196,11 @@ def shuffle_tokens(x: Tensor, keys: Tensor, stream: int = 0) -> Tensor:
 
     Returns:
         Tensor: The same shape.
+
+    Example:
+        >>> x = torch.arange(4.0).view(1, 4, 1)  # (B, N, C)
+        >>> shuffle_tokens(x, image_keys([1])).flatten().sort().values
+        tensor([0., 1., 2., 3.])
     """
     tokens = to_tokens(x)
     order = random_permutation(keys, tokens.size(1), stream + ORDER_STREAM)
@@ -174,7 +209,13 @@ def shuffle_tokens(x: Tensor, keys: Tensor, stream: int = 0) -> Tensor:
 
 
 def shuffle_channels(x: Tensor, keys: Tensor, stream: int = 0) -> Tensor:
-    """Permute the channels of each image; see :func:`shuffle_tokens`."""
+    """The feature with the channels of each image permuted; arguments as in
+    :func:`shuffle_tokens`.
+
+    Example:
+        >>> shuffle_channels(torch.zeros(2, 8, 4, 4), image_keys([1, 2])).shape
+        torch.Size([2, 8, 4, 4])
+    """
     tokens = to_tokens(x)
     order = random_permutation(keys, tokens.size(2), stream + ORDER_STREAM)
     return from_tokens(

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .quantize import MAX_LEVEL, Steps, dequantize, make_steps, quantize
+from .steps import Steps, make_steps
+from .symbols import MAX_SYMBOL, from_symbols, to_symbols
 
 MAX_BLOCK = 64
 #: What is subtracted before and added after the transform, as in JPEG.
@@ -215,7 +216,7 @@ def quantize_pixels(images: Tensor,
         block (int): Edge of a block; 1: a plain quantizer of pixels.
             Defaults to 8.
         colour (bool): Transform the colours. Defaults to True.
-        rounding (float): See :func:`quantize`; less than 0.5 zeroes more
+        rounding (float): See :func:`to_symbols`; less than 0.5 zeroes more
             coefficients, with errors of more than half a step. Defaults to
             0.5.
 
@@ -231,9 +232,9 @@ def quantize_pixels(images: Tensor,
     # float64, then rounded: levels do not depend on batch and device
     x = block_dct(images.double() - CENTER, block, colour).float()
     check_steps(steps, x.shape)
-    level = quantize(x, steps.size(x), rounding)
-    if level.abs().max() >= MAX_LEVEL:
-        raise ValueError(f'steps are too fine: a level exceeds {MAX_LEVEL}')
+    level = to_symbols(x, steps.size(x), rounding)
+    if level.abs().max() >= MAX_SYMBOL:
+        raise ValueError(f'steps are too fine: a level exceeds {MAX_SYMBOL}')
     return level
 
 
@@ -259,6 +260,6 @@ def restore_pixels(level: Tensor,
         Tensor: (B, C, H, W), uint8.
     """
     check_steps(steps, level.shape)
-    x = dequantize(level, steps.size(level)).double()
+    x = from_symbols(level, steps.size(level)).double()
     x = inverse_block_dct(x, size, block, colour) + CENTER
     return (x + (0.5 + _NUDGE)).floor().clamp(0, 255).byte()

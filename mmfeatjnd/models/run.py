@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from mmfeatjnd.functional import (
+    cast_to,
     check_layout,
     from_channels_first,
     image_keys,
-    saturate,
     to_channels_first,
     view_keys,
 )
@@ -250,7 +250,7 @@ class Run:
         with torch.no_grad():
             self._note_faults(x, value, visit.images, level)
         # a distortion may leave the range of half precision
-        return value if value.dtype == x.dtype else saturate(value, x.dtype)
+        return value if value.dtype == x.dtype else cast_to(value, x.dtype)
 
     def _rows(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """Image and key of every row."""

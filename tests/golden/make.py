@@ -21,13 +21,12 @@ from torch import nn
 
 from mmfeatjnd.apis import save_estimator
 from mmfeatjnd.coding import (
-    QuantizedLevel,
     decode_images,
     encode_image,
     encode_images,
     feature_file,
 )
-from mmfeatjnd.functional import Steps
+from mmfeatjnd.functional import QuantizedLevel, Steps, dequantize
 from mmfeatjnd.models import FeatJNDNeck
 
 FOLDER = Path(__file__).resolve().parent
@@ -64,7 +63,7 @@ def levels():
 
 def bits(item):
     """What the host goes on with, to the last bit."""
-    value = item.dequantize().contiguous()
+    value = dequantize(item).contiguous()
     kind = torch.int32 if value.dtype == torch.float32 else torch.int16
     return value.view(kind).numpy()
 

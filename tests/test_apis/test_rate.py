@@ -14,7 +14,7 @@ from mmfeatjnd.apis.rate import _solve, name_policies
 # ------------------------------------------------------------ name_policies
 def test_names_say_what_differs():
     token = dict(type='featjnd', granularity='token', jnd_rounding=False)
-    clip = dict(type='clip-uniform', levels=8)
+    clip = dict(type='clip-uniform', bins=8)
     assert name_policies(['featjnd', token, clip]) == {
         'featjnd': 'featjnd',
         'featjnd-token-no-jnd-rounding': token,
@@ -68,13 +68,13 @@ def test_rates(bench):
     cfg, host, files = bench
     policies = name_policies([
         'featjnd', 'permuted-steps', 'one-step',
-        dict(type='clip-uniform', levels=2)
+        dict(type='clip-uniform', bins=2)
     ])
     rows = measure_rates(
         cfg, host, policies, [0.5, 1.5], [0.4], (0, 1), files,
         calibration_images=8, calibration_split='test')
     assert rows[0] == dict(policy='clean', metrics=rows[0]['metrics'])
-    rates = {(r['policy'], r['bits'], r['seed']): r
+    rates = {(r['policy'], r['mean_bits'], r['seed']): r
              for r in rows[1:] if r['protocol'] == 'rate'}
     assert set(rates) == {
         *((policy, bits, seed) for policy in ('featjnd', 'permuted-steps')
@@ -97,7 +97,7 @@ def test_rates(bench):
     noises = [r for r in rows if r.get('protocol') == 'equal-noise']
     assert len(noises) == 2 + 2 + 1 + 1
     for row in noises:
-        assert row['bits'] is None and row['noise_budget'] == 0.4
+        assert row['mean_bits'] is None and row['noise_budget'] == 0.4
         if row['policy'] != 'clip-uniform-2':
             assert row['nrmse_measured'] == pytest.approx(0.4, rel=0.02)
 
@@ -139,7 +139,7 @@ def test_what_cannot_be_measured_is_refused_at_once(bench):
     def measure(policy='one-step', *args):
         measure_rates(cfg, host, {'p': policy}, *args)
 
-    with pytest.raises(ValueError, match='bits must be positive'):
+    with pytest.raises(ValueError, match='mean_bits must be positive'):
         measure('one-step', [0.5, 0.0])
     with pytest.raises(ValueError, match='must be positive'):
         measure('one-step', [0.5], [-1.0])
@@ -279,7 +279,7 @@ def test_bits_that_no_policy_reaches(bench, caplog):
     """The clean host is measured all the same."""
     cfg, host, _ = bench
     rows = measure_rates(
-        cfg, host, {'clip': dict(type='clip-uniform', levels=2),
+        cfg, host, {'clip': dict(type='clip-uniform', bins=2),
                     'water': 'water-filling'}, [40.0],
         calibration_images=4, calibration_split='test', coded=False)
     assert [r['policy'] for r in rows] == ['clean']

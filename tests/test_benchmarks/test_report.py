@@ -163,3 +163,11 @@ def test_tables_go_between_the_marks():
     assert report_readme.insert(once, 'new') == once
     with pytest.raises(ValueError, match='begin'):
         report_readme.insert('a', 'new')
+
+
+def test_published_rows_keep_their_names_and_keys():
+    ours = [dict(policy='one-step', bits=None, mean_bits=0.5, scale=2.0)]
+    theirs = [dict(policy='uniform', bits=0.5, scale=2.0)]
+    assert common.renamed(ours) == theirs
+    assert common.renamed(theirs, back=True) == [
+        dict(policy='one-step', mean_bits=0.5, scale=2.0)]

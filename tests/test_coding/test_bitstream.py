@@ -8,17 +8,19 @@ import torch
 
 from mmfeatjnd.coding import (
     BitstreamError,
-    QuantizedLevel,
     decode_image,
-    describe,
     encode_batch,
     encode_image,
+    read_header,
 )
+from mmfeatjnd.coding.body import decode_body, encode_bodies
 from mmfeatjnd.functional import (
     GRANULARITIES,
+    Allocation,
     Steps,
     code_length,
     dequantize,
+    fit_entropy_model,
     make_steps,
     quantize,
 )
@@ -45,21 +47,25 @@ def _item(dims=(6, 5, 7),
     steps = make_steps(log_step, granularity).scaled(scale)
     if offset is not None:
         steps = steps._replace(offset=torch.full((batch, ), offset))
-    level = quantize(feature, steps.size(feature), offset=offset or 0.0)
-    return QuantizedLevel(level, steps, dtype)
+    quantized, _ = quantize(feature, Allocation(steps))
+    return quantized._replace(dtype=dtype)
 
 
 def _same(a, b):
-    assert torch.equal(a.level, b.level) and a.level.shape == b.level.shape
+    assert torch.equal(a.symbols, b.symbols)
+    assert a.symbols.shape == b.symbols.shape
     assert a.dtype == b.dtype
     for name in Steps._fields:
         x, y = getattr(a.steps, name), getattr(b.steps, name)
         assert (x is None) == (y is None), name
         if x is not None:
             assert torch.equal(x.to(y.dtype), y) and x.shape == y.shape, name
-    value = b.dequantize()
+    value = dequantize(b)
     assert value.dtype == a.dtype
-    assert torch.equal(a.dequantize(), value)
+    assert torch.equal(dequantize(a), value)
+    # what it was coded with comes back, too
+    for x, y in zip(fit_entropy_model(a).model, b.model):
+        assert torch.equal(x, y)
 
 
 def _sealed(data):
@@ -91,10 +97,8 @@ def test_dtype_comes_back(dims, dtype):
 def test_offset_comes_back():
     item = _item(granularity='tensor', offset=0.3)
     _round_trip(item)
-    step, offset = item.steps.base, item.steps.offset
-    torch.testing.assert_close(
-        item.dequantize(), dequantize(item.level, step, offset=offset),
-        rtol=0, atol=0)
+    expected = item.steps.offset + item.symbols * item.steps.base
+    assert torch.equal(dequantize(item), expected)
 
 
 def test_several_levels_of_different_kinds():
@@ -113,25 +117,25 @@ def test_tiny_features(dims, granularity):
 
 def test_empty_channels_and_images():
     item = _item()
-    item.level[:, ::2] = 0
+    item.symbols[:, ::2] = 0
     _round_trip(item)
-    item.level[:] = 0
+    item.symbols[:] = 0
     _round_trip(item)
     assert len(encode_image([item])) < 80
 
 
-def test_largest_levels_and_exponents():
+def test_largest_symbols_and_exponents():
     item = _item(granularity='channel-token')
-    item.level[0, 1] = 32767
-    item.level[0, 2, 0] = -32767
-    item.level[0, 3, 0, 0] = -32767
+    item.symbols[0, 1] = 32767
+    item.symbols[0, 2, 0] = -32767
+    item.symbols[0, 3, 0, 0] = -32767
     item.steps.channel[0, ::2] = 64
     item.steps.channel[0, 1::2] = -64
     item.steps.token[0, 0, 0] = 64
     item.steps.token[0, 0, 1] = -64
     _round_trip(item)
     single = _item((1, ))
-    single.level[:] = 32767
+    single.symbols[:] = 32767
     _round_trip(single)
 
 
@@ -142,20 +146,21 @@ def test_base_of_any_size(base):
         base=torch.tensor([base]))))
 
 
-def test_random_levels():
-    """Levels that look nothing like the model."""
+def test_random_symbols():
+    """Symbols that look nothing like the model."""
     generator = torch.Generator().manual_seed(5)
     for _ in range(20):
         shape = torch.randint(1, 9, (3, ), generator=generator).tolist()
-        level = torch.randint(-32767, 32768, (1, *shape), generator=generator)
+        symbols = torch.randint(
+            -32767, 32768, (1, *shape), generator=generator)
         item = _item(shape, scale=0.1)
-        _round_trip(item._replace(level=level.float()))
+        _round_trip(item._replace(symbols=symbols.float()))
 
 
-def test_integer_levels_and_float_exponents_are_fine():
+def test_integer_symbols_and_float_exponents_are_fine():
     item = _item()
     steps = item.steps._replace(token=item.steps.token.float())
-    integer = item._replace(level=item.level.short(), steps=steps)
+    integer = item._replace(symbols=item.symbols.short(), steps=steps)
     assert encode_image([integer]) == encode_image([item])
 
 
@@ -166,32 +171,71 @@ def test_bytes_do_not_depend_on_batch_or_run():
     together = encode_batch([a, b])
     assert together == encode_batch([a, b])
     for i, data in enumerate(together):
-        alone = [
-            x._replace(level=x.level[i:i + 1],
-                       steps=Steps(*(None if e is None else e[i:i + 1]
-                                     for e in x.steps))) for x in (a, b)
-        ]
+        alone = [x.of_image(i) for x in (a, b)]
         assert encode_image(alone) == data
         for x, y in zip(alone, decode_image(data)):
             _same(x, y)
+
+
+@pytest.mark.parametrize('dims', LAYOUTS)
+def test_the_model_is_fitted_once(dims, monkeypatch):
+    """What the code length was counted with is what the coder writes."""
+    plain = _item(dims, batch=3, scale=0.7)
+    expected, bits = encode_batch([plain]), code_length(plain)
+    item = fit_entropy_model(plain)
+
+    def refuse(*args):
+        raise AssertionError('fitted again')
+
+    monkeypatch.setattr('mmfeatjnd.functional.entropy._fit', refuse)
+    assert torch.equal(code_length(item), bits)
+    assert encode_batch([item]) == expected
+    decoded = [decode_image(data)[0] for data in expected]
+    assert [encode_image([x]) for x in decoded] == expected
+    assert torch.equal(torch.cat([code_length(x) for x in decoded]), bits)
+
+
+def test_another_model_is_read_back():
+    item = fit_entropy_model(_item((4, 40, 40)))
+    model = item.model._replace(scale=item.model.scale + 2)
+    other = item._replace(model=model)
+    assert len(encode_image([other])) > len(encode_image([item]))
+    decoded, = decode_image(encode_image([other]))
+    assert torch.equal(decoded.symbols, item.symbols)
+    assert torch.equal(decoded.model.scale, model.scale)
+
+
+def test_bodies_are_what_magic_and_checksum_enclose():
+    items = [_item((8, 6, 6), batch=2), _item((30, 8), 'token', batch=2)]
+    bodies = encode_bodies(items)
+    for body, data in zip(bodies, encode_batch(items)):
+        assert data == _sealed(b'FJND' + body)
+        for a, b in zip(decode_body(body), decode_image(data)):
+            _same(a, b)
+        with pytest.raises(BitstreamError, match='truncated'):
+            decode_body(body[:-1])
+        with pytest.raises(BitstreamError, match='corrupted'):
+            decode_body(body + b'\0')
+        with pytest.raises(BitstreamError, match='oversized'):
+            decode_body(body, max_elements=8)
 
 
 @pytest.mark.parametrize('scale', [0.02, 0.3, 1.0, 4.0])
 def test_coded_bytes_are_the_code_length(scale):
     item = _item((4, 160, 160), 'token', scale=scale, seed=2)
     data = encode_image([item])
-    model = float(code_length(item.level, item.steps)) / 8
-    without = item._replace(level=torch.zeros_like(item.level))
+    model = float(code_length(item)) / 8
+    without = item._replace(symbols=torch.zeros_like(item.symbols))
     side = len(encode_image([without]))  # header and exponents
     assert abs(len(data) - side - model) < 0.005 * model + 40
 
 
-def test_describe_reads_the_header_only():
+def test_read_header_reads_the_header_only():
     data = encode_image([
         _item((8, 6, 5), dtype=torch.float16),
         _item((40, ), 'tensor', offset=2.0)
     ])
-    first, second = describe(data)
+    first, second = read_header(data)
     assert first['shape'] == (8, 6, 5) and second['shape'] == (40, )
     assert first['dtype'] == torch.float16
     assert first['exponents'] == ['token', 'channel']
@@ -302,9 +346,9 @@ def _try(data):
     except BitstreamError:
         return False
     for x in levels:
-        assert torch.isfinite(x._replace(dtype=torch.float32).dequantize()
-                              ).all()
-        assert x.level.abs().max() <= 32767
+        value = dequantize(x._replace(dtype=torch.float32))
+        assert torch.isfinite(value).all()
+        assert x.symbols.abs().max() <= 32767
     return True
 
 
@@ -312,7 +356,7 @@ def _try(data):
 @pytest.mark.parametrize('dims', LAYOUTS)
 def test_garbage_payload_with_a_right_checksum(dims, granularity):
     data = encode_image([_item(dims, granularity, scale=0.2)])
-    start = describe(data)[0]['start']
+    start = read_header(data)[0]['start']
     generator = np.random.default_rng(0)
     refused = 0
     for i in range(60):
@@ -336,7 +380,7 @@ def test_garbage_anywhere_with_a_right_checksum():
             wrong[i] = value
             # what a changed dim claims must not be allocated here
             try:
-                describe(_sealed(wrong), max_elements=1 << 12)
+                read_header(_sealed(wrong), max_elements=1 << 12)
             except BitstreamError:
                 continue
             _try(_sealed(wrong))
@@ -346,14 +390,14 @@ def test_garbage_anywhere_with_a_right_checksum():
 def test_what_cannot_be_written_is_refused():
     item = _item((4, 3, 3))
     steps = item.steps
-    for level in (item.level + 0.5, item.level * float('nan'),
-                  item.level + 32768):
+    for symbols in (item.symbols + 0.5, item.symbols * float('nan'),
+                    item.symbols + 32768):
         with pytest.raises(ValueError, match='integers within'):
-            encode_image([item._replace(level=level)])
+            encode_image([item._replace(symbols=symbols)])
     with pytest.raises(ValueError, match='not empty'):
-        encode_image([item._replace(level=item.level[:, :0])])
+        encode_image([item._replace(symbols=item.symbols[:, :0])])
     with pytest.raises(ValueError, match=r'\(B, C, H, W\)'):
-        encode_image([item._replace(level=item.level[None])])
+        encode_image([item._replace(symbols=item.symbols[None])])
     with pytest.raises(TypeError, match='float64'):
         encode_image([item._replace(dtype=torch.float64)])
     for base in (0.0, -1.0, float('nan'), float('inf'), 1e38):
@@ -369,6 +413,22 @@ def test_what_cannot_be_written_is_refused():
     with pytest.raises(ValueError, match='range of float32'):
         encode_image([item._replace(steps=steps._replace(
             offset=torch.tensor([float('inf')])))])
+
+
+def test_a_model_of_other_symbols_is_refused():
+    """It would lose what lies in a channel that it takes for zero."""
+    item = fit_entropy_model(_item((4, 3, 3)))
+    dead = item.model.nonzero.clone()
+    dead[0, 1] = 0
+    with pytest.raises(ValueError, match='fitted to other symbols'):
+        encode_image([item._replace(model=item.model._replace(nonzero=dead))])
+    for name, wrong in (('nonzero', 33), ('scale', 200), ('positive', -1)):
+        model = item.model._replace(**{name: torch.full((1, 4), wrong)})
+        with pytest.raises(ValueError, match=f'model.{name} must have shape'):
+            encode_image([item._replace(model=model)])
+    with pytest.raises(ValueError, match='model.nonzero must have shape'):
+        encode_image([item._replace(model=type(item.model)(
+            *(x[:, :3] for x in item.model)))])
 
 
 def test_number_of_levels_and_images():

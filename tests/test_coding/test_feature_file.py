@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmfeatjnd.coding import BitstreamError, QuantizedLevel, encode_image
+from mmfeatjnd.coding import BitstreamError, encode_image
 from mmfeatjnd.coding import feature_file as ff
-from mmfeatjnd.functional import Steps
+from mmfeatjnd.functional import QuantizedLevel, Steps
 
 METAINFO = dict(  # sorted, as it comes back
     flip=False,
@@ -27,7 +27,7 @@ METAINFO = dict(  # sorted, as it comes back
 
 
 def content():
-    level = torch.arange(-12., 12.).view(1, 2, 3, 4)
+    symbols = torch.arange(-12., 12.).view(1, 2, 3, 4)
     return ff.FeatureFile(
         split='backbone',
         levels=(1, ),
@@ -40,7 +40,7 @@ def content():
                 1, 2, 3, 4, dtype=torch.float16, device='meta'),
                           torch.tensor([[True, False]]), (8, 8))]
         },
-        stream=encode_image([QuantizedLevel(level, Steps(torch.ones(1)))]))
+        stream=encode_image([QuantizedLevel(symbols, Steps(torch.ones(1)))]))
 
 
 def test_everything_comes_back(tmp_path, equal):

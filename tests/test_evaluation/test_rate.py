@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mmfeatjnd.evaluation import UNKNOWN, Bounded, rate
+from mmfeatjnd.evaluation.rate import compare_at_equal_noise as compare
 
 
 def row(policy, bits, value, seed=0, coded=0.1):
@@ -11,7 +12,7 @@ def row(policy, bits, value, seed=0, coded=0.1):
         policy=policy,
         protocol='rate',
         noise_budget=None,
-        bits=bits,
+        mean_bits=bits,
         nrmse_measured=0.5,
         bits_per_element=bits,
         coded_bits_per_element=None if coded is None else bits + coded,
@@ -23,7 +24,7 @@ def noisy(policy, budget, value, seed=0, measured=None):
     return dict(
         row(policy, 2.0, value, seed),
         protocol='equal-noise',
-        bits=None,
+        mean_bits=None,
         noise_budget=budget,
         nrmse_measured=measured or budget)
 
@@ -62,12 +63,17 @@ def test_summary_of_one_seed_keeps_what_was_measured_once():
 
 
 def test_rows_without_a_target_are_joined_by_their_order():
-    rows = [dict(r, bits=None) for r in ROWS[1:]]
+    rows = [dict(r, mean_bits=None) for r in ROWS[1:]]
     for r in rows:
         r['bits_per_element'] += 0.01 * r['seed']
     curve = rate.summarize([CLEAN] + rows)['featjnd']
     assert [p.mean for p in curve] == [78.4, 80.0]
     assert curve[0].bits == pytest.approx(0.505)
+
+
+def test_bits_of_each_image_are_a_target_too():
+    rows = [dict(r, mean_bits=None, bits=r['mean_bits']) for r in ROWS[1:]]
+    assert rate.summarize([CLEAN] + rows) == rate.summarize(ROWS)
 
 
 def test_rate_of_the_model_where_nothing_was_coded():
@@ -148,22 +154,22 @@ NOISE = [
 ]
 
 
-def test_beats_only_where_the_reference_costs_enough():
-    found = rate.beats(NOISE)
+def test_compared_only_where_the_reference_costs_enough():
+    found = compare(NOISE)
     assert set(found) == {1.0}  # uniform costs 0.5 of 80 at 0.5
     assert found[1.0].difference == pytest.approx(0.5)
     assert found[1.0].spread == pytest.approx(1 / math.sqrt(2))
-    assert not found[1.0].beats  # 0.5 < 0.71
-    assert set(rate.beats(NOISE, least=0.005)) == {0.5, 1.0}
+    assert not found[1.0].exceeds_spread  # 0.5 < 0.71
+    assert set(compare(NOISE, least=0.005)) == {0.5, 1.0}
     # 1.4 above, and both spreads count
-    found = rate.beats(NOISE, reference='permuted-steps', where='one-step')
+    found = compare(NOISE, reference='permuted-steps', where='one-step')
     assert found[1.0].difference == pytest.approx(1.4)
     assert found[1.0].spread == pytest.approx(1.2 / math.sqrt(2))
-    assert found[1.0].beats
+    assert found[1.0].exceeds_spread
 
 
 def test_a_noise_budget_that_was_not_reached_is_not_compared():
-    assert set(rate.beats(NOISE, reference='clip-uniform')) == {1.0}
+    assert set(compare(NOISE, reference='clip-uniform')) == {1.0}
     assert '| clip-uniform | not reached | 70 (2.100) |' in \
         rate.to_markdown(NOISE)
 
@@ -189,7 +195,7 @@ def test_of_a_metric_that_is_better_when_lower():
         for r in NOISE
     ]
     # 20 clean; the same differences, which count where uniform costs > 0.2
-    assert rate.beats(rows)[1.0].difference == pytest.approx(0.5)
+    assert compare(rows)[1.0].difference == pytest.approx(0.5)
     rows = [dict(CLEAN, metrics=dict(rmse=2.0)),
             dict(row('p', 1.0, 0.), metrics=dict(rmse=2.0)),
             dict(row('p', 0.5, 0.), metrics=dict(rmse=2.1))]
@@ -201,7 +207,7 @@ def test_of_a_metric_that_is_better_when_lower():
 def test_a_clean_metric_that_is_not_positive(clean, tmp_path):
     rows = [dict(CLEAN, metrics=dict(acc=clean))] + ROWS[1:] + NOISE[1:]
     assert rate.savings(rows).value == UNKNOWN
-    assert not rate.beats(rows)
+    assert not compare(rows)
     assert '| ? |' in rate.to_markdown(rows)
     for i, draw in enumerate((rate.plot, rate.plot_noise)):
         draw(rows, tmp_path / f'{i}.png')

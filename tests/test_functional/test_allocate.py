@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from mmfeatjnd.functional import (
+    Allocation,
+    QuantizedLevel,
     Steps,
     bisect_scale,
     clip_cover,
@@ -16,7 +18,6 @@ from mmfeatjnd.functional import (
     jnd_rounding,
     make_steps,
     quantize,
-    quantize_dequantize,
     range_log_steps,
     to_tokens,
     uniform_log_steps,
@@ -56,20 +57,22 @@ def test_jnd_rounding_by_hand():
 @pytest.mark.parametrize('granularity', ['tensor', 'token', 'channel-token'])
 def test_jnd_rounding_stays_within_the_jnd(granularity):
     torch.manual_seed(0)
-    tolerance = (torch.randn(2, 6, 8, 8) * 0.7).exp()
+    jnd = (torch.randn(2, 6, 8, 8) * 0.7).exp()
     feature = torch.randn(2, 6, 8, 8) * 4
-    log_step = jnd_log_steps(tolerance)
+    log_step = jnd_log_steps(jnd)
     steps = make_steps(log_step, granularity)
     step = steps.size(feature).expand(feature.shape)
     rho = jnd_rounding(log_step, steps)
     assert rho.min() >= 0 and rho.max() <= 0.5
-    error = (quantize_dequantize(feature, step, rho) - feature).abs()
-    wide = tolerance >= step / 2
+    cheap, value = quantize(feature, Allocation(steps, rho))
+    error = (value - feature).abs()
+    wide = jnd >= step / 2
     assert wide.any() and not wide.all()
-    assert (error <= tolerance * (1 + 1e-4))[wide].all()
+    assert (error <= jnd * (1 + 1e-4))[wide].all()
     assert (error <= step / 2 * (1 + 1e-4))[~wide].all()
     # never dearer than plain rounding, and cheaper somewhere
-    cheap, plain = quantize(feature, step, rho), quantize(feature, step)
+    cheap, plain = cheap.symbols, quantize(feature,
+                                           Allocation(steps))[0].symbols
     assert (cheap.abs() <= plain.abs()).all() and not cheap.equal(plain)
 
 
@@ -121,7 +124,7 @@ def test_gradient_of_zero_is_uniform():
 
 
 @pytest.mark.parametrize('shape', LAYOUTS)
-def test_water_filling_drops_what_is_below_the_level(shape):
+def test_water_filling_drops_what_is_below_the_water_level(shape):
     torch.manual_seed(4)
     channel = 2 if len(shape) == 3 else 1
     size = [shape[d] if d == channel else 1 for d in range(len(shape))]
@@ -130,27 +133,27 @@ def test_water_filling_drops_what_is_below_the_level(shape):
     for base in (0.01, 0.5, 3.0):
         steps = water_filling_steps(
             Steps(torch.full((2, ), base)), feature)
-        level = _tokens(quantize(feature, steps.size(feature)))
+        symbols = _tokens(quantize(feature, Allocation(steps))[0].symbols)
         size_ = _tokens(steps.size(feature).expand(shape))
         x = _tokens(feature)
         for b in range(shape[0]):
             for c in range(x.shape[2]):
                 if (x[b, :, c]**2).mean() < base**2 / 12:
-                    assert not level[b, :, c].any()
+                    assert not symbols[b, :, c].any()
                 else:
                     assert size_[b, :, c] == pytest.approx(base)
 
 
 # ------------------------------------------------------------------- clipping
-def _clipped(feature, bounds, levels):
+def _clipped(feature, bounds, bins):
     """Symbols and values of a clipping quantizer."""
-    x = feature.clamp(bounds[:, :1], bounds[:, 1:])
-    step = clip_steps(bounds, levels).size(x)
-    return quantize(x, step), quantize_dequantize(x, step)
+    quantized, value = quantize(
+        feature, Allocation(clip_steps(bounds, bins), bounds=bounds))
+    return quantized.symbols, value
 
 
-def _mse(feature, bounds, levels):
-    return (_clipped(feature, bounds, levels)[1] - feature).square().mean(1)
+def _mse(feature, bounds, bins):
+    return (_clipped(feature, bounds, bins)[1] - feature).square().mean(1)
 
 
 DISTRIBUTIONS = dict(
@@ -163,44 +166,44 @@ DISTRIBUTIONS = dict(
     alternating=lambda x: x.sign())
 
 
-@pytest.mark.parametrize('levels', [2, 3, 4, 8, 9])
+@pytest.mark.parametrize('bins', [2, 3, 4, 8, 9])
 @pytest.mark.parametrize('name', DISTRIBUTIONS)
-def test_clip_range_has_the_least_error_of_all_grids_with_0(name, levels):
+def test_clip_range_has_the_least_error_of_all_grids_with_0(name, bins):
     """Against every place of 0 on 2,000 grids."""
     torch.manual_seed(5)
     feature = DISTRIBUTIONS[name](torch.randn(2, 300))
-    error = _mse(feature, clip_range(feature, levels), levels)
+    error = _mse(feature, clip_range(feature, bins), bins)
     for x, got in zip(feature.double().numpy(), error.tolist()):
         peak = np.abs(x).max()
         best = math.inf
         for step in np.geomspace(peak / 300, peak, 2000):
             near = np.round(x / step)
-            for below in range(levels):
-                level = near.clip(-below, levels - 1 - below)
-                best = min(best, ((level * step - x)**2).mean())
+            for below in range(bins):
+                symbols = near.clip(-below, bins - 1 - below)
+                best = min(best, ((symbols * step - x)**2).mean())
         assert got <= best * 1.005 + 1e-12
 
 
-@pytest.mark.parametrize('levels', [2, 3, 4, 6, 8, 16])
+@pytest.mark.parametrize('bins', [2, 3, 4, 6, 8, 16])
 @pytest.mark.parametrize('name', DISTRIBUTIONS)
-def test_clipping_keeps_0_and_the_number_of_levels(name, levels):
+def test_clipping_keeps_0_and_the_number_of_bins(name, bins):
     torch.manual_seed(6)
     feature = DISTRIBUTIONS[name](torch.randn(3, 500))
     feature[:, :50] = 0
-    bounds = clip_range(feature, levels)
+    bounds = clip_range(feature, bins)
     for scale in (0.3, 1., 1.7):
-        level, value = _clipped(feature, bounds * scale, levels)
+        symbols, value = _clipped(feature, bounds * scale, bins)
         assert not value[feature == 0].any()
-        for q, (low, high) in zip(level, bounds / clip_steps(bounds, levels)
+        for q, (low, high) in zip(symbols, bounds / clip_steps(bounds, bins)
                                   .base[:, None]):
             # the outermost lie on the ends of the range
             assert low.item() == pytest.approx(round(low.item()), abs=1e-5)
-            assert high - low == pytest.approx(levels - 1, abs=1e-4)
+            assert high - low == pytest.approx(bins - 1, abs=1e-4)
             assert q.min() >= round(low.item())
             assert q.max() <= round(high.item())
 
 
-def test_error_falls_with_the_number_of_levels():
+def test_error_falls_with_the_number_of_bins():
     torch.manual_seed(7)
     noise = torch.randn(1, 5000)
     for feature in (noise, noise.relu(), noise**3):
@@ -212,43 +215,45 @@ def test_error_falls_with_the_number_of_levels():
         assert errors[0] < feature.square().mean()
 
 
-def test_the_level_at_0_costs_little_where_there_are_several():
+def test_the_bin_at_0_costs_little_where_there_are_several():
     """Against the mean squared errors of the best uniform quantizers of a
     Gaussian (Max, Quantizing for minimum distortion, IRE Trans. Inf. Theory,
-    1960), which have no level at 0 where their number is even."""
+    1960), which have no value at 0 where their number is even."""
     torch.manual_seed(8)
     feature = torch.randn(1, 200000)
-    for levels, best in ((3, 0.1902), (5, 0.08218), (8, 0.03744),
+    for bins, best in ((3, 0.1902), (5, 0.08218), (8, 0.03744),
                          (16, 0.01154)):
-        error = _mse(feature, clip_range(feature, levels), levels).item()
+        error = _mse(feature, clip_range(feature, bins), bins).item()
         assert error == pytest.approx(best, rel=0.1)
-        if levels % 2:
+        if bins % 2:
             assert error == pytest.approx(best, rel=0.01)
 
 
 @pytest.mark.parametrize('name', ['gaussian', 'relu', 'alternating'])
-@pytest.mark.parametrize('levels', [2, 3, 4, 8, 16])
-def test_clipping_against_one_step_at_equal_bits(name, levels):
+@pytest.mark.parametrize('bins', [2, 3, 4, 8, 16])
+def test_clipping_against_one_step_at_equal_bits(name, bins):
     torch.manual_seed(9)
     feature = DISTRIBUTIONS[name](torch.randn(1, 4000))
-    bounds = clip_range(feature, levels)
+    bounds = clip_range(feature, bins)
     cover = clip_cover(feature, bounds)
 
-    def cost(level, value):
+    def cost(symbols, value):
         error = (value - feature).square().mean().sqrt()
-        return (code_length(level, Steps(torch.ones(1))).item(),
+        unit = QuantizedLevel(symbols, Steps(torch.ones(1)))
+        return (code_length(unit).item(),
                 (error / feature.square().mean().sqrt()).item())
 
     rates, errors = [], []
     for share in torch.linspace(0, 1, 9):
-        bits, error = cost(*_clipped(feature, bounds * cover**share, levels))
+        bits, error = cost(*_clipped(feature, bounds * cover**share, bins))
 
         def rate(step):
-            return code_length(quantize(feature, step), Steps(torch.ones(1)))
+            quantized, _ = quantize(feature, Allocation(Steps(step)))
+            return code_length(quantized)
 
         step = bisect_scale(rate, torch.tensor([bits]), increasing=False)
-        other = cost(quantize(feature, step),
-                     quantize_dequantize(feature, step))[1]
+        quantized, value = quantize(feature, Allocation(Steps(step)))
+        other = cost(quantized.symbols, value)[1]
         assert error < 1.25 * other + 1e-6
         rates.append(bits)
         errors.append(error)
@@ -268,13 +273,13 @@ def test_clip_cover_by_hand():
 
 
 def test_clipping_takes_the_coarsest_of_equal_grids():
-    """All errors are 0: levels far from 0 would only cost more bits."""
+    """All errors are 0: bins far from 0 would only cost more bits."""
     feature = torch.tensor([[-1., 1., 0., 1.], [0., 2., 2., 2.],
                             [-3., -3., -3., -3.]])
-    for levels in (3, 4, 8):
-        level, value = _clipped(feature, clip_range(feature, levels), levels)
+    for bins in (3, 4, 8):
+        symbols, value = _clipped(feature, clip_range(feature, bins), bins)
         assert torch.equal(value, feature)
-        assert torch.equal(level, feature.sign())
+        assert torch.equal(symbols, feature.sign())
     feature = torch.tensor([[0., 1., 2., 3.]])
     assert torch.equal(
         _clipped(feature, clip_range(feature, 4), 4)[1], feature)
@@ -304,10 +309,10 @@ def test_clip_steps_by_hand():
     bounds = torch.tensor([[-1., 2.], [0., 6.], [0., 0.]])
     steps = clip_steps(bounds, 4)
     assert steps.base.tolist() == [1, 2, 1] and steps.offset is None
-    level, value = _clipped(torch.tensor([[-5., 5.], [-5., 9.], [0., 0.]]),
-                            bounds, 4)
+    symbols, value = _clipped(
+        torch.tensor([[-5., 5.], [-5., 9.], [0., 0.]]), bounds, 4)
     assert value.tolist() == [[-1, 2], [0, 6], [0, 0]]
-    assert level.tolist() == [[-1, 2], [0, 3], [0, 0]]
+    assert symbols.tolist() == [[-1, 2], [0, 3], [0, 0]]
 
 
 # ------------------------------------------------------------ what is broken
@@ -374,5 +379,5 @@ def test_steps_of_odd_shapes_are_positive(shape):
                 clip_steps(clip_range(feature, 3), 3)):
             size = steps.size(feature).expand(shape)
             assert size.isfinite().all() and (size > 0).all()
-            value = quantize_dequantize(feature, size)
+            _, value = quantize(feature, Allocation(steps))
             assert value.isfinite().all() and value.shape == shape

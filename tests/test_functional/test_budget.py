@@ -5,20 +5,20 @@ import torch
 
 from mmfeatjnd.functional import (
     GRANULARITIES,
+    Allocation,
     Steps,
     bisect_scale,
     code_length,
     make_steps,
+    meets_target,
     modelled_noise,
     nrmse,
     quantize,
-    quantize_dequantize,
-    reached,
     saturated,
     scale_limits,
     scale_to_modelled_noise,
 )
-from mmfeatjnd.functional.quantize import MAX_LEVEL
+from mmfeatjnd.functional.symbols import MAX_SYMBOL
 
 
 def test_closed_form_by_hand():
@@ -74,8 +74,7 @@ def test_bisection_meets_the_measured_noise():
     steps = make_steps(torch.randn(3, 8, 12, 12) * 0.3, 'token')
 
     def measure(scale):
-        value = quantize_dequantize(feature,
-                                    steps.scaled(scale).size(feature))
+        _, value = quantize(feature, Allocation(steps.scaled(scale)))
         return nrmse(value - feature, feature)
 
     target = torch.tensor([0.02, 0.2, 0.6])
@@ -106,23 +105,23 @@ def test_closed_form_of_a_broken_image():
 @pytest.mark.parametrize('shape', [(3, 4, 5, 6), (3, 9, 4), (3, 12)])
 @pytest.mark.parametrize('granularity', GRANULARITIES)
 @pytest.mark.parametrize('unit', [1., 1e30, 1e-30])
-def test_limits_are_where_levels_end(shape, granularity, unit):
+def test_limits_are_where_symbols_end(shape, granularity, unit):
     torch.manual_seed(3)
     feature = torch.randn(shape) * unit
     steps = make_steps(torch.randn(shape) + math.log(unit), granularity)
     finest, coarsest = scale_limits(feature, steps)
 
-    def levels(scale):
-        scaled = steps.scaled(scale)
-        return quantize(feature, scaled.size(feature)).flatten(1)
+    def symbols(scale):
+        quantized, _ = quantize(feature, Allocation(steps.scaled(scale)))
+        return quantized.symbols.flatten(1)
 
-    at = levels(finest)
-    assert at.abs().amax(1).tolist() == [MAX_LEVEL - 1] * 3
+    at = symbols(finest)
+    assert at.abs().amax(1).tolist() == [MAX_SYMBOL - 1] * 3
     assert not saturated(at).any()
-    # a little finer, and what is largest has no level of its own
-    assert (saturated(levels(finest * 0.999)) > 0).all()
-    assert not levels(coarsest).any()
-    assert (levels(coarsest / 2.2) != 0).any(1).all()
+    # a little finer, and what is largest has no symbol of its own
+    assert (saturated(symbols(finest * 0.999)) > 0).all()
+    assert not symbols(coarsest).any()
+    assert (symbols(coarsest / 2.2) != 0).any(1).all()
 
 
 def test_limits_by_hand():
@@ -134,7 +133,7 @@ def test_limits_by_hand():
     # any scale will do for an image that is 0
     assert 0 < finest[1] < coarsest[1] < math.inf
     assert finest[2].isnan() and coarsest[2].isnan()
-    # of a quantizer whose level 0 is not at 0
+    # of a quantizer whose symbol 0 is not at 0
     finest, _ = scale_limits(feature[:1], Steps(torch.ones(1),
                                                 offset=torch.tensor([2.])))
     assert finest.item() == pytest.approx(10 / 32766)
@@ -147,8 +146,7 @@ def test_limits_of_the_smallest_features_are_positive():
     assert (finest <= coarsest).all()
     for scale in (finest, coarsest):
         assert (steps.scaled(scale).base > 0).all()
-        value = quantize_dequantize(
-            feature, steps.scaled(scale).size(feature))
+        _, value = quantize(feature, Allocation(steps.scaled(scale)))
         assert value.isfinite().all()
 
 
@@ -176,49 +174,50 @@ def test_what_cannot_be_measured_gets_no_scale():
         assert not scale[0].isnan() and scale[1].isnan()
 
 
-def test_reached_by_hand():
+def test_meets_target_by_hand():
     measured = torch.tensor([1.04, 0.96, 1.06, 0.94, math.nan, math.inf, 0.])
-    assert reached(measured, 1.0).tolist() == [True] * 2 + [False] * 5
-    assert reached(measured, torch.ones(7)).tolist() == [True] * 2 + [
+    assert meets_target(measured, 1.0).tolist() == [True] * 2 + [False] * 5
+    assert meets_target(measured, torch.ones(7)).tolist() == [True] * 2 + [
         False] * 5
-    assert reached(measured, 1.0, 0.1).tolist() == [True] * 4 + [False] * 3
-    assert reached(torch.tensor([100.]), 96.).item()
+    assert meets_target(measured, 1.0, precision=0.1).tolist() == [
+        True] * 4 + [False] * 3
+    assert meets_target(torch.tensor([100.]), 96.).item()
 
 
-def test_an_outlier_ends_the_search_where_its_level_does():
-    """One of 6,400 values is 3000: 8 bits would take levels beyond 16 bits.
+def test_an_outlier_ends_the_search_where_its_symbol_does():
+    """One of 6,400 values is 3000: 8 bits would take symbols beyond 16 bits.
     The search has to stop with the least error, not where all is lost."""
     torch.manual_seed(4)
     feature = torch.randn(2, 16, 20, 20)
     feature[0, 3, 4, 5] = 3000.
     steps = Steps(torch.ones(2))
 
-    def levels(scale):
-        return quantize(feature, steps.scaled(scale).size(feature))
+    def quantized(scale):
+        return quantize(feature, Allocation(steps.scaled(scale)))[0]
 
     def rate(scale):
-        return code_length(levels(scale), steps.scaled(scale)) / 6400
+        return code_length(quantized(scale)) / 6400
 
     def noise(scale):
-        value = quantize_dequantize(feature,
-                                    steps.scaled(scale).size(feature))
+        _, value = quantize(feature, Allocation(steps.scaled(scale)))
         return nrmse(value - feature, feature)
 
     finest, coarsest = scale_limits(feature, steps)
     for bits in (8., 16., 1e9):
         scale = bisect_scale(rate, torch.full((2, ), bits), False, finest,
                              coarsest)
-        assert not saturated(levels(scale)).any()
+        assert not saturated(quantized(scale).symbols).any()
         assert noise(scale).max() < 0.01
-        assert reached(rate(scale), bits).tolist() == [False, bits == 8]
-    # noise that no level is fine enough for: the least there is
+        assert meets_target(rate(scale), bits).tolist() == [False, bits == 8]
+    # noise that no step is fine enough for: the least there is
     scale = bisect_scale(noise, torch.full((2, ), 1e-12), True, finest,
                          coarsest)
-    assert not reached(noise(scale), 1e-12).any()
+    assert not meets_target(noise(scale), 1e-12).any()
     assert (noise(scale) <= noise(scale * 2)).all()
     # and more noise than rounding to 0 makes
     scale = bisect_scale(noise, torch.full((2, ), 5.), True, finest, coarsest)
-    assert not levels(scale).any() and not reached(noise(scale), 5.).any()
+    assert not quantized(scale).symbols.any()
+    assert not meets_target(noise(scale), 5.).any()
 
 
 def test_noise_grows_and_the_rate_falls_between_the_limits():
@@ -229,9 +228,8 @@ def test_noise_grows_and_the_rate_falls_between_the_limits():
     noise, rate = [], []
     for share in torch.linspace(0, 1, 30):
         scaled = steps.scaled(finest**(1 - share) * coarsest**share)
-        level = quantize(feature, scaled.size(feature))
-        value = quantize_dequantize(feature, scaled.size(feature))
+        quantized, value = quantize(feature, Allocation(scaled))
         noise.append(nrmse(value - feature, feature).item())
-        rate.append(code_length(level, scaled).item())
+        rate.append(code_length(quantized).item())
     assert noise == sorted(noise) and rate == sorted(rate, reverse=True)
     assert rate[-1] == 0 and noise[-1] == pytest.approx(1)

@@ -8,32 +8,31 @@ from scipy import stats
 
 from mmfeatjnd.functional import (
     GRANULARITIES,
+    EntropyModel,
+    QuantizedLevel,
     Steps,
     code_length,
     empirical_entropy,
-    fit_tails,
+    fit_entropy_model,
     make_steps,
-    quantize,
-    soft_code_length,
-    straight_through,
 )
 from mmfeatjnd.functional.entropy import (
     DIGIT,
     DIGITS,
     NONZERO,
-    PI_LEVELS,
+    NUM_PI,
+    NUM_SIGN,
     POSITIVE,
     RATIO_RANGE,
-    SIGN_LEVELS,
-    Tails,
     as_samples,
 )
+from mmfeatjnd.functional.symbols import to_symbols
 
 LAYOUTS = [(2, 5, 6, 7), (2, 30, 5), (2, 40)]
 
 
 def _case(shape, granularity='channel-token', signed=True, scale=1.0, seed=0):
-    """Features with exponential tails, and steps that vary."""
+    """Features with exponential model, and steps that vary."""
     generator = torch.Generator().manual_seed(seed)
     channel = 2 if len(shape) == 3 else 1
     size = [1] * len(shape)
@@ -46,7 +45,15 @@ def _case(shape, granularity='channel-token', signed=True, scale=1.0, seed=0):
         feature = torch.where(sign, feature, -feature)
     log_step = torch.randn(shape, generator=generator) * 0.5
     steps = make_steps(log_step, granularity).scaled(scale)
-    return feature, quantize(feature, steps.size(feature)), steps
+    return feature, to_symbols(feature, steps.size(feature)), steps
+
+
+def fitted(symbols, steps):
+    return fit_entropy_model(QuantizedLevel(symbols, steps)).model
+
+
+def length(symbols, steps, model=None):
+    return code_length(QuantizedLevel(symbols, steps, model=model))
 
 
 # ------------------------------------------------------------------- tables
@@ -93,72 +100,97 @@ def test_fit_finds_the_parameters_of_a_geometric(signed):
     # scipy's geometric starts at 1
     size = stats.geom.rvs(1 - math.exp(-1 / b), size=n, random_state=1)
     sign = np.where(generator.random(n) < plus, 1, -1)
-    level = torch.from_numpy(fires * size * sign).float().view(1, n, 1)
-    tails = fit_tails(level, Steps(torch.ones(1)))
-    angle = math.asin(math.sqrt(pi)) / (math.pi / 2) * (PI_LEVELS - 1)
-    assert tails.nonzero.item() == round(angle + 0.5)
-    assert tails.scale.item() == 2  # 2 log2(b)
-    assert tails.positive.item() == round(plus * (SIGN_LEVELS - 1))
+    symbols = torch.from_numpy(fires * size * sign).float().view(1, n, 1)
+    model = fitted(symbols, Steps(torch.ones(1)))
+    angle = math.asin(math.sqrt(pi)) / (math.pi / 2) * (NUM_PI - 1)
+    assert model.nonzero.item() == round(angle + 0.5)
+    assert model.scale.item() == 2  # 2 log2(b)
+    assert model.positive.item() == round(plus * (NUM_SIGN - 1))
 
 
 def test_fit_sees_through_steps_that_vary():
-    """Levels of one exponential distribution, quantized by different steps:
+    """Symbols of one exponential distribution, quantized by different steps:
     the scale is that of the distribution, in units of the base."""
     torch.manual_seed(0)
     feature = torch.empty(1, 1, 300, 300).exponential_()
     log_step = torch.randn(1, 1, 300, 300) * 0.7
     steps = make_steps(log_step, 'element')
-    level = quantize(feature, steps.size(feature), rounding=0.0)
-    tails = fit_tails(level, steps)
+    symbols = to_symbols(feature, steps.size(feature), rounding=0.0)
+    model = fitted(symbols, steps)
     # P(|f| > x) = exp(-x): b = 1 / base, here base is 1
-    assert abs(tails.scale.item()) <= 1
+    assert abs(model.scale.item()) <= 1
 
 
 def test_dead_channels_have_index_0():
-    level = torch.zeros(1, 3, 4, 4)
-    level[0, 1, 0, 0] = 2
-    tails = fit_tails(level, Steps(torch.ones(1)))
-    assert (tails.nonzero > 0).tolist() == [[False, True, False]]
-    assert tails.scale[0, 0] == tails.scale[0, 2] == 0
-    assert code_length(torch.zeros(2, 3, 4, 4), Steps(torch.ones(2))).tolist(
+    symbols = torch.zeros(1, 3, 4, 4)
+    symbols[0, 1, 0, 0] = 2
+    model = fitted(symbols, Steps(torch.ones(1)))
+    assert (model.nonzero > 0).tolist() == [[False, True, False]]
+    assert model.scale[0, 0] == model.scale[0, 2] == 0
+    assert length(torch.zeros(2, 3, 4, 4), Steps(torch.ones(2))).tolist(
     ) == [0, 0]
+
+
+def test_what_has_a_model_keeps_it():
+    """So the code length and the coder take the same."""
+    _, symbols, steps = _case((2, 5, 6, 7))
+    quantized = fit_entropy_model(QuantizedLevel(symbols, steps))
+    assert fit_entropy_model(quantized) is quantized
+    assert torch.equal(quantized.symbols, symbols)
+    other = quantized.model._replace(scale=quantized.model.scale + 3)
+    worse = code_length(quantized._replace(model=other))
+    assert (worse > code_length(quantized)).all()
+
+
+@pytest.mark.parametrize('shape', LAYOUTS)
+@pytest.mark.parametrize('granularity', GRANULARITIES)
+def test_the_model_of_an_image_does_not_depend_on_its_batch(
+        shape, granularity):
+    """To the last bit: the coder writes what was fitted to a batch."""
+    _, symbols, steps = _case(shape, granularity)
+    quantized = QuantizedLevel(symbols, steps)
+    together = fit_entropy_model(quantized)
+    for i in range(2):
+        alone = fit_entropy_model(quantized.of_image(i))
+        for x, y in zip(alone.model, together.of_image(i).model):
+            assert torch.equal(x, y)
 
 
 @pytest.mark.parametrize('shape', LAYOUTS)
 def test_parameters_stay_on_their_grids(shape):
     for scale in (1e-4, 1e-2, 1.0, 100.0):
-        _, level, steps = _case(shape, scale=scale)
-        tails = fit_tails(level, steps)
-        models = 1 if len(shape) == 2 else as_samples(level).size(2)
-        assert all(x.shape == (2, models) for x in tails)
-        assert tails.nonzero.min() >= 0
-        assert tails.nonzero.max() < PI_LEVELS
-        assert 0 <= tails.positive.min()
-        assert tails.positive.max() < SIGN_LEVELS
+        _, symbols, steps = _case(shape, scale=scale)
+        model = fitted(symbols, steps)
+        models = 1 if len(shape) == 2 else as_samples(symbols).size(2)
+        assert all(x.shape == (2, models) for x in model)
+        assert model.nonzero.min() >= 0
+        assert model.nonzero.max() < NUM_PI
+        assert 0 <= model.positive.min()
+        assert model.positive.max() < NUM_SIGN
 
 
 # -------------------------------------------------------------- code length
-def _plain_length(level, steps, tails):
+def _plain_length(symbols, steps, model):
     """The same in plain numpy and doubles, from the formulas of the
     module, without tables."""
-    samples = as_samples(level).double().numpy()
+    samples = as_samples(symbols).double().numpy()
     batch, tokens, models = samples.shape
     exponent = steps.exponent
     exponent = torch.zeros(1) if isinstance(exponent, int) else exponent
-    exponent = as_samples(exponent.expand(level.shape) if exponent.dim() > 1
-                          else torch.zeros_like(level)).numpy()
+    exponent = as_samples(exponent.expand(symbols.shape) if exponent.dim() > 1
+                          else torch.zeros_like(symbols)).numpy()
     bits = np.zeros(batch)
     for i in range(batch):
         for c in range(models):
-            index = int(tails.nonzero[i, c])
+            index = int(model.nonzero[i, c])
             if not index:
                 continue
             pi = math.sin((index - 0.5) * math.pi / 64)**2
             reference = 0
-            if steps.channel is not None and level.dim() > 2:
+            if steps.channel is not None and symbols.dim() > 2:
                 reference = int(steps.channel[i].flatten()[c])
-            scale = int(tails.scale[i, c])
-            plus = int(tails.positive[i, c]) / (SIGN_LEVELS - 1)
+            scale = int(model.scale[i, c])
+            plus = int(model.positive[i, c]) / (NUM_SIGN - 1)
             for t in range(tokens):
                 q = samples[i, t, c]
                 ratio = 2**((exponent[i, t, c] - scale) / 2)
@@ -180,36 +212,36 @@ def _plain_length(level, steps, tails):
 @pytest.mark.parametrize('shape', LAYOUTS)
 @pytest.mark.parametrize('granularity', GRANULARITIES)
 def test_code_length_against_plain_numpy(shape, granularity):
-    _, level, steps = _case(shape, granularity)
-    tails = fit_tails(level, steps)
+    _, symbols, steps = _case(shape, granularity)
+    model = fitted(symbols, steps)
     np.testing.assert_allclose(
-        code_length(level, steps).numpy(), _plain_length(level, steps, tails),
+        length(symbols, steps).numpy(), _plain_length(symbols, steps, model),
         rtol=2e-3)
 
 
 def test_code_length_by_hand():
     # pi = sin^2(16.5 pi / 64), ratio 1: three zeros, 1, -3
-    level = torch.tensor([[[0.], [1.], [0.], [-3.], [0.]]])
-    tails = Tails(torch.tensor([[17]]), torch.tensor([[0]]),
+    symbols = torch.tensor([[[0.], [1.], [0.], [-3.], [0.]]])
+    model = EntropyModel(torch.tensor([[17]]), torch.tensor([[0]]),
                   torch.tensor([[8]]))
     pi = math.sin(16.5 * math.pi / 64)**2
     expected = -3 * math.log2(1 - pi) - 2 * math.log2(pi) + 2  # two signs
     expected -= 2 * math.log2(1 - math.exp(-1)) - 2 * math.log2(math.e)
-    got = code_length(level, Steps(torch.ones(1)), tails)
+    got = length(symbols, Steps(torch.ones(1)), model)
     assert got.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_fitted_parameters_are_nearly_the_best():
-    _, level, steps = _case((1, 1, 40, 40))
-    tails = fit_tails(level, steps)
-    fitted = code_length(level, steps).item()
+    _, symbols, steps = _case((1, 1, 40, 40))
+    model = fitted(symbols, steps)
+    least = length(symbols, steps).item()
     best = min(
-        code_length(
-            level, steps,
-            Tails(tails.nonzero + i, tails.scale + j,
-                  tails.positive + k)).item() for i in (-2, -1, 0, 1, 2)
+        length(
+            symbols, steps,
+            EntropyModel(model.nonzero + i, model.scale + j,
+                  model.positive + k)).item() for i in (-2, -1, 0, 1, 2)
         for j in (-2, -1, 0, 1, 2) for k in (-1, 0, 1))
-    assert fitted <= 1.01 * best
+    assert least <= 1.01 * best
 
 
 def test_code_length_is_near_the_entropy_of_its_source():
@@ -217,156 +249,78 @@ def test_code_length_is_near_the_entropy_of_its_source():
     n, pi, rho = 100000, 0.4, math.exp(-1 / 1.5)
     fires = generator.random(n) < pi
     size = stats.geom.rvs(1 - rho, size=n, random_state=3)
-    level = torch.from_numpy(
+    symbols = torch.from_numpy(
         fires * size * generator.choice([-1, 1], n)).float().view(1, 1, -1, 1)
     entropy = stats.bernoulli(pi).entropy() + pi * (
         math.log(2) + stats.geom(1 - rho).entropy())
-    got = code_length(level, Steps(torch.ones(1))).item() / n
+    got = length(symbols, Steps(torch.ones(1))).item() / n
     assert got == pytest.approx(entropy / math.log(2), rel=0.01)
 
 
 def test_images_do_not_mix():
-    _, level, steps = _case((3, 5, 6, 7))
-    alone = [code_length(level[i:i + 1], Steps(*(
+    _, symbols, steps = _case((3, 5, 6, 7))
+    alone = [length(symbols[i:i + 1], Steps(*(
         None if x is None else x[i:i + 1] for x in steps)))
              for i in range(3)]
-    torch.testing.assert_close(code_length(level, steps), torch.cat(alone))
+    torch.testing.assert_close(length(symbols, steps), torch.cat(alone))
 
 
 def test_vectors_share_one_model():
-    level = torch.tensor([[0., 1., 0., 3., 0., 0., 1., 0.]])
+    symbols = torch.tensor([[0., 1., 0., 3., 0., 0., 1., 0.]])
     unit = Steps(torch.ones(1))
     # as the tokens of one channel
     torch.testing.assert_close(
-        code_length(level, unit), code_length(level[..., None], unit))
-    assert code_length(level, unit).item() > 8
+        length(symbols, unit), length(symbols[..., None], unit))
+    assert length(symbols, unit).item() > 8
 
 
 # ------------------------------------------------------------ what is broken
 @pytest.mark.parametrize('shape', [(3, 5, 6, 7), (3, 30, 5), (3, 40)])
 def test_no_plausible_bits_of_what_is_broken(shape):
     """A NaN is unequal to 0, is not above 0, and is no integer: it must not
-    look like a level, nor reach a table."""
-    feature, level, steps = _case(shape)
-    expected = code_length(level, steps)
+    look like a symbol, nor reach a table."""
+    feature, symbols, steps = _case(shape)
+    expected = length(symbols, steps)
 
     def check(got):
         assert got[1].isnan() and torch.equal(got[::2], expected[::2])
 
     for where in (slice(3, 4), slice(None)):
-        broken = level.clone()
+        broken = symbols.clone()
         broken[1].view(-1)[where] = math.nan
-        check(code_length(broken, steps))
-        check(code_length(broken, steps, fit_tails(level, steps)))
+        check(length(broken, steps))
+        check(length(broken, steps, fitted(symbols, steps)))
         for x, low, high in zip(
-                fit_tails(broken, steps), (0, None, 0),
-                (PI_LEVELS - 1, None, SIGN_LEVELS - 1)):
+                fitted(broken, steps), (0, None, 0),
+                (NUM_PI - 1, None, NUM_SIGN - 1)):
             assert low is None or (x >= low).all() and (x <= high).all()
-    # of an estimator that diverged: all levels NaN, or all of them 0
+    # of an estimator that diverged: all symbols NaN, or all of them 0
     for value in (math.nan, math.inf):
         base = steps.base.clone()
         base[1] = value
         diverged = steps._replace(base=base)
-        check(code_length(
-            quantize(feature, diverged.size(feature)), diverged))
-        dead = level.clone()
+        check(length(
+            to_symbols(feature, diverged.size(feature)), diverged))
+        dead = symbols.clone()
         dead[1] = 0
-        check(code_length(dead, diverged))
-    whole = empirical_entropy(level)
+        check(length(dead, diverged))
+    whole = empirical_entropy(symbols)
     got = empirical_entropy(broken)
     assert got[1].isnan()
     torch.testing.assert_close(got[::2], whole[::2])
 
 
-@pytest.mark.parametrize('shape', [(3, 5, 6, 7), (3, 30, 5), (3, 40)])
-def test_no_plausible_soft_bits_of_what_is_broken(shape):
-    feature, _, steps = _case(shape)
-    step = steps.size(feature).expand(shape)
-    magnitude = straight_through(feature.abs(), step)
-    expected = soft_code_length(magnitude, feature, step)
-    assert expected.isfinite().all()
-    for i in range(3):
-        for value in (math.nan, math.inf):
-            case = [magnitude.clone(), feature.clone(), step.clone()]
-            case[i][1].view(-1)[7] = value
-            got = soft_code_length(*case)
-            assert not got[1].isfinite(), (i, value)
-            assert got[1].isnan() or value == math.inf
-            assert torch.equal(got[::2], expected[::2])
-    # as the quantizer in training meets it
-    broken = feature.clone()
-    broken[1].view(-1)[7] = math.nan
-    got = soft_code_length(
-        straight_through(broken.abs(), step), broken, step)
-    assert got[1].isnan()
-
-
 @pytest.mark.parametrize('shape', [(0, 5, 6, 7), (0, 30, 5), (0, 40)])
 def test_no_image_takes_no_bits(shape):
     none = torch.zeros(shape)
-    assert code_length(none, Steps(torch.ones(0))).shape == (0, )
-    assert soft_code_length(none, none, torch.ones(())).shape == (0, )
+    assert length(none, Steps(torch.ones(0))).shape == (0, )
     assert empirical_entropy(none).shape == (0, )
 
 
 # --------------------------------------------------------- empirical entropy
 def test_empirical_entropy_by_hand():
-    level = torch.tensor([[0., 0., 0., 0.], [0., 1., 0., 1.],
+    symbols = torch.tensor([[0., 0., 0., 0.], [0., 1., 0., 1.],
                           [-1., 5., 7., -32767.], [2., 2., 2., 9.]])
     uneven = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
     torch.testing.assert_close(
-        empirical_entropy(level), torch.tensor([0., 1., 2., uneven]))
-
-
-# ------------------------------------------------------------- soft version
-@pytest.mark.parametrize('shape', [(2, 8, 24, 24), (2, 300, 8), (2, 3000)])
-@pytest.mark.parametrize('rounding', [0.5, 0.25])
-def test_soft_code_length_is_the_code_length(shape, rounding):
-    feature, _, steps = _case(shape, 'channel-token')
-    step = steps.size(feature)
-    level = quantize(feature, step, rounding)
-    magnitude = straight_through(feature.abs(), step, rounding)
-    torch.testing.assert_close(
-        soft_code_length(magnitude, feature, step),
-        code_length(level, steps), rtol=0.05, atol=0)
-
-
-@pytest.mark.parametrize('shape', LAYOUTS)
-def test_soft_code_length_has_finite_gradients(shape):
-    for scale in (1e-3, 1.0, 1e3):
-        feature, _, steps = _case(shape)
-        channel = 2 if len(shape) == 3 else 1
-        feature.select(channel, 0).zero_()
-        step = (steps.size(feature) * scale).expand(
-            shape).clone().requires_grad_()
-        magnitude = straight_through(feature.abs(), step)
-        bits = soft_code_length(magnitude, feature, step)
-        grad, = torch.autograd.grad(bits.sum(), step)
-        assert torch.isfinite(bits).all() and (bits >= 0).all()
-        assert torch.isfinite(grad).all()
-    step = torch.ones(shape, requires_grad=True)
-    dead = torch.zeros(shape)
-    bits = soft_code_length(straight_through(dead, step), dead, step)
-    grad, = torch.autograd.grad(bits.sum(), step)
-    assert torch.isfinite(grad).all()
-    assert bits.max() < 0.01 * dead[0].numel()
-
-
-def test_larger_steps_are_cheaper_by_the_gradient():
-    """The gradient's direction is the one that a finite difference sees."""
-    feature, _, steps = _case((1, 8, 24, 24), scale=0.7)
-    base = steps.size(feature).expand(feature.shape)
-
-    def bits(factor):
-        step = base * factor
-        level = quantize(feature, step)
-        return soft_code_length(level.abs(), feature, step)
-
-    factor = torch.ones(1, requires_grad=True)
-    step = base * factor
-    soft = soft_code_length(
-        straight_through(feature.abs(), step), feature, step)
-    grad, = torch.autograd.grad(soft.sum(), factor)
-    change = ((bits(1.2) - bits(1 / 1.2)) / (1.2 - 1 / 1.2)).item()
-    assert change < 0 and grad.item() < 0
-    assert 0.3 < grad.item() / change < 3
+        empirical_entropy(symbols), torch.tensor([0., 1., 2., uneven]))

@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 
-from mmfeatjnd.functional import dequantize, quantize, quantize_fused
-from mmfeatjnd.functional.fused import compiled
+from mmfeatjnd.functional.fused import compiled, symbols_and_values
+from mmfeatjnd.functional.symbols import from_symbols, to_symbols
 
 COMPILERS = [os.environ.get('CXX', 'g++'), 'c++', 'clang++']
 
@@ -21,9 +21,10 @@ def inputs(shape=(2, 5, 4, 3)):
 
 def test_cpu_runs_the_plain_functions():
     feature, step, rounding = inputs()
-    level, value = quantize_fused(feature, step, rounding, 0.7)
-    expected = quantize(feature, step, rounding, 0.7)
-    assert level.equal(expected) and value.equal(dequantize(expected, step))
+    symbols, value = symbols_and_values(feature, step, rounding, 0.7)
+    expected = to_symbols(feature, step, rounding, 0.7)
+    assert symbols.equal(expected)
+    assert value.equal(from_symbols(expected, step))
 
 
 @pytest.mark.slow
@@ -31,18 +32,18 @@ def test_cpu_runs_the_plain_functions():
     not any(map(shutil.which, COMPILERS)), reason='needs a C++ compiler')
 def test_compiled_kernel_agrees():
     feature, step, rounding = inputs()
-    level, value = compiled()(feature, step, rounding, 0.5)
-    expected = quantize(feature, step, rounding)
-    assert level.equal(expected)
-    assert value.equal(dequantize(expected, step))
+    symbols, value = compiled()(feature, step, rounding, 0.5)
+    expected = to_symbols(feature, step, rounding)
+    assert symbols.equal(expected)
+    assert value.equal(from_symbols(expected, step))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_cuda_agrees_with_the_cpu():
     feature, step, rounding = inputs((4, 64, 32, 32))
-    level, value = quantize_fused(feature.cuda(), step.cuda(),
-                                  rounding.cuda())
-    expected = quantize(feature, step, rounding)
+    symbols, value = symbols_and_values(feature.cuda(), step.cuda(),
+                                        rounding.cuda(), 0.5)
+    expected = to_symbols(feature, step, rounding)
     # the division may differ in its last bit
-    assert (level.cpu() != expected).float().mean() < 1e-5
-    assert value.equal(level * step.cuda())
+    assert (symbols.cpu() != expected).float().mean() < 1e-5
+    assert value.equal(symbols * step.cuda())

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mmfeatjnd.functional import l2_magnitude, log_magnitude, rate
+from mmfeatjnd.functional import bits_per_element, l2_magnitude, log_magnitude
 
 
 def test_l2_is_the_mean_nrmse():
@@ -46,15 +46,15 @@ def test_dead_channels_are_left_out_of_log():
     assert log_magnitude(delta, torch.zeros_like(rms)) == 0
 
 
-def test_rate_is_bits_per_element_of_all_levels():
+def test_bits_per_element_are_those_of_all_levels():
     features = [torch.zeros(2, 3, 2, 2), torch.zeros(2, 8)]  # 24 + 16
     bits = [torch.tensor([10., 20.]), torch.tensor([30., 40.])]
-    assert rate(bits, features).item() == pytest.approx(100 / 40)
+    assert bits_per_element(bits, features).item() == pytest.approx(100 / 40)
 
 
-def test_rate_has_a_gradient_to_every_image():
+def test_bits_per_element_have_a_gradient_to_every_image():
     bits = [torch.ones(2, requires_grad=True)]
-    rate(bits, [torch.zeros(2, 5)]).backward()
+    bits_per_element(bits, [torch.zeros(2, 5)]).backward()
     assert bits[0].grad.tolist() == pytest.approx([0.1, 0.1])
 
 
@@ -88,5 +88,5 @@ def test_no_magnitude_hides_what_is_broken(value):
     rms[..., 3] = math.nan
     assert log_magnitude(whole, rms).isnan()
     assert log_magnitude(broken, torch.zeros(1, 1, 5)).isnan()
-    assert not rate([torch.tensor([1., value])],
-                    [torch.zeros(2, 5)]).isfinite()
+    assert not bits_per_element([torch.tensor([1., value])],
+                                [torch.zeros(2, 5)]).isfinite()

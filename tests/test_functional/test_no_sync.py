@@ -18,7 +18,7 @@ def test_reading_a_value_would_be_noticed():
 
 @pytest.mark.parametrize('shape', LAYOUTS)
 @pytest.mark.parametrize('definition', F.DEFINITIONS)
-def test_strength(shape, definition):
+def test_nrmse(shape, definition):
     delta, feature = _empty(shape), _empty(shape)
     assert F.nrmse(delta, feature, definition).shape == (2, )
     assert F.scale_to_nrmse(delta, feature, 0.3, definition).shape == shape
@@ -46,13 +46,14 @@ def test_search(shape):
     finest, coarsest = F.scale_limits(feature, steps)
 
     def rate(scale):
-        scaled = steps.scaled(scale)
-        level = F.quantize(feature, scaled.size(feature))
-        assert F.saturated(level).shape == (2, )
-        return F.code_length(level, scaled)
+        quantized, value = F.quantize(feature,
+                                      F.Allocation(steps.scaled(scale)))
+        assert F.dequantize(quantized).shape == value.shape == shape
+        assert F.saturated(quantized.symbols).shape == (2, )
+        return F.code_length(quantized)
 
     scale = F.bisect_scale(rate, _empty(2), False, finest, coarsest)
-    assert F.reached(rate(scale), 3.0).shape == (2, )
+    assert F.meets_target(rate(scale), 3.0).shape == (2, )
     assert F.scale_to_modelled_noise(steps, feature, 0.3).base.shape == (2, )
     size = steps.size(feature)
     assert F.soft_code_length(feature.abs(), feature, size).shape == (2, )

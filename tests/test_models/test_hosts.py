@@ -12,8 +12,6 @@ from mmengine.structures import InstanceData, PixelData
 
 import mmfeatjnd  # noqa: F401  lets mmseg's configs be found
 from mmfeatjnd.coding import encode_image
-from mmfeatjnd.coding.bitstream import QuantizedLevel
-from mmfeatjnd.functional import Steps
 from mmfeatjnd.hosts import sharing_prefix
 from mmfeatjnd.models import (
     Perturbation,
@@ -674,9 +672,9 @@ def test_steps_of_channels_last():
     torch.nn.init.normal_(model.neck.estimators[0].expand.weight)
     _, run = measure(model, 'ViT SAM', Quantization(
         dict(type='featjnd', granularity='channel'), coded=True))
-    (_, symbols, steps, _), = run.kept
-    assert symbols.shape == (2, 16, 8, 8)
-    assert steps.channel.shape == (2, 16, 1, 1)
+    (_, quantized), = run.kept
+    assert quantized.symbols.shape == (2, 16, 8, 8)
+    assert quantized.steps.channel.shape == (2, 16, 1, 1)
     assert run.measured['elements'].tolist() == [1024, 1024]
 
 
@@ -702,7 +700,7 @@ def test_a_map_as_wide_as_an_inner_layer_has_channels(size):
         'YOLOX', build_host('YOLOX'), split='backbone.stage2', in_channels=32)
     _, run = measure(model, 'YOLOX', Quantization('one-step'),
                      make_batch('YOLOX', size))
-    assert run.kept[0][1].shape == (2, 32, size // 8, size // 8)
+    assert run.kept[0][1].symbols.shape == (2, 32, size // 8, size // 8)
 
 
 def test_a_declared_layout():
@@ -726,9 +724,9 @@ def test_stages_of_swin(stage):
     model = build_featjnd(
         name, host, split=f'backbone.stages.{stage}', in_channels=channels)
     _, run = measure(model, name, Quantization('one-step', coded=True))
-    (_, symbols, _, _), = run.kept
+    (_, quantized), = run.kept
     tokens = [256, 64, 16, 4][stage]
-    assert symbols.shape == (2, tokens, channels)
+    assert quantized.symbols.shape == (2, tokens, channels)
     assert run.measured['elements'].tolist() == [tokens * channels] * 2
     _, run = measure(model, name, Perturbation('featjnd', 0.5))
     torch.testing.assert_close(
@@ -829,16 +827,14 @@ def test_the_bytes_are_those_of_all_windows():
     _, run = measure(
         model, name, Quantization('one-step', scale=0.25, coded=True))
     # 64 / 4 = 16 tokens a side, in windows of 7: 3 x 3 windows
-    (images, symbols, steps, dtype), = run.kept
+    (images, quantized), = run.kept
     assert images.tolist() == [0] * 9 + [1] * 9
-    assert symbols.shape == (18, 49, 8)
+    assert quantized.symbols.shape == (18, 49, 8)
     assert run.measured['elements'].tolist() == [9 * 49 * 8] * 2
     for i in range(2):
         windows = [
-            encode_image([
-                QuantizedLevel(symbols[j:j + 1], Steps(steps.base[j:j + 1]),
-                               dtype)
-            ]) for j in range(9 * i, 9 * i + 9)
+            encode_image([quantized.of_image(j)])
+            for j in range(9 * i, 9 * i + 9)
         ]
         assert run.measured['coded_bytes'][i] == sum(map(len, windows))
     assert (run.measured['coded_bytes'] > run.measured['bits'] / 8).all()
@@ -893,11 +889,11 @@ def test_the_padding_of_a_letterbox_costs_nothing(split, channels):
     assert small.measured['elements'].item() == channels
     assert small.measured['coded_bytes'] < 0.15 * whole.measured['coded_bytes']
     assert small.measured['coded_bytes'] < 3 * channels
-    for _, symbols, _, _ in small.kept:
-        assert symbols.shape[-2:] == (1, 1)
+    for _, quantized in small.kept:
+        assert quantized.symbols.shape[-2:] == (1, 1)
     # a token is there where a pixel of it is
     _, other = measure(model, 'YOLOX', operation, letterboxed((9, 33), size))
-    shapes = [tuple(s.shape[-2:]) for _, s, _, _ in other.kept]
+    shapes = [tuple(x.symbols.shape[-2:]) for _, x in other.kept]
     assert shapes == [(2, 5), (1, 3), (1, 2)]
 
 

@@ -21,8 +21,8 @@ TOOLS = {
                   '--distortions', 'gaussian', '--nrmse', '1', '--seeds', '1',
                   '--out', '{out}'),
     'rate_curve': ('analysis_tools/rate_curve.py', '{config}', '{checkpoint}',
-                   '--policies', 'one-step', '--bits', '--noise-budgets', '1',
-                   '--no-coded', '--out', '{out}'),
+                   '--policies', 'one-step', '--mean-bits',
+                   '--noise-budgets', '1', '--no-coded', '--out', '{out}'),
     'extract': ('model_converters/extract_estimator.py', '{config}',
                 '{checkpoint}', '{out}/jnd.pth'),
 }

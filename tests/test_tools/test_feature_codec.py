@@ -586,7 +586,7 @@ def test_padded_pictures_round_trip(make, tmp_path):
         assert len(expected.pred_instances)
         lengths[size] = len(content.stream)
         # 48 x 32 at most within 64 x 32
-        shapes = [tuple(x.level.shape) for x in decode_image(content.stream)]
+        shapes = [tuple(x.symbols.shape) for x in decode_image(content.stream)]
         height, width = expected.img_shape
         assert shapes[0] == (1, 8, -(-height // 4), -(-width // 4))
     assert lengths[48, 6] < lengths[48, 32]

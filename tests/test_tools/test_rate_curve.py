@@ -29,7 +29,7 @@ def host(small_classifier):
 
 def test_rate_curve(run, host, tmp_path, capfd):
     run(*host, '--policies', 'one-step', 'permuted-steps',
-        "dict(type='featjnd',granularity='token')", '--bits', 0.5, 1,
+        "dict(type='featjnd',granularity='token')", '--mean-bits', 0.5, 1,
         '--noise-budgets', 0.3, '--seeds', 2, '--calibration-images', 4,
         '--calibration-split', 'test',
         '--out', tmp_path / 'out', '--work-dir', tmp_path / 'work')
@@ -47,7 +47,7 @@ def test_rate_curve(run, host, tmp_path, capfd):
 
 
 def test_one_protocol_without_bitstreams(run, host, tmp_path):
-    run(*host, '--policies', 'one-step', '--bits', '--noise-budgets', 0.3,
+    run(*host, '--policies', 'one-step', '--mean-bits', '--noise-budgets', 0.3,
         '--no-coded', '--out', tmp_path / 'out', '--work-dir',
         tmp_path / 'work')
     assert sorted(os.listdir(tmp_path / 'out')) == [
@@ -57,8 +57,8 @@ def test_one_protocol_without_bitstreams(run, host, tmp_path):
 
 def test_bits_that_no_policy_reaches(run, host, tmp_path, capfd):
     """It ended in an IndexError with nothing saved."""
-    run(*host, '--policies', "dict(type='clip-uniform',levels=2)",
-        'water-filling', '--bits', 12, 40, '--no-coded',
+    run(*host, '--policies', "dict(type='clip-uniform',bins=2)",
+        'water-filling', '--mean-bits', 12, 40, '--no-coded',
         '--calibration-split', 'test', '--out', tmp_path / 'out')
     files = sorted(f for f in os.listdir(tmp_path / 'out')
                    if f.startswith('rates'))
@@ -66,7 +66,7 @@ def test_bits_that_no_policy_reaches(run, host, tmp_path, capfd):
     rows = json.loads((tmp_path / 'out/rates.json').read_text())
     assert rows[0]['policy'] == 'clean'
     assert rows[0]['metrics']['accuracy/top1'] >= 0
-    assert not [r for r in rows[1:] if r['bits'] == 40]
+    assert not [r for r in rows[1:] if r['mean_bits'] == 40]
     assert 'clip-uniform-2' not in {r['policy'] for r in rows}
     said = capfd.readouterr().out
     for bits in (12, 40):
@@ -75,12 +75,13 @@ def test_bits_that_no_policy_reaches(run, host, tmp_path, capfd):
 
 def test_without_training_images(run, host, tmp_path):
     with pytest.raises((SystemExit, ValueError), match='train_dataloader'):
-        run(*host, '--policies', 'one-step', '--bits', 1, '--out', tmp_path)
+        run(*host, '--policies', 'one-step', '--mean-bits', 1, '--out',
+            tmp_path)
 
 
 def test_a_wrong_metric_does_not_lose_the_rows(run, host, tmp_path):
     with pytest.raises(SystemExit, match='measures accuracy/top1'):
-        run(*host, '--policies', 'one-step', '--bits', 1, '--no-coded',
+        run(*host, '--policies', 'one-step', '--mean-bits', 1, '--no-coded',
             '--calibration-split', 'test',
             '--metric', 'mIoU', '--out', tmp_path)
     assert len(json.loads((tmp_path / 'rates.json').read_text())) == 2
@@ -94,9 +95,9 @@ def test_a_wrong_metric_does_not_lose_the_rows(run, host, tmp_path):
     (['--policies', "dict(type='featjnd',grain='token')"], "'grain'"),
     (['--policies', "dict(type='featjnd'"], 'cannot read'),
     (['--policies', "[dict(type='featjnd')]"], 'cannot read'),
-    (['--bits', '0'], 'not positive'),
-    (['--bits', 'nan'], 'not positive'),
-    (['--bits'], 'give --bits or --noise-budgets'),
+    (['--mean-bits', '0'], 'not positive'),
+    (['--mean-bits', 'nan'], 'not positive'),
+    (['--mean-bits'], 'give --mean-bits or --noise-budgets'),
     (['--seeds', '0'], 'less than 1'),
     (['--estimators', 'a.pth', 'b.pth'], '2 --estimators for --seeds 3'),
 ])

@@ -47,11 +47,12 @@ def parse_args():
         "\"dict(type='featjnd',granularity='token')\"; by default "
         + ' '.join(POLICIES))
     parser.add_argument(
-        '--bits',
+        '--mean-bits',
         nargs='*',
         type=positive,
         default=[0.25, 0.5, 1.0, 2.0],
-        help='bits per element to aim at, before side information')
+        help='bits per element of the data set to aim at, before side '
+        'information')
     parser.add_argument(
         '--noise-budgets',
         nargs='*',
@@ -77,8 +78,8 @@ def parse_args():
         'size of COCO\'s: the rate is that of the entropy model, without '
         'side information')
     args = parser.parse_args()
-    if not args.bits and not args.noise_budgets:
-        parser.error('give --bits or --noise-budgets')
+    if not args.mean_bits and not args.noise_budgets:
+        parser.error('give --mean-bits or --noise-budgets')
     if args.estimators and len(args.estimators) != args.seeds:
         parser.error(f'{len(args.estimators)} --estimators for --seeds '
                      f'{args.seeds}: give one for each')
@@ -93,12 +94,13 @@ def main():
     args = parse_args()
     with plain_errors():
         cfg = open_curve(args)
-        rows = measure_rates(cfg, args.checkpoint, args.policies, args.bits,
-                             args.noise_budgets, range(args.seeds),
-                             args.estimators, args.calibration_images,
-                             args.calibration_split, not args.no_coded)
+        rows = measure_rates(cfg, args.checkpoint, args.policies,
+                             args.mean_bits, args.noise_budgets,
+                             range(args.seeds), args.estimators,
+                             args.calibration_images, args.calibration_split,
+                             not args.no_coded)
         pictures = {}
-        if args.bits:
+        if args.mean_bits:
             pictures['rates.png'] = partial(rate.plot, metric=args.metric)
         if args.noise_budgets:
             pictures['noise.png'] = partial(

@@ -7,9 +7,9 @@ from torch import Tensor
 from mmfeatjnd.functional import (
     DEFINITIONS,
     Level,
+    cast_to,
     nrmse,
     participation_ratio,
-    saturate,
     scale_to_nrmse,
 )
 from mmfeatjnd.models.run import Visit
@@ -74,7 +74,7 @@ class Perturbation(BaseOperation):
         applied = delta
         if feature.dtype != torch.float32:
             # half precision rounds, and its range ends early
-            applied = saturate(value, feature.dtype).float() - feature.float()
+            applied = cast_to(value, feature.dtype).float() - feature.float()
         visit.measure(
             nrmse=nrmse(applied, feature, self.definition),
             participation_ratio=participation_ratio(delta))

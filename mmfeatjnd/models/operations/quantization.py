@@ -2,46 +2,44 @@
 import copy
 import logging
 from collections import Counter
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Optional, Sequence, Union
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
 from mmfeatjnd.functional import (
+    Allocation,
     Level,
-    Steps,
     bisect_scale,
+    cast_to,
     code_length,
-    dequantize,
+    fit_entropy_model,
+    meets_target,
     nrmse,
     quantize,
-    quantize_fused,
-    reached,
-    saturate,
     saturated,
     scale_to_modelled_noise,
 )
-from mmfeatjnd.functional.quantize import MAX_LEVEL
+from mmfeatjnd.functional.symbols import MAX_SYMBOL
 from mmfeatjnd.models.hosts import CheckpointError
 from mmfeatjnd.models.run import Run, Visit, check_faults
 from mmfeatjnd.registry import STEP_POLICIES
 from .base_operation import BaseOperation
-from .step_policies import Allocation
 
 NOISES = ('measured', 'model')
 
 
 class Quantization(BaseOperation):
-    """Quantize every configured level with the steps of a policy.
+    """Quantization of every configured level with the steps of a policy.
 
     How coarse: exactly one of ``scale``, ``noise_budget`` and ``bits``.
     Measures ``nrmse`` (mean over the levels), ``bits`` (code length of the
     entropy model, without side information), ``elements``, ``saturated``
-    (share of the symbols at the end of their range), for a budget ``reached``
-    (share of the levels that came to it) and, with ``coded``,
+    (share of the symbols at the end of their range), for a budget
+    ``target_met`` (share of the levels that came to it) and, with ``coded``,
     ``coded_bytes`` (the whole stream of an image: header, steps, parameters
-    and levels). The padding of a map is not sent: a receiver finds
+    and symbols). The padding of a map is not sent: a receiver finds
     0 there.
 
     Args:
@@ -55,10 +53,10 @@ class Quantization(BaseOperation):
         noise (str): The budget holds for the 'measured' error, by bisection,
             or for the 'model' mean(step^2) / 12, in closed form. Defaults to
             'measured'.
-        rounding (float): See :func:`mmfeatjnd.functional.quantize`; for the
-            policies that have none of their own. Defaults to 0.5.
-        deadzone (float): See :func:`mmfeatjnd.functional.quantize`. Defaults
-            to 0.5.
+        rounding (float): See :class:`mmfeatjnd.functional.Allocation`; for
+            the policies that have none of their own. Defaults to 0.5.
+        deadzone (float): See :class:`mmfeatjnd.functional.Allocation`.
+            Defaults to 0.5.
         seed (int): Seed of the policies with a random part. Defaults to 0.
         coded (bool): Write the real bitstream of every image and measure its
             length. It takes seconds for an image of COCO's size. Defaults to
@@ -128,12 +126,13 @@ class Quantization(BaseOperation):
                 'direction is harmless, not how much noise is. Train one with '
                 'a config of configs/quantization.')
 
-    def allocate(self, feature: Tensor, visit: Visit, level: int):
-        """The policy's steps for one level, as a function of the scale."""
+    def allocate(self, feature: Tensor, visit: Visit,
+                 level: int) -> Callable[[Tensor], Allocation]:
+        """How one level is quantized, as a function of the scale (B,)."""
         envelope = None
         if self.needs_jnd:
             envelope = visit.neck.estimator_of(level)(feature)
-        return self.policy(
+        allocate = self.policy(
             Level(
                 feature,
                 visit.keys,
@@ -141,22 +140,13 @@ class Quantization(BaseOperation):
                 envelope=envelope,
                 sensitivity=visit.sensitivity))
 
-    def apply(self, feature: Tensor,
-              allocation: Allocation) -> Tuple[Tensor, Tensor]:
-        """Levels and dequantized values of one level of features."""
-        steps, rounding, bounds = allocation
-        x = feature.float()
-        if bounds is not None:
-            bounds = bounds.view(-1, 2, *[1] * (x.dim() - 1))
-            x = x.clamp(bounds[:, 0], bounds[:, 1])
-        step = steps.size(x)
-        if rounding is None:
-            rounding = self.rounding
-        if steps.offset is None:
-            return quantize_fused(x, step, rounding, self.deadzone)
-        offset = steps.origin(x)
-        level = quantize(x, step, rounding, self.deadzone, offset)
-        return level, dequantize(level, step, offset=offset)
+        def at(scale: Tensor) -> Allocation:
+            allocation = allocate(scale)
+            if allocation.rounding is None:
+                allocation = allocation._replace(rounding=self.rounding)
+            return allocation._replace(deadzone=self.deadzone)
+
+        return at
 
     def _solve(self, feature: Tensor, at) -> Tensor:
         """The scale of each image, (B,)."""
@@ -171,41 +161,40 @@ class Quantization(BaseOperation):
             return torch.maximum(wanted.base / steps.base, finest)
 
         def noise(scale):
-            value = self.apply(feature, at(scale))[1]
+            _, value = quantize(feature, at(scale))
             return nrmse(value - feature.float(), feature)
 
-        def rate(scale):
-            allocation = at(scale)
-            symbols = self.apply(feature, allocation)[0]
-            return code_length(symbols, allocation.steps) / symbols[0].numel()
+        def bits_per_element(scale):
+            quantized, _ = quantize(feature, at(scale))
+            return code_length(quantized) / feature[0].numel()
 
-        by_rate = self.bits is not None
+        by_bits = self.bits is not None
         return bisect_scale(
-            rate if by_rate else noise,
-            one * (self.bits if by_rate else self.noise_budget),
-            increasing=not by_rate,
+            bits_per_element if by_bits else noise,
+            one * (self.bits if by_bits else self.noise_budget),
+            increasing=not by_bits,
             finest=finest,
             coarsest=coarsest)
 
     def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
         at = self.allocate(feature, visit, level)
-        allocation = at(self._solve(feature, at))
-        symbols, value = self.apply(feature, allocation)
-        steps = allocation.steps
-        value = saturate(value, feature.dtype)
+        quantized, value = quantize(feature, at(self._solve(feature, at)))
+        # fitted once, for the code length and for the coder
+        quantized = fit_entropy_model(quantized)
+        value = cast_to(value, feature.dtype)
         noise = nrmse(value.float() - feature.float(), feature)
-        bits = code_length(symbols, steps)
-        elements = symbols[0].numel()
+        bits = code_length(quantized)
+        elements = feature[0].numel()
         visit.measure(
             nrmse=noise,
             bits=bits,
             elements=torch.full_like(visit.keys, elements),
-            saturated=saturated(symbols))
+            saturated=saturated(quantized.symbols))
         if self.bits is not None:
-            visit.measure(reached=reached(bits / elements, self.bits))
+            visit.measure(target_met=meets_target(bits / elements, self.bits))
         elif self.noise_budget is not None and self.noise == 'measured':
-            visit.measure(reached=reached(noise, self.noise_budget))
-        visit.run.kept.append((visit.images, symbols, steps, feature.dtype))
+            visit.measure(target_met=meets_target(noise, self.noise_budget))
+        visit.run.kept.append((visit.images, quantized))
         return value
 
     def finish(self, run: Run) -> None:
@@ -241,12 +230,12 @@ class Quantization(BaseOperation):
         if lost > 0:
             print_log(
                 f'{self.name}: {lost:.2%} of the symbols are saturated at '
-                f'+-{MAX_LEVEL}: the steps are too fine for the largest '
+                f'+-{MAX_SYMBOL}: the steps are too fine for the largest '
                 'values, whose error grows. Use a larger scale.',
                 logger='current',
                 level=logging.WARNING)
-        missed = 1 - float(columns['reached'].nanmean()) \
-            if 'reached' in columns else 0.0
+        missed = 1 - float(columns['target_met'].nanmean()) \
+            if 'target_met' in columns else 0.0
         if missed > 0:
             what = dict(bits=self.bits, noise_budget=self.noise_budget)
             asked = ', '.join(f'{k}={v:g}' for k, v in what.items() if v)
@@ -272,31 +261,25 @@ class Quantization(BaseOperation):
 
 
 def streams(kept: Sequence[tuple], batch_size: int) -> List[bytes]:
-    """The bitstreams of the images of a batch.
+    """Bitstreams of the images of a batch.
 
     Args:
         kept (Sequence[tuple]): Of every visit: the image of each row, (R,),
-            symbols (R, ...), steps, and dtype of the features.
+            and a :class:`mmfeatjnd.functional.QuantizedLevel` of R rows.
         batch_size (int): Number of images.
 
     Returns:
         list[bytes]: Of each image its stream; of several views of it the
         streams one after the other; of none of it no bytes.
     """
-    from mmfeatjnd.coding import QuantizedLevel, encode_image
+    from mmfeatjnd.coding import encode_image
     views: List[Dict[int, list]] = [{} for _ in range(batch_size)]
-    for images, symbols, steps, dtype in kept:
-        symbols, *steps = (
-            None if x is None else x.detach().cpu() for x in (symbols, *steps))
+    for images, quantized in kept:
+        quantized = quantized.cpu()
         seen: Dict[int, int] = Counter()
         for row, image in enumerate(images.tolist()):
-            one = slice(row, row + 1)
             levels = views[image].setdefault(seen[image], [])
-            levels.append(
-                QuantizedLevel(
-                    symbols[one],
-                    Steps(*(None if x is None else x[one] for x in steps)),
-                    dtype))
+            levels.append(quantized.of_image(row))
             seen[image] += 1
     return [
         b''.join(

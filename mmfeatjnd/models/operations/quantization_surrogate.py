@@ -6,10 +6,10 @@ from torch import Tensor
 from mmfeatjnd.functional import (
     GRANULARITIES,
     additive_noise,
+    bits_per_element,
     jnd_log_steps,
     jnd_rounding,
     make_steps,
-    rate,
     soft_code_length,
     straight_through,
 )
@@ -26,7 +26,7 @@ class QuantizationSurrogate(BaseTraining):
     does at scale 1, and lets gradients through. Ours.
 
     Args:
-        mode (str): 'straight-through': the real levels, with the gradient of
+        mode (str): 'straight-through': the real symbols, with the gradient of
             a soft staircase; 'noise': uniform noise of one step instead of
             rounding. Defaults to 'straight-through'.
         granularity (str): As in the policy that will use the estimator.
@@ -76,7 +76,7 @@ class QuantizationSurrogate(BaseTraining):
         if self.magnitude_name != 'rate':
             return super().magnitude(kept)
         bits, features, _ = zip(*kept)
-        return -rate(bits, features)
+        return -bits_per_element(bits, features)
 
     def quantize(self,
                  feature: Tensor,

@@ -5,15 +5,14 @@ A policy looks at one level of features and returns a function of the scale
 own with ``@STEP_POLICIES.register_module(name=...)``.
 """
 from abc import ABC, abstractmethod
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Callable, Tuple
 
 import torch
 from torch import Tensor
 
 from mmfeatjnd.functional import (
-    GRANULARITIES,
+    Allocation,
     Level,
-    Steps,
     clip_cover,
     clip_range,
     clip_steps,
@@ -27,26 +26,13 @@ from mmfeatjnd.functional import (
     uniform_log_steps,
     water_filling_steps,
 )
-from mmfeatjnd.functional.quantize import MAX_LEVEL
+from mmfeatjnd.functional.steps import check_granularity
+from mmfeatjnd.functional.symbols import MAX_SYMBOL
 from mmfeatjnd.registry import STEP_POLICIES
 
 
-class Allocation(NamedTuple):
-    """How one level is quantized.
-
-    Attributes:
-        steps (Steps): The steps.
-        rounding (Tensor, optional): For each element, see
-            :func:`mmfeatjnd.functional.quantize`. None: the quantizer's own.
-        bounds (Tensor, optional): (B, 2): values outside are clipped.
-    """
-    steps: Steps
-    rounding: Optional[Tensor] = None
-    bounds: Optional[Tensor] = None
-
-
 class StepPolicy(ABC):
-    """Chooses the steps of one level; the unit of the scale is the policy's.
+    """Choice of the steps of one level; the unit of the scale is the policy's.
 
     Attributes:
         needs_jnd (bool): ``level.envelope`` must be given.
@@ -60,7 +46,10 @@ class StepPolicy(ABC):
 
     @abstractmethod
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
-        """A function from the scale of each image, (B,), to the steps."""
+        """A function from the scale of each image, (B,), to the allocation.
+
+        Without a ``rounding`` of its own, that of the operation is taken.
+        """
 
     def limits(self, feature: Tensor,
                at: Callable[[Tensor], Allocation]) -> Tuple[Tensor, Tensor]:
@@ -75,21 +64,15 @@ class StepPolicy(ABC):
 
         Returns:
             tuple[Tensor]: The finest and the coarsest scale of each image,
-            (B,): at the one the largest value has the largest level, see
+            (B,): at the one the largest value has the largest symbol, see
             :func:`mmfeatjnd.functional.scale_limits`, at the other every
-            level is 0.
+            symbol is 0.
         """
         return scale_limits(feature, at(_ones(feature)).steps)
 
 
 def _ones(feature: Tensor) -> Tensor:
     return feature.new_ones(len(feature), dtype=torch.float32)
-
-
-def _check_granularity(granularity: str) -> None:
-    if granularity not in GRANULARITIES:
-        raise ValueError(f'granularity must be one of {GRANULARITIES}, '
-                         f'but got {granularity!r}')
 
 
 @STEP_POLICIES.register_module(name='featjnd')
@@ -99,7 +82,7 @@ class FeatJNDPolicy(StepPolicy):
     Args:
         granularity (str): 'token', 'channel', 'channel-token' or 'element'.
             Defaults to 'channel-token'.
-        jnd_rounding (bool): Round every element to the cheapest level within
+        jnd_rounding (bool): Round every element to the cheapest symbol within
             its own JND, see :func:`mmfeatjnd.functional.jnd_rounding`.
             Defaults to True.
     """
@@ -109,7 +92,7 @@ class FeatJNDPolicy(StepPolicy):
     def __init__(self,
                  granularity: str = 'channel-token',
                  jnd_rounding: bool = True) -> None:
-        _check_granularity(granularity)
+        check_granularity(granularity)
         self.granularity = granularity
         self.jnd_rounding = jnd_rounding
 
@@ -171,7 +154,7 @@ class GradientPolicy(StepPolicy):
     needs_sensitivity = True
 
     def __init__(self, granularity: str = 'channel-token') -> None:
-        _check_granularity(granularity)
+        check_granularity(granularity)
         self.granularity = granularity
 
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
@@ -199,30 +182,29 @@ class WaterFillingPolicy(StepPolicy):
 
 @STEP_POLICIES.register_module(name='clip-uniform')
 class ClipUniformPolicy(StepPolicy):
-    """Clipping and a few uniform levels, after Cohen, Choi and Bajic
+    """Clipping and a few uniform bins, after Cohen, Choi and Bajic
     (arXiv 2105.07102). Scale 1 is the range of least squared error.
 
     A range is never wider than the features'; see
     :func:`mmfeatjnd.functional.clip_cover`.
 
     Args:
-        levels (int): Number of levels, 2 to 32767. Defaults to 4.
+        bins (int): Number of bins, 2 to 32767. Defaults to 4.
     """
 
-    def __init__(self, levels: int = 4) -> None:
-        if not 2 <= levels <= MAX_LEVEL:
-            raise ValueError('levels must be at least 2 and at most '
-                             f'{MAX_LEVEL}, but got {levels}')
-        self.levels = levels
+    def __init__(self, bins: int = 4) -> None:
+        if not 2 <= bins <= MAX_SYMBOL:
+            raise ValueError('bins must be at least 2 and at most '
+                             f'{MAX_SYMBOL}, but got {bins}')
+        self.bins = bins
 
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
-        bounds = clip_range(level.feature, self.levels)
+        bounds = clip_range(level.feature, self.bins)
         cover = clip_cover(level.feature, bounds)
 
         def at(scale: Tensor) -> Allocation:
             scaled = bounds * torch.minimum(scale, cover)[:, None]
-            return Allocation(
-                clip_steps(scaled, self.levels), bounds=scaled)
+            return Allocation(clip_steps(scaled, self.bins), bounds=scaled)
 
         return at
 

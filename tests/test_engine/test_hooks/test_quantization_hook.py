@@ -4,9 +4,7 @@ from mmengine.config import Config
 
 from mmfeatjnd.apis import save_estimator
 from mmfeatjnd.coding import encode_image
-from mmfeatjnd.coding.bitstream import QuantizedLevel
 from mmfeatjnd.engine.hooks import QuantizationHook
-from mmfeatjnd.functional import Steps
 from mmfeatjnd.models import find_neck
 from mmfeatjnd.models.forward_runs import every_forward
 
@@ -35,7 +33,7 @@ def hook(policy='featjnd', **kwargs):
 @pytest.mark.parametrize('policy', POLICIES)
 def test_metrics_of_every_policy(test, policy):
     clean, _ = test()
-    # four levels reach no more where they cover all features
+    # four bins reach no more where they cover all features
     metrics, model = test(hook(policy, noise_budget=0.4, coded=True))
     assert set(metrics) == {'score'} | MEASURED | CODED
     assert metrics['jnd/nrmse'] == pytest.approx(0.4, rel=0.01)
@@ -53,17 +51,9 @@ def test_the_bytes_are_those_of_the_streams(test, batch):
     with torch.no_grad(), every_forward(
             find_neck(model), hooked.operation) as runs:
         model(*batch('classifier', 6), mode='predict')
-    (images, symbols, steps, dtype), = runs[0].kept
+    (images, quantized), = runs[0].kept
     assert images.tolist() == list(range(6))
-    lengths = [
-        len(
-            encode_image([
-                QuantizedLevel(
-                    symbols[i:i + 1],
-                    Steps(*(None if x is None else x[i:i + 1]
-                            for x in steps)), dtype)
-            ])) for i in range(6)
-    ]
+    lengths = [len(encode_image([quantized.of_image(i)])) for i in range(6)]
     assert metrics['jnd/coded_bytes'] == pytest.approx(sum(lengths) / 6)
 
 
@@ -176,9 +166,9 @@ def test_the_config_names_it():
     cfg = Config(
         dict(
             type='mmfeatjnd.QuantizationHook',
-            policy=dict(type='clip-uniform', levels=8),
+            policy=dict(type='clip-uniform', bins=8),
             bits=0.5))
     built = HOOKS.build(cfg._cfg_dict)
     assert isinstance(built, QuantizationHook)
     assert built.operation.bits == 0.5
-    assert built.operation.policy.levels == 8
+    assert built.operation.policy.bins == 8

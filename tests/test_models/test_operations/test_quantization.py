@@ -2,10 +2,9 @@ import pytest
 import torch
 
 from mmfeatjnd.coding import decode_image, encode_image
-from mmfeatjnd.coding.bitstream import QuantizedLevel
 from mmfeatjnd.functional import (
-    Steps,
     code_length,
+    dequantize,
     gaussian_noise,
     image_keys,
     modelled_noise,
@@ -65,8 +64,12 @@ def run(operation, layout='map', ids=(5, 6), levels=1):
     return feature, outputs, result
 
 
-def symbols_and_steps(run, level=0):
-    return run.kept[level][1:3]
+def steps_of(run, level=0):
+    return run.kept[level][1].steps
+
+
+def symbols_of(run):
+    return run.kept[0][1].symbols
 
 
 def bits_per_element(run):
@@ -80,19 +83,19 @@ def test_the_measured_noise_is_what_was_asked(name, layout):
     policy = dict(type=name)
     if name == 'clip-uniform':
         # what lies between the best range and all of the features'
-        policy.update(levels=3 if layout == 'map' else 6)
+        policy.update(bins=3 if layout == 'map' else 6)
     operation = Quantization(policy, noise_budget=0.5)
     feature, outputs, result = run(operation, layout, levels=2)
     target = torch.full((2, ), 0.5)
     # a channel that is dropped is a jump
-    tolerance = 0.05 if name == 'water-filling' else 0.01
+    precision = 0.05 if name == 'water-filling' else 0.01
     for out in outputs:
         torch.testing.assert_close(
-            nrmse(out - feature, feature), target, rtol=tolerance, atol=0)
+            nrmse(out - feature, feature), target, rtol=precision, atol=0)
     torch.testing.assert_close(
-        result.measured['nrmse'].float(), target, rtol=tolerance, atol=0)
+        result.measured['nrmse'].float(), target, rtol=precision, atol=0)
     # an own scale for each image and level
-    first, second = (symbols_and_steps(result, i)[1] for i in (0, 1))
+    first, second = (steps_of(result, i) for i in (0, 1))
     assert len(first.base.unique()) == 2
     if name == 'permuted-steps' and layout != 'vector':
         assert not torch.equal(first.token, second.token)
@@ -104,7 +107,7 @@ def test_the_measured_noise_is_what_was_asked(name, layout):
 def test_the_modelled_noise_is_what_was_asked(name, layout):
     operation = Quantization(name, noise_budget=0.3, noise='model')
     feature, _, result = run(operation, layout)
-    _, steps = symbols_and_steps(result)
+    steps = steps_of(result)
     model = modelled_noise(steps, feature).sqrt() / rms(feature)
     torch.testing.assert_close(model, torch.full((2, ), 0.3))
 
@@ -122,9 +125,10 @@ def test_the_bits_are_what_was_asked(name, layout):
     jumps = name in ('range', 'water-filling')
     torch.testing.assert_close(
         bits, torch.full((2, ), 0.7), rtol=0.15 if jumps else 0.03, atol=0)
-    level, steps = symbols_and_steps(result)
+    (_, quantized), = result.kept
+    assert quantized.model is not None  # the coder does not fit it again
     torch.testing.assert_close(
-        bits, code_length(level, steps) / feature[0].numel())
+        bits, code_length(quantized) / feature[0].numel())
 
 
 @pytest.mark.parametrize('kwargs', [dict(), dict(noise='model')])
@@ -134,9 +138,9 @@ def test_permuted_spends_the_budget_elsewhere(kwargs):
     one = Quantization('featjnd', noise_budget=0.3, noise='model')
     other = Quantization('permuted-steps', noise_budget=0.3, noise='model')
     feature, (a, ), result = run(one)
-    _, first = symbols_and_steps(result)
+    first = steps_of(result)
     _, (b, ), result = run(other)
-    _, second = symbols_and_steps(result)
+    second = steps_of(result)
     torch.testing.assert_close(
         modelled_noise(first, feature), modelled_noise(second, feature))
     torch.testing.assert_close(
@@ -158,19 +162,19 @@ def test_more_bits_less_noise():
 
 @pytest.mark.parametrize('how', [dict(noise_budget=0.01), dict(bits=7.0)])
 def test_clipping_out_of_reach_ends_at_its_least_error(how):
-    policy = dict(type='clip-uniform', levels=3)
+    policy = dict(type='clip-uniform', bins=3)
     _, (best, ), _ = run(Quantization(policy, scale=1.0))
     _, (out, ), _ = run(Quantization(policy, **how))
     torch.testing.assert_close(out, best, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize('how', [dict(noise_budget=0.4), dict(bits=0.8)])
-def test_what_was_reached_is_measured(how):
-    for policy, reached in (('one-step', [1, 1]),
-                            (dict(type='clip-uniform', levels=65), [0, 0])):
+def test_whether_the_target_was_met_is_measured(how):
+    for policy, met in (('one-step', [1, 1]),
+                        (dict(type='clip-uniform', bins=65), [0, 0])):
         _, _, result = run(Quantization(policy, **how))
-        assert result.measured['reached'].tolist() == reached
-    assert 'reached' not in run(Quantization('one-step'))[2].measured
+        assert result.measured['target_met'].tolist() == met
+    assert 'target_met' not in run(Quantization('one-step'))[2].measured
 
 
 def test_saturated_symbols_are_measured(messages):
@@ -178,7 +182,7 @@ def test_saturated_symbols_are_measured(messages):
     feature[0, 3] = 1e6  # 2 of 8 symbols cannot be told apart from others
     operation = Quantization('one-step', scale=1e-5)
     _, result = apply(operation, make_vector_neck(), feature)
-    # steps of 5 and 1e-5: levels 200000 and 100000
+    # steps of 5 and 1e-5: symbols 200000 and 100000
     assert result.measured['saturated'].tolist() == [0.25, 1]
     operation.summary(result.measured)
     assert '62.50% of the symbols are saturated' in messages[-1]
@@ -188,8 +192,8 @@ def test_half_precision_stays_finite():
     feature = torch.full((1, 8, 2, 2), 65504.).half()
     (out, ), result = apply(
         Quantization('one-step', scale=0.66), make_neck(), feature)
-    level, steps = symbols_and_steps(result)
-    assert (level * steps.size(level) > 80000).all()  # 2 x 0.66 x 65504
+    symbols, steps = symbols_of(result), steps_of(result)
+    assert (symbols * steps.size(symbols) > 80000).all()  # 2 x 0.66 x 65504
     assert out.dtype == torch.half and (out == 65504).all()
     assert result.measured['nrmse'] == 0  # after the cast
     assert not result.faults.any()
@@ -210,25 +214,24 @@ def test_uniform_by_hand():
     neck = make_vector_neck()
     (out, ), result = apply(operation, neck, feature)
     torch.testing.assert_close(out, step * torch.tensor([[1., -2., 0., 0.]]))
-    images, level, steps, dtype = result.kept[0]
-    assert level.tolist() == [[1, -2, 0, 0]] and dtype == torch.float32
-    assert images.tolist() == [0]
-    torch.testing.assert_close(steps.base, torch.tensor([step]))
+    images, quantized = result.kept[0]
+    assert quantized.symbols.tolist() == [[1, -2, 0, 0]]
+    assert quantized.dtype == torch.float32 and images.tolist() == [0]
+    torch.testing.assert_close(quantized.steps.base, torch.tensor([step]))
     # rounding towards 0, and a wider zero bin
     for kwargs, expected in ((dict(rounding=0.), [1, -1, 0, 0]),
                              (dict(deadzone=1.3), [0, -2, 0, 0])):
         _, result = apply(Quantization('one-step', **kwargs), neck, feature)
-        assert symbols_and_steps(result)[0].tolist() == [expected]
+        assert symbols_of(result).tolist() == [expected]
 
 
 @pytest.mark.parametrize('name', POLICIES)
-def test_the_values_are_those_of_the_levels(name):
+def test_the_values_are_those_of_the_symbols(name):
     operation = Quantization(name, scale=0.7)
     feature, outputs, result = run(operation)
-    for out, (_, level, steps, dtype) in zip(outputs, result.kept):
-        assert torch.equal(level, level.round())
-        item = QuantizedLevel(level, steps, dtype)
-        assert torch.equal(item.dequantize(), out)
+    for out, (_, quantized) in zip(outputs, result.kept):
+        assert torch.equal(quantized.symbols, quantized.symbols.round())
+        assert torch.equal(dequantize(quantized), out)
         assert not torch.equal(out, feature)
 
 
@@ -272,19 +275,14 @@ def test_coded_bytes_are_those_of_the_stream(name, layout, dtype):
     elements = 2 * feature[0].numel()
     assert measured['elements'].tolist() == [elements] * 2
     for i in range(2):
-        image = [
-            QuantizedLevel(
-                level[i:i + 1],
-                Steps(*(None if x is None else x[i:i + 1] for x in steps)),
-                kind) for _, level, steps, kind in result.kept
-        ]
+        image = [quantized.of_image(i) for _, quantized in result.kept]
         data = encode_image(image)
         assert measured['coded_bytes'][i] == len(data)
         # header, parameters and steps count
         assert len(data) * 8 > measured['bits'][i]
         # and a decoder that has nothing but the bytes gets what the host got
         for item, out in zip(decode_image(data), outputs):
-            assert torch.equal(item.dequantize()[0], out[i])
+            assert torch.equal(dequantize(item)[0], out[i])
 
 
 def test_without_bitstreams():
@@ -305,18 +303,12 @@ def test_the_streams_of_views_lie_one_after_the_other():
         size = len(encode_image(_levels(result, 2 * i)))
         for row, part in ((2 * i, stream[:size]), (2 * i + 1, stream[size:])):
             first, second = decode_image(part)
-            assert torch.equal(first.dequantize()[0], outputs[0][row])
-            assert torch.equal(second.dequantize()[0], outputs[1][row])
+            assert torch.equal(dequantize(first)[0], outputs[0][row])
+            assert torch.equal(dequantize(second)[0], outputs[1][row])
 
 
 def _levels(run, row):
-    one = slice(row, row + 1)
-    return [
-        QuantizedLevel(
-            level[one],
-            Steps(*(None if x is None else x[one] for x in steps)), dtype)
-        for _, level, steps, dtype in run.kept
-    ]
+    return [quantized.of_image(row) for _, quantized in run.kept]
 
 
 def test_the_stream_of_an_image_without_regions_is_empty():
@@ -367,7 +359,7 @@ def test_the_operation_keeps_nothing_of_a_batch():
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(policy='fetjnd'), "'featjnd'.*but got 'fetjnd'"),
-    (dict(policy=dict(levels=4)), "with one of them as type, but got {'lev"),
+    (dict(policy=dict(bins=4)), "with one of them as type, but got {'bins"),
     (dict(scale=1., bits=1.), 'one of scale, noise_budget and bits.*bits'),
     (dict(scale=1., noise_budget=1.), 'one of scale, noise_budget'),
     (dict(scale=0), 'positive and finite'),
@@ -428,8 +420,8 @@ def test_the_rate_of_a_data_set_is_that_of_all_its_elements():
 
 
 def test_tokens_differ_in_their_steps():
-    """That is the point: a token's step follows its tolerance."""
+    """That is the point: a token's step follows its JND."""
     feature, _, result = run(Quantization('featjnd'))
-    _, steps = symbols_and_steps(result)
+    steps = steps_of(result)
     size = to_tokens(steps.size(feature).expand(feature.shape))
     assert (size.amax(1) > 1.4 * size.amin(1)).all()

@@ -1,9 +1,9 @@
-"""How strong a distortion is, and how concentrated.
+"""How large a distortion is, and how concentrated.
 
-FeatJND reports strength as NRMSE; its abstract does not give the denominator,
-so the definition is selectable and the default (RMS ratio) is ours.
+FeatJND reports the NRMSE; its abstract does not give the denominator, so the
+definition is selectable and the default (RMS ratio) is ours.
 
-An image with a NaN or an infinite value has strength NaN, whatever the other
+An image with a NaN or an infinite value has NRMSE NaN, whatever the other
 images of its batch hold.
 """
 from typing import Tuple, Union
@@ -94,6 +94,11 @@ def nrmse(delta: Tensor, feature: Tensor, definition: str = 'rms') -> Tensor:
         Tensor: (B,), float32, >= 0. An image whose denominator is 0 counts
         as 0 if its distortion is 0 too, else as infinite. NaN for an image
         with a NaN or an infinite value in distortion or feature.
+
+    Example:
+        >>> feature = torch.tensor([[3.0, -4.0], [0.0, 1.0]])  # (B, C)
+        >>> nrmse(feature / 2, feature)
+        tensor([0.5000, 0.5000])
     """
     unit, power = _unit(delta)
     rmse = _root_mean_square(unit)
@@ -106,7 +111,7 @@ def scale_to_nrmse(delta: Tensor,
                    feature: Tensor,
                    target: Union[float, Tensor],
                    definition: str = 'rms') -> Tensor:
-    """Rescale the distortion of each image to a requested NRMSE.
+    """The distortion of each image, rescaled to a requested NRMSE.
 
     Args:
         delta (Tensor): The distortion, (B, ...).
@@ -118,6 +123,12 @@ def scale_to_nrmse(delta: Tensor,
         Tensor: Float32, the shape of ``delta``. A distortion that is zero in
         an image has no direction and stays zero there. All NaN for an image
         with a NaN or an infinite value in distortion or feature.
+
+    Example:
+        >>> feature = torch.randn(2, 8, 4, 4)
+        >>> delta = scale_to_nrmse(torch.randn(2, 8, 4, 4), feature, 0.3)
+        >>> nrmse(delta, feature)
+        tensor([0.3000, 0.3000])
     """
     unit, _ = _unit(delta)
     now = _root_mean_square(unit)
@@ -142,6 +153,10 @@ def participation_ratio(delta: Tensor) -> Tensor:
     Returns:
         Tensor: (B,), float32, in (0, 1]; 0 where the distortion is 0, NaN
         where it has a NaN or an infinite value.
+
+    Example:
+        >>> participation_ratio(torch.tensor([[1.0, -1.0], [2.0, 0.0]]))
+        tensor([1.0000, 0.5000])
     """
     energy = _unit(delta)[0].square()
     fourth = energy.square().sum(1)

@@ -1,0 +1,131 @@
+"""Quantization and its code length with a gradient, for training."""
+from typing import Union
+
+import torch
+from torch import Tensor
+
+from .entropy import LOG2E, as_samples, moments
+from .noise import uniform_noise
+from .symbols import to_symbols
+
+
+def straight_through(feature: Tensor,
+                     step: Tensor,
+                     rounding: Union[float, Tensor] = 0.5,
+                     sharpness: float = 10.0) -> Tensor:
+    r"""Symbols whose gradient is that of a soft staircase.
+
+    Forward: the symbols of :func:`mmfeatjnd.functional.quantize`. Backward:
+    the gradient with respect to feature, step and rounding of
+
+    .. math:: \lfloor y \rfloor + \sigma(\kappa (y - \lfloor y \rfloor - 1 +
+        \rho)), \quad y = |f| / \Delta
+
+    which, unlike the plain straight-through estimator (Bengio et al., arXiv
+    1308.3432; Esser et al., arXiv 1902.08153, for the step), sees the
+    threshold. Ours.
+
+    Args:
+        feature (Tensor): (B, ...).
+        step (Tensor): Delta > 0, broadcastable.
+        rounding (float | Tensor): rho in [0, 0.5], broadcastable. Defaults to
+            0.5: to the nearest symbol.
+        sharpness (float): kappa. Defaults to 10.
+
+    Returns:
+        Tensor: Float32 with integer values, the shape of ``feature``.
+
+    Example:
+        >>> feature = torch.tensor([[0.9, -2.2]], requires_grad=True)
+        >>> symbols = straight_through(feature, torch.tensor(1.0))
+        >>> symbols.detach()
+        tensor([[ 1., -2.]])
+        >>> grad, = torch.autograd.grad(symbols.sum(), feature)
+        >>> grad.round(decimals=2)  # near a threshold it is steep
+        tensor([[0.1800, 0.4500]])
+    """
+    hard = to_symbols(feature, step, rounding)
+    ratio = feature.float().abs() / step
+    low = ratio.detach().floor()
+    soft = low + (sharpness * (ratio - low - 1 + rounding)).sigmoid()
+    soft = soft.copysign(feature.detach())
+    return soft + (hard - soft).detach()
+
+
+def additive_noise(feature: Tensor,
+                   step: Tensor,
+                   keys: Tensor,
+                   stream: int = 0) -> Tensor:
+    """The feature plus uniform noise of one step: the usual differentiable
+    stand-in for quantization (Balle et al., arXiv 1611.01704).
+
+    Args:
+        feature (Tensor): (B, ...).
+        step (Tensor): Delta > 0, broadcastable.
+        keys (Tensor): (B,), int64, keys of the noise.
+        stream (int): Stream of the noise. Defaults to 0.
+
+    Returns:
+        Tensor: Float32, the shape of ``feature``.
+
+    Example:
+        >>> keys = torch.tensor([0, 1])
+        >>> feature = torch.zeros(2, 8, 4, 4)
+        >>> noisy = additive_noise(feature, torch.tensor(0.5), keys)
+        >>> noisy.shape, bool(noisy.abs().max() <= 0.25)
+        (torch.Size([2, 8, 4, 4]), True)
+    """
+    noise = uniform_noise(keys, feature.shape[1:], stream)
+    return feature.float() + noise * step / 2
+
+
+def soft_code_length(magnitude: Tensor, feature: Tensor,
+                     step: Tensor) -> Tensor:
+    """Code length with a gradient, for steps of any value; see
+    :func:`mmfeatjnd.functional.code_length`.
+
+    The model is fitted to the current symbols without a gradient, with
+    parameters of any value; the code length is then differentiated with
+    respect to the symbols, whose gradient is that of
+    :func:`straight_through`, and to the steps.
+
+    Args:
+        magnitude (Tensor): |q| from ``straight_through(feature.abs(), ...)``,
+            (B, C, H, W), (B, N, C) or (B, C).
+        feature (Tensor): What was quantized, the same shape.
+        step (Tensor): The steps, broadcastable.
+
+    Returns:
+        Tensor: (B,), float32, bits of each image. NaN for an image with a
+        NaN or an infinite value.
+
+    Example:
+        >>> feature = torch.randn(2, 8, 4, 4)
+        >>> step = torch.ones(2, 1, 1, 1, requires_grad=True)
+        >>> magnitude = straight_through(feature.abs(), step)
+        >>> bits = soft_code_length(magnitude, feature, step)
+        >>> bits.shape, bits.requires_grad
+        (torch.Size([2]), True)
+    """
+    finite = feature.isfinite().flatten(1).all(1)
+    step = as_samples(step.expand(feature.shape))
+    magnitude, feature = as_samples(magnitude), as_samples(feature)
+    with torch.no_grad():
+        fires, count, mean_step, rho = moments(magnitude, step)
+        mean_step = torch.where(count > 0, mean_step,
+                                step.mean(1, keepdim=True))
+        b = mean_step / -rho.clamp(1 / 64, 1 - 1 / 64).log()
+        share = (-step / (2 * b)).exp().sum(1, keepdim=True)
+        pi = count / share.clamp_min(1e-20)
+        plus = (fires * (feature > 0)).sum(
+            1, keepdim=True) / count.clamp_min(1)
+        sign = -(torch.special.xlogy(plus, plus) + torch.special.xlogy(
+            1 - plus, 1 - plus)) * LOG2E
+        first = feature.abs() < step  # the threshold nearby is the first
+    nonzero = (pi * (-step / (2 * b)).exp()).clamp(1 / 512, 1 - 1 / 512)
+    flag = torch.where(first, magnitude, 1.0)
+    tail = torch.where(first, 0.0, magnitude - 1)
+    end = (-(-step / b).expm1()).clamp_min(1e-6).log2()
+    bits = (-(1 - flag) * (1 - nonzero).log2() + flag *
+            (sign - nonzero.log2() - end) + tail * step / b * LOG2E)
+    return torch.where(finite, bits.flatten(1).sum(1), torch.nan)
