@@ -160,9 +160,18 @@ def test_the_estimator_file_is_written(tmp_path):
         content.pop('version')  # of the package
     assert stored == written == dict(
         format='mmfeatjnd.estimator',
-        format_version=3,
-        split='backbone',
-        levels=[0],
+        format_version=4,
+        neck=dict(
+            estimator=dict(
+                type='mmfeatjnd.TokenEstimator',
+                hidden_channels=2,
+                num_layers=1,
+                mode='envelope'),
+            split='backbone',
+            in_channels=[3],
+            levels=[0],
+            shared=False,
+            layout=None),
         types=['TokenEstimator'],
         mode=['envelope'],
         log_range=[4.0],
@@ -170,7 +179,7 @@ def test_the_estimator_file_is_written(tmp_path):
         'a07f5d7d6233677bfa09268a243e10fb')
 
 
-@pytest.mark.parametrize('version', [None, 2, 4])
+@pytest.mark.parametrize('version', [None, 3, 5])
 def test_other_versions_of_the_estimator_file_are_refused(tmp_path, version):
     content = torch.load(GOLDEN / 'estimator.bin', weights_only=True)
     torch.save(dict(content, format_version=version), tmp_path / 'e.pth')

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from mmfeatjnd.apis import CodecError, FeatureCodec
+from mmfeatjnd.cli.arguments import add_split
 from mmfeatjnd.cli.checkpoints import ensure_checkpoint
 from mmfeatjnd.cli.configs import open_config
 from mmfeatjnd.cli.console import UsageError, plain_errors, printable
@@ -64,7 +65,9 @@ def parse_args():
 
 def _command(commands, name, text):
     parser = commands.add_parser(name, help=text)
-    parser.add_argument('config', help='FeatJND config file path')
+    parser.add_argument(
+        'config', help='config file path, of FeatJND or of a stock host')
+    add_split(parser)
     parser.add_argument(
         'checkpoint', help='checkpoint of the host, with or without estimator')
     parser.add_argument('--device', help='an accelerator if there is one')
@@ -76,7 +79,8 @@ def build_codec(args, estimator=None):
     cfg = open_config(args.config, args.cfg_options)
     cfg.load_from = args.checkpoint
     ensure_checkpoint(cfg, 'tools/feature_codec.py ... CONFIG {}')
-    return FeatureCodec(cfg, args.checkpoint, estimator, args.device)
+    return FeatureCodec(cfg, args.checkpoint, estimator, args.device,
+                        args.split, args.levels)
 
 
 def size_of(stream):

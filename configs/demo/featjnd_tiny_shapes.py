@@ -10,8 +10,7 @@ model = dict(
         _delete_=True,
         type='mmfeatjnd.FeatJNDNeck',
         neck=_base_.model.neck,
-        estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
+        estimator=dict(type='mmfeatjnd.ConvEstimator')))
 _base_.featjnd_schedule.train_cfg.max_iters = 160
 globals().update(_base_.pop('featjnd_schedule'))
 val_cfg = None  # tested by the demo itself

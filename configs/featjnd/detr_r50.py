@@ -10,8 +10,7 @@ model = dict(
         _delete_=True,
         type='mmfeatjnd.FeatJNDNeck',
         neck=_base_.model.neck,
-        estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
+        estimator=dict(type='mmfeatjnd.ConvEstimator')))
 
 load_from = 'https://download.openmmlab.com/mmdetection/v3.0/detr/detr_r50_8xb2-150e_coco/detr_r50_8xb2-150e_coco_20221023_153551-436d03e8.pth'  # noqa: E501
 globals().update(_base_.pop('featjnd_schedule'))

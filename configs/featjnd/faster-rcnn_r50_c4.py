@@ -9,8 +9,7 @@ model = dict(
     neck=dict(
         type='mmfeatjnd.FeatJNDNeck',
         in_channels=1024,
-        estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
+        estimator=dict(type='mmfeatjnd.ConvEstimator')))
 
 load_from = 'https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/faster_rcnn_r50_caffe_c4_1x_coco/faster_rcnn_r50_caffe_c4_1x_coco_20220316_150152-3f885b85.pth'  # noqa: E501
 globals().update(_base_.pop('featjnd_schedule'))

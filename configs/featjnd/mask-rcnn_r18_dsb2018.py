@@ -11,8 +11,7 @@ model = dict(
         _delete_=True,
         type='mmfeatjnd.FeatJNDNeck',
         neck=_base_.model.neck,
-        estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
+        estimator=dict(type='mmfeatjnd.ConvEstimator')))
 _base_.featjnd_schedule.train_cfg.max_iters = 150
 globals().update(_base_.pop('featjnd_schedule'))
 load_from = 'work_dirs/mask-rcnn_r18_1xb4-8e_dsb2018/epoch_8.pth'

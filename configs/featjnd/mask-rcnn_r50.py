@@ -9,8 +9,7 @@ model = dict(
         _delete_=True,
         type='mmfeatjnd.FeatJNDNeck',
         neck=_base_.model.neck,
-        estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
+        estimator=dict(type='mmfeatjnd.ConvEstimator')))
 
 load_from = 'https://download.openmmlab.com/mmdetection/v2.0/mask_rcnn/mask_rcnn_r50_fpn_1x_coco/mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth'  # noqa: E501
 globals().update(_base_.pop('featjnd_schedule'))

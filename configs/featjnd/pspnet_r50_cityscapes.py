@@ -11,8 +11,7 @@ model = dict(
         type='mmfeatjnd.FeatJNDNeck',
         in_channels=[256, 512, 1024, 2048],
         levels=[3],
-        estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
+        estimator=dict(type='mmfeatjnd.ConvEstimator')))
 
 load_from = 'https://mmassets.onedl.ai/mmsegmentation/v0.5/pspnet/pspnet_r50-d8_512x1024_80k_cityscapes/pspnet_r50-d8_512x1024_80k_cityscapes_20200606_112131-2376f12b.pth'  # noqa: E501
 globals().update(_base_.pop('featjnd_schedule'))

@@ -14,8 +14,7 @@ model = dict(
         neck=_base_.model.neck,
         split='backbone.layer2',
         in_channels=128,
-        estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
+        estimator=dict(type='mmfeatjnd.ConvEstimator')))
 _base_.featjnd_schedule.train_cfg.max_iters = 400
 globals().update(_base_.pop('featjnd_schedule'))
 load_from = 'work_dirs/resnet18_1xb128-5e_cifar10/epoch_5.pth'

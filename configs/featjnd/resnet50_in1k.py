@@ -13,8 +13,7 @@ model = dict(
         neck=_base_.model.neck,
         split='backbone.layer3',
         in_channels=1024,
-        estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
+        estimator=dict(type='mmfeatjnd.ConvEstimator')))
 
 load_from = 'https://mmassets.onedl.ai/mmclassification/v0/resnet/resnet50_8xb32_in1k_20210831-ea4938fc.pth'  # noqa: E501
 globals().update(_base_.pop('featjnd_schedule'))

@@ -12,8 +12,7 @@ model = dict(
         type='mmfeatjnd.FeatJNDNeck',
         neck=_base_.model.neck,
         levels=[1, 2, 3],
-        estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
+        estimator=dict(type='mmfeatjnd.ConvEstimator')))
 
 load_from = 'https://download.openmmlab.com/mmdetection/v2.0/retinanet/retinanet_r50_fpn_1x_coco/retinanet_r50_fpn_1x_coco_20200130-c2398f9e.pth'  # noqa: E501
 globals().update(_base_.pop('featjnd_schedule'))

@@ -8,8 +8,7 @@ model = dict(
     neck=dict(
         type='mmfeatjnd.FeatJNDNeck',
         in_channels=[32, 64, 160, 256],
-        estimator=dict(type='mmfeatjnd.ConvEstimator')),
-    objective=dict(type='mmfeatjnd.FeatJNDLoss'))
+        estimator=dict(type='mmfeatjnd.ConvEstimator')))
 
 load_from = 'https://mmassets.onedl.ai/mmsegmentation/v0.5/segformer/segformer_mit-b0_512x512_160k_ade20k/segformer_mit-b0_512x512_160k_ade20k_20210726_101530-8ffa8fda.pth'  # noqa: E501
 globals().update(_base_.pop('featjnd_schedule'))

@@ -14,7 +14,6 @@ model = dict(
         split='backbone.stages.2',
         in_channels=384,
         estimator=dict(type='mmfeatjnd.TokenEstimator')),
-    objective=dict(type='mmfeatjnd.FeatJNDLoss'),
     train_cfg=None)  # no Mixup or CutMix: the estimator sees plain images
 
 load_from = 'https://mmassets.onedl.ai/mmclassification/v0/swin-transformer/swin_tiny_224_b16x64_300e_imagenet_20210616_090925-66df6be6.pth'  # noqa: E501

@@ -14,7 +14,6 @@ model = dict(
         split='backbone.layers.8',
         in_channels=768,
         estimator=dict(type='mmfeatjnd.TokenEstimator')),
-    objective=dict(type='mmfeatjnd.FeatJNDLoss'),
     train_cfg=None)  # no Mixup or CutMix: the estimator sees plain images
 custom_hooks = []  # no moving average of weights: the host is frozen
 

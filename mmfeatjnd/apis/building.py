@@ -12,6 +12,7 @@ from torch import nn
 from mmfeatjnd.compat import HOST_LIBRARIES, require
 from mmfeatjnd.models.hosts import build_host
 from mmfeatjnd.utils import ConfigError, check_writable, config_library
+from .host_hooks import drop_misfits
 
 
 def prepare_host(cfg: Config) -> None:
@@ -59,7 +60,8 @@ def build_runner(cfg: Config, training: bool = False) -> Runner:
     Args:
         cfg (Config): The config.
         training (bool): Whether it is to train: only then a config that is in
-            the work dir already, from a training before, is replaced.
+            the work dir already, from a training before, is replaced, and
+            hooks of the host that do not go with it are switched off.
             Defaults to False.
 
     Returns:
@@ -75,6 +77,8 @@ def build_runner(cfg: Config, training: bool = False) -> Runner:
         'FeatJNDImageClassifier'
     """
     check_writable(cfg.work_dir, folder=True)
+    if training:
+        drop_misfits(cfg)
     kind = cfg.get('runner_type', Runner)
     if isinstance(kind, str):
         scope = cfg.get('default_scope')

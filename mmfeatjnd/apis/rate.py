@@ -72,24 +72,24 @@ class _Calibration:
     """Finds one scale for all images, so that they take so many bits per
     element together."""
 
-    def __init__(self, bench: OperationTest, loader: DataLoader,
+    def __init__(self, test: OperationTest, loader: DataLoader,
                  sensitivity: bool) -> None:
-        self.bench = bench
+        self.test = test
         recorder = _Recorder(sensitivity)
         self.visits: List[tuple] = []
         bar = ProgressBar(len(loader))
         for batch in loader:
-            with bench.batch(batch, [recorder]) as (_, predict):
+            with test.batch(batch, [recorder]) as (_, predict):
                 self.visits += predict(recorder)[1].kept
             bar.update()
-        bench.neck.read_levels = None  # asked, and all checked, in the test
+        test.neck.read_levels = None  # asked, and all checked, in the test
 
     @torch.no_grad()
     def scales(self, estimator: int, operation: Quantization,
                mean_bits: Sequence[float]) -> List[Optional[float]]:
         """The scales at which the images take so many bits per element; None
         where they never do."""
-        self.bench.use(estimator)
+        self.test.use(estimator)
         cases = [(feature, operation.allocate(feature, visit, level))
                  for feature, level, visit in self.visits]
         elements = sum(feature.numel() for feature, _ in cases)
@@ -212,17 +212,17 @@ def measure_rates(cfg: Config,
     probes = [create(name, seed) for name, _, seed in cases]
     at_noise = [(name, None, i, create(name, seed, noise_budget=budget))
                 for (name, i, seed), budget in product(cases, noise_budgets)]
-    bench = OperationTest(cfg, checkpoint, estimators, **where)
+    test = OperationTest(cfg, checkpoint, estimators, **where)
     for (_, i, _), probe in zip(cases, probes):
-        bench.use(i)
-        probe.check(bench.neck)
+        test.use(i)
+        probe.check(test.neck)
     settings = []
     if mean_bits:
         loader = split_dataloader(
-            bench.runner, calibration_split, sample=calibration_images)
+            test.runner, calibration_split, sample=calibration_images)
         print(f'Scales of the steps, on {len(loader.dataset)} images of '
               f'{calibration_split}:')
-        calibration = _Calibration(bench, loader,
+        calibration = _Calibration(test, loader,
                                    any(p.needs_sensitivity for p in probes))
         for (name, i, seed), probe in zip(cases, probes):
             scales = calibration.scales(i, probe, mean_bits)
@@ -235,7 +235,7 @@ def measure_rates(cfg: Config,
                                  create(name, seed, scale=scale)))
         del calibration  # its features take memory
     settings += at_noise
-    rows = bench.measure([(i, operation) for _, _, i, operation in settings])
+    rows = test.measure([(i, operation) for _, _, i, operation in settings])
     for row, (name, target, _, _) in zip(rows[1:], settings):
         row['policy'] = name
         row['mean_bits'] = target

@@ -134,7 +134,9 @@ def curve_parser(description: str) -> argparse.ArgumentParser:
         argparse.ArgumentParser: For the tool to add its own to.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='FeatJND config file path')
+    parser.add_argument(
+        'config', help='config file path, of FeatJND or of a stock host')
+    add_split(parser)
     parser.add_argument(
         'checkpoint',
         help='checkpoint of host and estimator, or of the host with '
@@ -150,6 +152,25 @@ def curve_parser(description: str) -> argparse.ArgumentParser:
         '--metric', help='metric to draw; the first one by default')
     add_out_folder(parser)
     return parser
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """Add where a stock host is split, see
+    :func:`mmfeatjnd.models.neck_at`.
+
+    Args:
+        parser (argparse.ArgumentParser): Edited in place.
+    """
+    parser.add_argument(
+        '--split',
+        help="split point of a stock host, e.g. neck or backbone.layer3; by "
+        "default 'backbone'. A FeatJND config says it itself")
+    parser.add_argument(
+        '--levels',
+        nargs='+',
+        type=int,
+        help='levels of a stock host to work on; by default all that the '
+        'split emits')
 
 
 def add_out_folder(parser: argparse.ArgumentParser) -> None:

@@ -53,8 +53,6 @@ def _host_state(model: nn.Module) -> dict:
 def _about(neck: FeatJNDNeck) -> dict:
     """What estimators must have in common to stand in for each other."""
     return dict(
-        split=neck.split,
-        levels=list(neck.levels),
         types=sorted({type(e).__name__ for e in neck.estimators}),
         mode=[e.mode for e in neck.estimators],
         log_range=[float(e.log_range) for e in neck.estimators])
@@ -73,7 +71,7 @@ def save_estimator(model: nn.Module, path: Union[str, Path]) -> None:
     Example:
         >>> save_estimator(model, 'jnd.pth')
         >>> sorted(torch.load('jnd.pth'))[:4]
-        ['format', 'format_version', 'host_hash', 'levels']
+        ['format', 'format_version', 'host_hash', 'log_range']
     """
     neck = find_neck(model)
     state = {
@@ -130,8 +128,11 @@ def read_estimator(model: nn.Module,
     content = _read(path)
     if neck is None:
         neck = find_neck(model)
-    for name, ours in _about(neck).items():
-        theirs = content.get(name)
+    given = {**content['neck'], **content}
+    expected = dict(
+        split=neck.split, levels=list(neck.levels), **_about(neck))
+    for name, ours in expected.items():
+        theirs = given[name]
         if theirs != ours:
             raise CheckpointError(
                 f'{path} was trained with {name}={theirs!r}, but '
@@ -143,8 +144,8 @@ def read_estimator(model: nn.Module,
             f'{host_hash(model)[:8]}). Load the checkpoint that it was '
             'trained with.')
     state = content.get('state_dict', {})
-    expected = {k: v.shape for k, v in neck.estimators.state_dict().items()}
-    if {k: v.shape for k, v in state.items()} != expected:
+    shapes = {k: v.shape for k, v in neck.estimators.state_dict().items()}
+    if {k: v.shape for k, v in state.items()} != shapes:
         raise CheckpointError(
             f'{path} was trained with another estimator config '
             '(its widths differ).')

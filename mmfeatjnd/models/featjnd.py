@@ -179,13 +179,14 @@ def build_featjnd(host: str,
         host (str): The host's class with its scope, e.g. 'mmdet.MaskRCNN'.
         training (dict, optional): How the features are disturbed in training:
             :class:`DrawnNRMSE`, :class:`LearnedNRMSE` or
-            :class:`QuantizationSurrogate`. Defaults to None:
-            ``dict(type='mmfeatjnd.DrawnNRMSE')``.
-        discrepancy (dict, optional): Config of D_t. Defaults to None:
-            ``PseudoGroundTruth`` for detectors, ``PredictionDivergence`` (KL
-            to the clean prediction) for classifiers and segmentors.
+            :class:`QuantizationSurrogate`. Defaults to None; the ``type``
+            defaults to ``DrawnNRMSE``.
+        discrepancy (dict, optional): Config of D_t. Defaults to None; the
+            ``type`` defaults to ``PseudoGroundTruth`` for detectors, and to
+            ``PredictionDivergence`` (KL to the clean prediction) for
+            classifiers and segmentors.
         objective (dict, optional): Config of the objective. Defaults to
-            None: ``dict(type='mmfeatjnd.FeatJNDLoss')``.
+            None; the ``type`` defaults to ``FeatJNDLoss``.
         **kwargs: The host's own arguments; ``neck`` must be a
             ``mmfeatjnd.FeatJNDNeck``.
 
@@ -214,12 +215,15 @@ def build_featjnd(host: str,
             'the MMDetection model of the same name.')
     with host_scope(host):
         model = extended_class(FeatJNDMixin, host_cls)(**kwargs)
-    if discrepancy is None:
-        discrepancy = dict(
-            type='mmfeatjnd.PseudoGroundTruth' if host_library(model) ==
-            'mmdet' else 'mmfeatjnd.PredictionDivergence')
+    detector = host_library(model) == 'mmdet'
     model.setup_featjnd(
-        MODELS.build(training or dict(type='mmfeatjnd.DrawnNRMSE')),
-        MODELS.build(discrepancy),
-        MODELS.build(objective or dict(type='mmfeatjnd.FeatJNDLoss')))
+        _build(training, 'DrawnNRMSE'),
+        _build(
+            discrepancy,
+            'PseudoGroundTruth' if detector else 'PredictionDivergence'),
+        _build(objective, 'FeatJNDLoss'))
     return model
+
+
+def _build(cfg: Optional[dict], default: str):
+    return MODELS.build(dict(dict(type=f'mmfeatjnd.{default}'), **(cfg or {})))

@@ -64,7 +64,9 @@ def config_library(cfg: Config) -> str:
     model = cfg.get('model') or {}
     while 'module' in model:  # wrapped for augmentation at test time
         model = model['module']
-    key = 'host' if type_name(model) == 'FeatJND' else 'type'
+    # the builder by its registered name, or as a new-style config imports it
+    builders = 'FeatJND', 'build_featjnd'
+    key = 'host' if type_name(model) in builders else 'type'
     kind = _imported(model.get(key))
     names = [kind] if isinstance(kind, str) else []
     if inspect.isclass(kind):

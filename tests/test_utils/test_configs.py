@@ -14,8 +14,8 @@ def mine():
 
 
 def featjnd():
-    from mmfeatjnd.models import FeatJND
-    return FeatJND
+    from mmfeatjnd.models import build_featjnd
+    return build_featjnd
 
 
 def detector():
@@ -49,7 +49,7 @@ def test_config_library(model, scope, library):
 def test_type_name():
     assert type_name(dict(type='mmdet.MaskRCNN')) == 'MaskRCNN'
     assert type_name(dict(type=mine())) == 'Mine'
-    assert type_name(dict(type=featjnd())) == 'FeatJND'
+    assert type_name(dict(type=featjnd())) == 'build_featjnd'
     assert type_name(dict(type=detector())) == 'MaskRCNN'
     assert type_name({}) is None
 

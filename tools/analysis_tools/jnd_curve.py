@@ -1,8 +1,8 @@
-"""Measure and draw the task metric against the strength of distortions."""
+"""Measure and draw the task metric against the NRMSE of distortions."""
 from functools import partial
 
 from mmfeatjnd.apis import measure_curve
-from mmfeatjnd.cli.arguments import curve_parser
+from mmfeatjnd.cli.arguments import curve_parser, positive
 from mmfeatjnd.cli.configs import open_curve
 from mmfeatjnd.cli.console import plain_errors
 from mmfeatjnd.cli.results import save_results
@@ -23,9 +23,9 @@ def parse_args():
     parser.add_argument(
         '--nrmse',
         nargs='+',
-        type=float,
+        type=positive,
         default=[0.25, 0.5, 0.75, 1.0, 1.5],
-        help='strengths of each image and level')
+        help='NRMSE of each image and level')
     parser.add_argument(
         '--definition',
         choices=DEFINITIONS,
@@ -40,7 +40,8 @@ def main():
         cfg = open_curve(args)
         rows = measure_curve(cfg, args.checkpoint, args.distortions,
                              args.nrmse, range(args.seeds), args.estimators,
-                             args.definition)
+                             args.definition, split=args.split,
+                             levels=args.levels)
         save_results(rows, args.out, 'curve',
                      partial(curve.to_markdown, metric=args.metric),
                      {'curve.png': partial(curve.plot, metric=args.metric)},

@@ -98,7 +98,8 @@ def main():
                              args.mean_bits, args.noise_budgets,
                              range(args.seeds), args.estimators,
                              args.calibration_images, args.calibration_split,
-                             not args.no_coded)
+                             not args.no_coded, split=args.split,
+                             levels=args.levels)
         pictures = {}
         if args.mean_bits:
             pictures['rates.png'] = partial(rate.plot, metric=args.metric)

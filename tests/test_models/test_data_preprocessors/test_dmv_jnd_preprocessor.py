@@ -335,7 +335,7 @@ def test_hosts_train_and_predict(build, configs, batch, real_jnd, kind):
     assert len(list(model.modules())) == len(list(host.modules()))
     assert isinstance(model.data_preprocessor, type(host.data_preprocessor))
     assert (type(model.data_preprocessor).__name__ ==
-            type(host.data_preprocessor).__name__)
+            f'DMVJND{type(host.data_preprocessor).__name__}')
     jnd_model = model.data_preprocessor.dmv_jnd.model
     model.train()
     assert not any(m.training for m in jnd_model.modules())
