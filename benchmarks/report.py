@@ -16,13 +16,13 @@ from mmfeatjnd.evaluation import (
     cost_ratios,
     markdown_table,
     plot,
+    plot_rca,
     rate,
     scalar_metrics,
     summarize,
     to_markdown,
     tolerated_ratio,
 )
-from mmfeatjnd.visualization import draw_curve
 
 DOC = ROOT / 'docs' / 'benchmarks.md'
 README = ROOT / 'README.md'
@@ -331,7 +331,7 @@ def dmv_jnd_section(name: str, plots: bool) -> str:
     picture = f'{name}.png'
     if plots:
         rows = report_dmv_jnd.curve(result['rows'], result['first_seed'])
-        draw_curve(rows, IMAGES / picture)
+        plot_rca(rows, IMAGES / picture)
     return report_dmv_jnd.section(
         result, provenance(result), picture,
         OUTDATED if outdated(result) else '')
