@@ -1,6 +1,4 @@
-from .dmv_jnd import draw_curve, draw_training
+from .dmv_jnd import draw_training
 from .tolerance import ToleranceRecorder, draw_tolerance
 
-__all__ = [
-    'ToleranceRecorder', 'draw_curve', 'draw_tolerance', 'draw_training'
-]
+__all__ = ['ToleranceRecorder', 'draw_tolerance', 'draw_training']

@@ -88,7 +88,7 @@ def test_train_and_test(folder, run_tool):
     assert [row['step'] for row in rows] == [1, 2]
     for row in rows:
         assert row['loss'] == pytest.approx(
-            row['loss_tolerance'] + row['loss_magnitude'] +
+            row['loss_task'] + row['loss_magnitude'] +
             row['loss_distribution'])
         assert 0 < row['jnd_magnitude'] < 1 and 0 < row['jnd_target'] <= 1
     checkpoint = folder / 'trained/epoch_1.pth'

@@ -8,12 +8,18 @@ import argparse
 import json
 from pathlib import Path
 
-from mmfeatjnd.apis import HOMOGENEITY, Point, cli, console, measure_dmv_jnd
+from mmfeatjnd.apis import (
+    HOMOGENEITY,
+    DMVJNDSetting,
+    cli,
+    console,
+    measure_dmv_jnd,
+)
+from mmfeatjnd.evaluation import plot_rca
 from mmfeatjnd.functional.pixel_noise import (
     PIXEL_DISTORTIONS,
     RANDOM_DISTORTIONS,
 )
-from mmfeatjnd.visualization import draw_curve
 
 
 def parse_args():
@@ -33,7 +39,7 @@ def parse_args():
         choices=PIXEL_DISTORTIONS,
         default=['dmv-jnd', 'gaussian'])
     parser.add_argument(
-        '--seeds', type=cli.count, default=1, help='of the noise')
+        '--seeds', type=cli.count, default=1, help='seeds of the noise')
     parser.add_argument(
         '--split',
         choices=['test', 'train'],
@@ -73,16 +79,17 @@ def main():
 
 
 def measure(cfg, args):
-    points = [
-        Point(distortion, strength, seed) for distortion in args.distortions
-        for strength in args.strengths for seed in range(
+    settings = [
+        DMVJNDSetting(distortion, strength, seed)
+        for distortion in args.distortions for strength in args.strengths
+        for seed in range(
             args.seeds if distortion in RANDOM_DISTORTIONS else 1)
     ]
     one_curve = len(args.checkpoints) == 1 or len(args.strengths) == 1
     rows = []
     names = cli.short_names(args.checkpoints)
     for checkpoint, name in zip(args.checkpoints, names):
-        for row in measure_dmv_jnd(cfg, checkpoint, points, args.split,
+        for row in measure_dmv_jnd(cfg, checkpoint, settings, args.split,
                                    args.every):
             series = row['distortion']
             if not one_curve:
@@ -97,7 +104,7 @@ def save(rows, out):
     with console.atomic_path(out / 'dmv_jnd.md') as path:
         Path(path).write_text(table(rows))
     with console.atomic_path(out / 'dmv_jnd.png') as path:
-        draw_curve(rows, path)
+        plot_rca(rows, path)
     print(f'\n{table(rows)}\nSaved to {out}/dmv_jnd.json, dmv_jnd.md, '
           'dmv_jnd.png')
 
