@@ -31,7 +31,7 @@ from mmengine.config import Config
 
 from mmfeatjnd.apis import (
     HOMOGENEITY,
-    Point,
+    DMVJNDSetting,
     build_runner,
     measure_dmv_jnd,
     measure_dmv_jnd_codec,
@@ -117,7 +117,7 @@ class Benchmark:
         return cached(Path(checkpoint).with_name(f'{name}.json'), key, measure)
 
     def rows(self, variant: str, scale: float, seed: int,
-             points: List[Point]) -> List[Dict]:
+             settings: List[DMVJNDSetting]) -> List[Dict]:
         """Train and measure one DMV-JND."""
         cfg, checkpoint = self.train(variant, scale, seed)
         rows = []
@@ -125,10 +125,12 @@ class Benchmark:
                              ('train', self.protocol['train_every'])):
 
             def measure():
-                return measure_dmv_jnd(cfg, checkpoint, points, split, every)
+                return measure_dmv_jnd(
+                    cfg, checkpoint, settings, split, every)
 
             for row in self.measured('rows', cfg, checkpoint, measure,
-                                     points=points, split=split, every=every):
+                                     settings=settings, split=split,
+                                     every=every):
                 row.update(
                     split=split, variant=variant, scale=scale, seed=seed)
                 rows.append(row)
@@ -139,13 +141,16 @@ class Benchmark:
         first, *others = self.protocol['seeds']
         rows = []
         for seed in (first, *others):
-            points = [Point()] + [Point(name, seed=seed) for name in CONTROLS]
+            settings = [DMVJNDSetting()] + [
+                DMVJNDSetting(name, seed=seed) for name in CONTROLS
+            ]
             if seed == first:
-                points += [Point(strength=k) for k in HOMOGENEITY]
-            rows += self.rows(variant, 1.0, seed, points)
+                settings += [DMVJNDSetting(strength=k) for k in HOMOGENEITY]
+            rows += self.rows(variant, 1.0, seed, settings)
         for scale in self.protocol['scales'][variant]:
-            rows += self.rows(variant, scale, first,
-                              [Point(), Point('gaussian', seed=first)])
+            rows += self.rows(
+                variant, scale, first,
+                [DMVJNDSetting(), DMVJNDSetting('gaussian', seed=first)])
         return rows
 
     def codec(self, variant: str, seed: int) -> List[Dict]:

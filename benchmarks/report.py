@@ -15,10 +15,10 @@ from mmfeatjnd.evaluation import (
     UNKNOWN,
     curve,
     markdown_table,
+    plot_rca,
     rate,
     scalar_metrics,
 )
-from mmfeatjnd.visualization import draw_curve
 
 DOC = ROOT / 'docs' / 'benchmarks.md'
 README = ROOT / 'README.md'
@@ -334,7 +334,7 @@ def dmv_jnd_section(name: str, plots: bool) -> str:
     picture = f'{name}.png'
     if plots:
         rows = report_dmv_jnd.curve(result['rows'], result['first_seed'])
-        draw_curve(rows, IMAGES / picture)
+        plot_rca(rows, IMAGES / picture)
     return report_dmv_jnd.section(
         result, provenance(result), picture,
         OUTDATED if outdated(result) else '')

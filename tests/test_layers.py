@@ -24,7 +24,7 @@ MAY_IMPORT = {
     'models': CORE - {'models'},
     'datasets': BASE | {'functional'},
     'evaluation': BASE | {'functional'},
-    'visualization': CORE,
+    'visualization': CORE | {'evaluation'},
     'engine': CORE,
     'apis': API - {'apis', 'engine', 'datasets', 'visualization'},
     'cli': API,

@@ -11,7 +11,12 @@ from .building import build_model, build_runner
 from .checkpoints import read_checkpoint, read_weights
 from .codec_sides import CodecError
 from .curve import OperationTest, measure_curve
-from .dmv_jnd import HOMOGENEITY, Point, dmv_jnd_runner, measure_dmv_jnd
+from .dmv_jnd import (
+    HOMOGENEITY,
+    DMVJNDSetting,
+    dmv_jnd_runner,
+    measure_dmv_jnd,
+)
 from .dmv_jnd_codec import measure_dmv_jnd_codec
 from .feature_codec import FeatureCodec
 from .mixed_precision import enable_amp
@@ -20,8 +25,8 @@ from .training import train, train_once, trained_checkpoint
 from .work_dirs import WorkDirError, latest_checkpoint
 
 __all__ = [
-    'CheckpointError', 'CodecError', 'ConfigError', 'FeatureCodec',
-    'HOMOGENEITY', 'OperationTest', 'Point', 'WorkDirError', 'WriteError',
+    'CheckpointError', 'CodecError', 'ConfigError', 'DMVJNDSetting',
+    'FeatureCodec', 'HOMOGENEITY', 'OperationTest', 'WorkDirError', 'WriteError',
     'build_model', 'build_runner', 'dmv_jnd_runner', 'enable_amp', 'host_hash',
     'latest_checkpoint', 'load_estimator', 'measure_curve', 'measure_dmv_jnd',
     'measure_dmv_jnd_codec', 'measure_rates', 'read_checkpoint',

@@ -1,13 +1,15 @@
 """Measure DMV-JND at several strengths, and against noise, in one pass."""
 import copy
-from typing import List, NamedTuple, Sequence
+from functools import partial
+from typing import Callable, List, NamedTuple, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import load_checkpoint
+from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 
-from mmfeatjnd.models import DMVJND, CheckpointError
+from mmfeatjnd.models import DMVJND, DistortedImages, PixelJND
+from mmfeatjnd.models.dmv_jnd.weights import load_weights
 from mmfeatjnd.utils import ConfigError, unwrapped
 from .building import build_runner
 from .curve import new_evaluator
@@ -15,23 +17,25 @@ from .data import split_dataloader
 
 #: The homogeneity test of the paper, section V-F.
 HOMOGENEITY = tuple(k / 9 for k in range(8, 0, -1))
+#: Images of one size and their JND, to these images with another change.
+Distort = Callable[[DMVJND, PixelJND], DistortedImages]
 
 
-class Point(NamedTuple):
+class DMVJNDSetting(NamedTuple):
     """One row: a part of the JND, or noise or a control of its power.
 
     Attributes:
-        distortion (str): See :meth:`mmfeatjnd.models.DMVJND.change`. Defaults
-            to 'dmv-jnd'.
-        strength (float): Times the JND. Defaults to 1.
-        seed (int): Of the noise. Defaults to 0.
+        distortion (str): See :meth:`mmfeatjnd.models.DMVJND.distort`.
+            Defaults to 'dmv-jnd'.
+        strength (float): Factor of the JND, >= 0. Defaults to 1.
+        seed (int): Seed of the noise. Defaults to 0.
     """
     distortion: str = 'dmv-jnd'
     strength: float = 1.0
     seed: int = 0
 
 
-def dmv_jnd_runner(cfg: Config, checkpoint: str):
+def dmv_jnd_runner(cfg: Config, checkpoint: str) -> Tuple[Runner, DMVJND]:
     """A Runner whose model is DMV-JND with its weights.
 
     Args:
@@ -43,6 +47,7 @@ def dmv_jnd_runner(cfg: Config, checkpoint: str):
 
     Raises:
         ConfigError: The config's model is another one.
+        FileNotFoundError: There is no such checkpoint.
         CheckpointError: The checkpoint is of another model.
     """
     runner = build_runner(copy.deepcopy(cfg))
@@ -51,51 +56,74 @@ def dmv_jnd_runner(cfg: Config, checkpoint: str):
         raise ConfigError(
             "DMV-JND is measured on model=dict(type='mmfeatjnd."
             f"DMVJND', ...), but got {type(model).__name__}")
-    try:
-        load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
-    except RuntimeError as error:  # it lists what is missing and foreign
-        raise CheckpointError(
-            f'{checkpoint} belongs to another config: {error}') from error
+    load_weights(model, checkpoint, 'DMV-JND',
+                 'Name the checkpoint that was trained with this config.')
     return runner, model.eval()
 
 
 @torch.no_grad()
-def measure_dmv_jnd(cfg: Config,
-                    checkpoint: str,
-                    points: Sequence[Point] = (Point(), ),
-                    split: str = 'test',
-                    every: int = 1) -> List[dict]:
-    """The metrics of ``test_evaluator`` for every point.
+def measure_distortions(cfg: Config,
+                        checkpoint: str,
+                        distortions: Sequence[Distort],
+                        split: str = 'test',
+                        every: int = 1) -> List[dict]:
+    """The metrics of ``test_evaluator`` under changes of the pixels.
 
     The tasks see the clean images once, and the autoencoder runs once, for
-    all points.
+    all changes.
 
     Args:
         cfg (Config): See :func:`dmv_jnd_runner`.
         checkpoint (str): See :func:`dmv_jnd_runner`.
-        points (Sequence[Point]): What to measure. Defaults to the JND itself.
+        distortions (Sequence[Callable]): Each takes the model and images with
+            their JND, and returns the images with a change.
         split (str): 'test', or 'train': the images of ``train_dataloader``,
             through the pipeline of the test. Defaults to 'test'.
         every (int): Only every so many-th image, of the data set's order.
             Defaults to 1.
 
     Returns:
-        list[dict]: For every point its fields and ``metrics``.
+        list[dict]: The metrics under each.
     """
     runner, model = dmv_jnd_runner(cfg, checkpoint)
     loader = split_dataloader(runner, split, every)
-    rows = [(point, new_evaluator(runner, loader)) for point in points]
-    bar = ProgressBar(len(loader) * len(rows))
+    evaluators = [new_evaluator(runner, loader) for _ in distortions]
+    bar = ProgressBar(len(loader) * len(distortions))
     for batch in loader:
         data = model.data_preprocessor(batch, False)
-        samples = data['data_samples']
-        found = model.find(data['inputs'], samples)
-        for point, evaluator in rows:
-            changed = model.change(found, samples, *point)
-            evaluator.process(model.describe(changed, samples), batch)
+        groups = model.estimate_batch(data['inputs'], data['data_samples'])
+        for distort, evaluator in zip(distortions, evaluators):
+            for group, found in groups:
+                outputs = model.to_data_samples(
+                    distort(model, found), group.data_samples)
+                evaluator.process(outputs, batch)
             bar.update()
-    size = len(loader.dataset)
+    return [evaluator.evaluate(len(loader.dataset))
+            for evaluator in evaluators]
+
+
+def measure_dmv_jnd(cfg: Config,
+                    checkpoint: str,
+                    settings: Sequence[DMVJNDSetting] = (DMVJNDSetting(), ),
+                    split: str = 'test',
+                    every: int = 1) -> List[dict]:
+    """The metrics of ``test_evaluator`` for every setting.
+
+    Args:
+        cfg (Config): See :func:`dmv_jnd_runner`.
+        checkpoint (str): See :func:`dmv_jnd_runner`.
+        settings (Sequence[DMVJNDSetting]): What to measure. Defaults to the
+            JND itself.
+        split (str): See :func:`measure_distortions`. Defaults to 'test'.
+        every (int): See :func:`measure_distortions`. Defaults to 1.
+
+    Returns:
+        list[dict]: For every setting its fields and ``metrics``.
+    """
+    metrics = measure_distortions(cfg, checkpoint, [
+        partial(DMVJND.distort, **setting._asdict()) for setting in settings
+    ], split, every)
     return [
-        dict(point._asdict(), metrics=evaluator.evaluate(size))
-        for point, evaluator in rows
+        dict(setting._asdict(), metrics=row)
+        for setting, row in zip(settings, metrics)
     ]

@@ -1,9 +1,34 @@
-"""The picture of a curve."""
+"""The set-up of pictures, and of the picture of a curve."""
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Union
 
 from .metric_values import better_when
+
+
+@contextmanager
+def saved_figure(path: Union[str, Path],
+                 width: float,
+                 height: float,
+                 dpi: int = 150) -> Iterator:
+    """A figure to draw on, without a display.
+
+    Args:
+        path (str | Path): The picture, written on leaving; its suffix gives
+            the format.
+        width (float): Width in inches.
+        height (float): Height in inches.
+        dpi (int): Pixels an inch. Defaults to 150.
+
+    Yields:
+        matplotlib.figure.Figure: The figure.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(width, height), layout='constrained')
+    FigureCanvasAgg(figure)
+    yield figure
+    figure.savefig(path, dpi=dpi)
 
 
 @contextmanager
@@ -20,17 +45,13 @@ def curve_figure(path: Union[str, Path], xlabel: str,
     Yields:
         matplotlib.axes.Axes: The axes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(7.2, 4.4), layout='constrained')
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    yield axes
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(path, dpi=150)
+    with saved_figure(path, 7.2, 4.4) as figure:
+        axes = figure.subplots()
+        yield axes
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.0, 0.5))
 
 
 def show_costs(axes, metric: str, clean: float, below: float,

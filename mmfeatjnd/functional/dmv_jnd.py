@@ -2,10 +2,11 @@ r"""The equations of DMV-JND (Jin et al., arXiv 2102.08168), on tensors.
 
 Numbers in brackets are the paper's. An image x (B, C, H, W) is normalized by
 mean and standard deviation 0.5, so that it lies in [-1, 1]; the JND e has its
-shape, and the attention c is (B, 1, H, W) in [0, 1]. Where images of several
-sizes were padded to one, ``content``, (B, 1, H, W), bool, says what is image.
+shape, and the attention c is (B, 1, H, W) in [0, 1]. All are floating. The
+images of a batch have one size; see
+:func:`mmfeatjnd.functional.images.group_by_size` for others.
 """
-from typing import Optional, Sequence
+from typing import Sequence
 
 import torch
 from torch import Tensor
@@ -20,12 +21,17 @@ def class_activation_map(feature: Tensor, weight: Tensor,
     layer: :math:`M_c = \sum_k w_k^c f_k` (Zhou et al., arXiv 1512.04150).
 
     Args:
-        feature (Tensor): (B, K, h, w), what is pooled.
-        weight (Tensor): (classes, K), of the linear layer.
-        label (Tensor): (B,), int64: the class whose map is wanted.
+        feature (Tensor): What is pooled, (B, K, h, w).
+        weight (Tensor): Weight of the linear layer, (classes, K).
+        label (Tensor): The class whose map is wanted, (B,), int64.
 
     Returns:
         Tensor: (B, 1, h, w), of any range.
+
+    Example:
+        >>> feature, weight = torch.rand(2, 8, 4, 4), torch.rand(10, 8)
+        >>> class_activation_map(feature, weight, torch.tensor([3, 7])).shape
+        torch.Size([2, 1, 4, 4])
     """
     # not einsum, which autocast would round to half precision
     weight = weight[label][:, :, None, None]
@@ -41,6 +47,10 @@ def normalize_attention(attention: Tensor) -> Tensor:
 
     Returns:
         Tensor: The same shape; 0 where a map is constant.
+
+    Example:
+        >>> normalize_attention(torch.tensor([-1., 0., 3.]).view(1, 1, 1, 3))
+        tensor([[[[0.0000, 0.2500, 1.0000]]]])
     """
     dims = (1, 2, 3)
     low = attention.amin(dims, keepdim=True)
@@ -49,52 +59,54 @@ def normalize_attention(attention: Tensor) -> Tensor:
 
 
 def merge_attention(maps: Sequence[Tensor]) -> Tensor:
-    """Eq. (2): the mean of the classifiers' maps.
+    """Eq. (2): the mean of the tasks' maps.
 
     Args:
-        maps (Sequence[Tensor]): (B, 1, H, W) each.
+        maps (Sequence[Tensor]): (B, 1, H, W) each, in [0, 1].
+
+    Returns:
+        Tensor: c, (B, 1, H, W), in [0, 1].
+
+    Example:
+        >>> merge_attention([torch.ones(1, 1, 1, 2), torch.zeros(1, 1, 1, 2)])
+        tensor([[[[0.5000, 0.5000]]]])
     """
     return torch.stack(list(maps)).mean(0)
 
 
 # -------------------------------------------------------------------- losses
-def _mean(x: Tensor, content: Optional[Tensor]) -> Tensor:
-    if content is None:
-        return x.mean((1, 2, 3))
-    area = content.sum((1, 2, 3)) * (x.size(1) / content.size(1))
-    return (x * content).sum((1, 2, 3)) / area
-
-
-def target_magnitude(attention: Tensor,
-                     scale: float = 1.0,
-                     content: Optional[Tensor] = None) -> Tensor:
+def target_magnitude(attention: Tensor, scale: float = 1.0) -> Tensor:
     """Eq. (10) and (11): N = 1 - mean(c), times a scale that is ours.
 
     Args:
-        attention (Tensor): c, (B, 1, H, W).
-        scale (float): Draws the tolerance curve. Defaults to 1: the paper's.
-        content (Tensor, optional): Where the image is. Defaults to None:
-            everywhere.
+        attention (Tensor): c, (B, 1, H, W), in [0, 1].
+        scale (float): Factor that draws the tolerance curve, > 0. Defaults to
+            1: the paper's.
 
     Returns:
-        Tensor: N, (B,).
+        Tensor: N, (B,), in [0, ``scale``].
+
+    Example:
+        >>> target_magnitude(torch.full((2, 1, 4, 4), 0.25))
+        tensor([0.7500, 0.7500])
     """
-    return scale * (1 - _mean(attention, content))
+    return scale * (1 - attention.mean((1, 2, 3)))
 
 
-def mean_magnitude(jnd: Tensor,
-                   content: Optional[Tensor] = None) -> Tensor:
+def mean_magnitude(jnd: Tensor) -> Tensor:
     """Eq. (12): N0 = mean |e| over pixels and channels.
 
     Args:
         jnd (Tensor): e, (B, C, H, W).
-        content (Tensor, optional): Where the image is. Defaults to None:
-            everywhere.
 
     Returns:
-        Tensor: N0, (B,).
+        Tensor: N0, (B,), >= 0.
+
+    Example:
+        >>> mean_magnitude(torch.tensor([1., -0.5]).view(1, 1, 1, 2))
+        tensor([0.7500])
     """
-    return _mean(jnd.abs(), content)
+    return jnd.abs().mean((1, 2, 3))
 
 
 def magnitude_loss(magnitude: Tensor, target: Tensor) -> Tensor:
@@ -103,11 +115,18 @@ def magnitude_loss(magnitude: Tensor, target: Tensor) -> Tensor:
     0 where N0 = N, and the same for N0 = rN as for N0 = N / r.
 
     Args:
-        magnitude (Tensor): N0, (B,).
-        target (Tensor): N, (B,).
+        magnitude (Tensor): N0, (B,), >= 0.
+        target (Tensor): N, (B,), >= 0.
 
     Returns:
         Tensor: Scalar, the mean over the images.
+
+    Example:
+        >>> n = torch.tensor([0.5])
+        >>> magnitude_loss(n, n).item()
+        0.0
+        >>> round(magnitude_loss(n / 2, n).item(), 4)  # ln(1.25)
+        0.2231
     """
     n, n0 = target, magnitude
     return ((n.square() + n0.square() + Q).log() -
@@ -120,8 +139,7 @@ READINGS = ('absolute', 'signed', 'centred')
 
 def distribution_loss(jnd: Tensor,
                       attention: Tensor,
-                      reading: str = 'absolute',
-                      content: Optional[Tensor] = None) -> Tensor:
+                      reading: str = 'absolute') -> Tensor:
     r"""Eq. (14) and (15), Loss3: :math:`\langle \mathrm{softmax}(c), e
     \rangle`.
 
@@ -137,21 +155,22 @@ def distribution_loss(jnd: Tensor,
 
     Args:
         jnd (Tensor): e, (B, C, H, W).
-        attention (Tensor): c, (B, 1, H, W).
+        attention (Tensor): c, (B, 1, H, W), in [0, 1].
         reading (str): One of the above. Defaults to 'absolute'.
-        content (Tensor, optional): Where the image is. Defaults to None:
-            everywhere.
 
     Returns:
         Tensor: Scalar, the mean over the images.
+
+    Example:
+        >>> jnd, even = torch.full((2, 3, 4, 4), -0.5), torch.ones(2, 1, 4, 4)
+        >>> [distribution_loss(jnd, even, how).item() for how in READINGS]
+        [0.5, -0.5, 0.0]
     """
-    if content is not None:
-        attention = attention.masked_fill(~content, -torch.inf)
     v = attention.flatten(1).softmax(1)
     e = jnd if reading == 'signed' else jnd.abs()
     loss = (v * e.mean(1).flatten(1)).sum(1)
     if reading == 'centred':
-        loss = loss - _mean(e, content)
+        loss = loss - e.mean((1, 2, 3))
     return loss.mean()
 
 
@@ -161,38 +180,47 @@ def agreement(labels: Tensor, reference: Tensor) -> Tensor:
     label on x + e is that on x.
 
     Args:
-        labels (Tensor): (P,), on x + e.
-        reference (Tensor): (P,), on x.
+        labels (Tensor): Labels on x + e, (B,), integers.
+        reference (Tensor): Labels on x, (B,), integers.
 
     Returns:
-        Tensor: (P,), 0 or 1, float32.
+        Tensor: (B,), 0 or 1, float32.
+
+    Example:
+        >>> agreement(torch.tensor([1, 2, 3]), torch.tensor([1, 2, 0]))
+        tensor([1., 1., 0.])
     """
     return (labels == reference).float()
 
 
-def mean_squared_error(jnd: Tensor,
-                       content: Optional[Tensor] = None) -> Tensor:
-    """Of each image, over pixels and channels.
+def mean_squared_error(jnd: Tensor) -> Tensor:
+    """Mean squared error of x + e against x, over pixels and channels.
 
     Args:
         jnd (Tensor): e, (B, C, H, W).
-        content (Tensor, optional): Where the image is. Defaults to None:
-            everywhere.
 
     Returns:
-        Tensor: (B,).
+        Tensor: (B,), in the unit of e squared.
+
+    Example:
+        >>> mean_squared_error(torch.full((2, 3, 4, 4), -0.5))
+        tensor([0.2500, 0.2500])
     """
-    return _mean(jnd.square(), content)
+    return jnd.square().mean((1, 2, 3))
 
 
 def psnr(mse: Tensor, data_range: float = 2.0) -> Tensor:
-    r""":math:`10 \log_{10}(R^2 / \mathrm{MSE})`, in dB.
+    r"""PSNR, :math:`10 \log_{10}(R^2 / \mathrm{MSE})`, in dB.
 
     Args:
-        mse (Tensor): See :func:`mean_squared_error`.
+        mse (Tensor): Mean squared error, see :func:`mean_squared_error`.
         data_range (float): R: 2 in [-1, 1], 255 for 8 bit. Defaults to 2.
 
     Returns:
         Tensor: The shape of ``mse``; infinite for equal images.
+
+    Example:
+        >>> psnr(torch.tensor([0.04, 4.]))
+        tensor([20.,  0.])
     """
     return 10 * (data_range**2 / mse).log10()

@@ -1,8 +1,7 @@
-from .dmv_jnd import draw_curve, draw_training
+from .dmv_jnd import draw_training
 from .heat_map import JNDMapRecorder, draw_heat_maps
 from .instances import draw_instances
 
 __all__ = [
-    'JNDMapRecorder', 'draw_curve', 'draw_heat_maps', 'draw_instances',
-    'draw_training'
+    'JNDMapRecorder', 'draw_heat_maps', 'draw_instances', 'draw_training'
 ]

@@ -9,7 +9,7 @@ from mmfeatjnd.apis import (
     HOMOGENEITY,
     CheckpointError,
     ConfigError,
-    Point,
+    DMVJNDSetting,
     build_model,
     measure_dmv_jnd,
     measure_dmv_jnd_codec,
@@ -87,15 +87,15 @@ def trained(tmp_path_factory):
     return cfg, str(file)
 
 
-def test_points(trained):
-    points = [
-        Point(),
-        Point(strength=0.5),
-        Point('gaussian'),
-        Point('gaussian', seed=1),
-        Point('random-sign')
+def test_settings(trained):
+    settings = [
+        DMVJNDSetting(),
+        DMVJNDSetting(strength=0.5),
+        DMVJNDSetting('gaussian'),
+        DMVJNDSetting('gaussian', seed=1),
+        DMVJNDSetting('random-sign')
     ]
-    rows = measure_dmv_jnd(*trained, points)
+    rows = measure_dmv_jnd(*trained, settings)
     full, half, noise, other, signs = (row['metrics'] for row in rows)
     assert [r['strength'] for r in rows] == [1, 0.5, 1, 1, 1]
     # half the amplitude is 6.02 dB
@@ -138,7 +138,7 @@ def test_a_checkpoint_of_another_model(trained, tmp_path):
     state = torch.load(checkpoint)['state_dict']
     state = {k: v for k, v in state.items() if not k.startswith('net.')}
     torch.save(dict(state_dict=state), tmp_path / 'tasks.pth')
-    with pytest.raises(CheckpointError, match='net.encoder'):
+    with pytest.raises(CheckpointError, match='(?s)tasks.pth.*net.encoder'):
         measure_dmv_jnd(cfg, str(tmp_path / 'tasks.pth'))
 
 

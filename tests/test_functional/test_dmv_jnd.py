@@ -76,58 +76,6 @@ def test_distribution_loss_by_hand():
     assert float(loss(colour, attention)) == pytest.approx(0.25)
 
 
-# ------------------------------------------------------------------- padding
-def padded(x, value=9.):
-    """Two columns on the right and a row below, and where the image is."""
-    pad = (0, 2, 0, 1)
-    content = torch.ones_like(x[:, :1], dtype=torch.bool)
-    return (torch.nn.functional.pad(x, pad, value=value),
-            torch.nn.functional.pad(content, pad))
-
-
-def test_padding_by_hand():
-    jnd = image([0.6, -0.2, 9.], [9., 9., 9.])
-    attention = image([0.5, 0., 9.], [9., 9., 9.])
-    content = image([1, 1, 0], [0, 0, 0]).bool()
-    assert dmv_jnd.target_magnitude(
-        attention, content=content).tolist() == [0.75]
-    torch.testing.assert_close(
-        dmv_jnd.mean_magnitude(jnd, content), torch.tensor([0.4]))
-    torch.testing.assert_close(
-        dmv_jnd.mean_squared_error(jnd, content), torch.tensor([0.2]))
-    v = 1 / (1 + math.exp(-0.5))
-    loss = dmv_jnd.distribution_loss(jnd, attention, content=content)
-    assert float(loss) == pytest.approx(0.6 * v + 0.2 * (1 - v))
-
-
-def test_padding_changes_nothing():
-    torch.manual_seed(0)
-    jnd, attention = torch.rand(2, 3, 4, 5) - 0.5, torch.rand(2, 1, 4, 5)
-    wide, content = padded(jnd)
-    seen, _ = padded(attention)
-    for measure in (dmv_jnd.mean_magnitude, dmv_jnd.mean_squared_error):
-        torch.testing.assert_close(measure(wide, content), measure(jnd))
-    torch.testing.assert_close(
-        dmv_jnd.target_magnitude(seen, 0.5, content),
-        dmv_jnd.target_magnitude(attention, 0.5))
-    for reading in dmv_jnd.READINGS:
-        torch.testing.assert_close(
-            dmv_jnd.distribution_loss(wide, seen, reading, content),
-            dmv_jnd.distribution_loss(jnd, attention, reading))
-
-
-def test_padding_has_no_gradient():
-    jnd = torch.rand(1, 3, 4, 5)
-    wide, content = padded(jnd)
-    wide.requires_grad_()
-    seen = torch.rand(1, 1, 5, 7)
-    (dmv_jnd.distribution_loss(wide, seen, content=content) +
-     dmv_jnd.mean_magnitude(wide, content).sum()).backward()
-    outside = (~content).expand_as(wide)
-    assert wide.grad.isfinite().all()
-    assert (wide.grad[outside] == 0).all() and (wide.grad[~outside] > 0).all()
-
-
 # ------------------------------------------------------------------ metrics
 def test_agreement():
     a, b = torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 0, 4])

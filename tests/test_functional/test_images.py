@@ -1,62 +1,37 @@
-import pytest
 import torch
 
-from mmfeatjnd.functional.images import (
-    crop_images,
-    pad_images,
-    resize_images,
-    resize_maps,
-)
+from mmfeatjnd.functional.images import group_by_size, resize_images
 
 
 def image(*rows, channels=1):
     return torch.tensor([rows] * channels, dtype=torch.float32)
 
 
-def two_sizes():
-    """One of 1x3 and one of 2x2 pixels, three channels each."""
-    return [
-        image([1., 2., 3.], channels=3),
-        image([4., 5.], [6., 7.], channels=3)
-    ]
+# ------------------------------------------------------------ several sizes
+def test_groups_by_hand():
+    wide, tall = torch.rand(4, 3, 2, 5), torch.rand(3, 3, 5, 2)
+    images = [tall[0], wide[0], wide[1], tall[1], wide[2]]
+    (first, a), (second, b) = group_by_size(images)
+    assert first == [0, 3] and torch.equal(a, tall[:2])
+    assert second == [1, 2, 4] and torch.equal(b, wide[:3])
 
 
-# ---------------------------------------------------------- padding and back
-def test_pad_by_hand():
-    batch, content = pad_images(two_sizes())
-    assert batch.shape == (2, 3, 2, 3)
-    for channel in range(3):
-        assert batch[:, channel].tolist() == [[[1., 2., 3.], [0., 0., 0.]],
-                                              [[4., 5., 0.], [6., 7., 0.]]]
-    assert content.dtype == torch.bool and content.shape == (2, 1, 2, 3)
-    assert content[:, 0].int().tolist() == [[[1, 1, 1], [0, 0, 0]],
-                                            [[1, 1, 0], [1, 1, 0]]]
-
-
-def test_nothing_to_pad():
+def test_one_size_is_one_group():
     batch = torch.rand(2, 3, 4, 5)
-    assert pad_images(batch)[0] is batch
-    stacked, content = pad_images([batch[0], batch[1]])
-    assert torch.equal(stacked, batch) and content is None
+    (where, same), = group_by_size(batch)
+    assert where == [0, 1] and same is batch
+    (where, stacked), = group_by_size(tuple(batch))
+    assert where == [0, 1] and torch.equal(stacked, batch)
 
 
 def test_pixels_keep_their_dtype():
-    batch, _ = pad_images([x.byte() for x in two_sizes()])
+    (_, batch), = group_by_size([torch.zeros(3, 2, 2, dtype=torch.uint8)])
     assert batch.dtype == torch.uint8
 
 
-def test_crop_undoes_pad():
-    images = two_sizes()
-    back = crop_images(pad_images(images)[0], images)
-    assert all(torch.equal(a, b) for a, b in zip(back, images))
-    batch = torch.rand(2, 3, 4, 5)
-    assert crop_images(batch, batch) is batch
-    assert crop_images(batch, list(batch)) is batch
-
-
-def test_other_channels():
-    with pytest.raises(ValueError, match=r'\(1, 2, 2\), \(3, 2, 2\)'):
-        pad_images([torch.rand(3, 2, 2), torch.rand(1, 2, 2)])
+def test_other_channels_are_another_group():
+    groups = group_by_size([torch.rand(3, 2, 2), torch.rand(1, 2, 2)])
+    assert [len(x) for x, _ in groups] == [1, 1]
 
 
 # ------------------------------------------------------------------ resizing
@@ -80,36 +55,11 @@ def test_an_image_is_resized_alone_as_in_a_batch():
     for size in ((3, 3), (12, 10), (6, 4)):
         together = resize_images(batch, size)
         assert together.shape == (2, 3, *size)
-        torch.testing.assert_close(resize_images(list(batch), size), together)
-    one, two = two_sizes()
-    both = resize_images([one, two], (2, 4))
-    torch.testing.assert_close(both[1], resize_images(two[None], (2, 4))[0])
+        torch.testing.assert_close(
+            resize_images(batch[1:], size), together[1:])
 
 
 def test_resizing_has_a_gradient():
-    images = [x.requires_grad_() for x in two_sizes()]
+    images = torch.rand(2, 3, 2, 3, requires_grad=True)
     resize_images(images, (4, 4)).sum().backward()
-    assert all((x.grad > 0).all() for x in images)
-
-
-# ---------------------------------------------------------------------- maps
-def test_maps_are_resized_to_their_images_and_padded():
-    maps = torch.stack([image([0., 1.]), image([2., 2.])])  # 1x2 each
-    found = resize_maps(maps, two_sizes())
-    assert found.shape == (2, 1, 2, 3)
-    torch.testing.assert_close(found[0, 0], torch.tensor([[0., 0.5, 1.],
-                                                          [0., 0., 0.]]))
-    assert found[1, 0].tolist() == [[2., 2., 0.], [2., 2., 0.]]
-    assert torch.equal(resize_maps(list(maps), two_sizes()), found)
-
-
-def test_maps_of_a_batch():
-    maps = torch.rand(2, 1, 3, 3)
-    like = torch.rand(2, 3, 6, 5)
-    found = resize_maps(maps, like)
-    torch.testing.assert_close(found, resize_images(maps, (6, 5)))
-    # one map an image, of sizes of their own
-    apart = resize_maps([maps[0], maps[1][:, :2]], like)
-    torch.testing.assert_close(apart[0], found[0])
-    torch.testing.assert_close(
-        apart[1], resize_images(maps[1:, :, :2], (6, 5))[0])
+    assert (images.grad > 0).all()

@@ -88,7 +88,7 @@ def test_train_and_test(folder, run_tool):
     assert [row['step'] for row in rows] == [1, 2]
     for row in rows:
         assert row['loss'] == pytest.approx(
-            row['loss_tolerance'] + row['loss_magnitude'] +
+            row['loss_task'] + row['loss_magnitude'] +
             row['loss_distribution'])
         assert 0 < row['jnd_magnitude'] < 1 and 0 < row['jnd_target'] <= 1
     checkpoint = folder / 'trained/epoch_1.pth'
@@ -176,7 +176,7 @@ def test_a_missing_checkpoint_of_a_task(folder, run_tool):
 
 @pytest.mark.parametrize('argv, reason', [
     (['no.pth', '--out', 'c'], 'no.pth\n  there is no such file'),
-    (['first.pth', '--out', 'c'], 'first.pth belongs to another config'),
+    (['first.pth', '--out', 'c'], 'first.pth. is not a checkpoint'),
     (['first.pth', 'first.pth', '--out', 'c'], 'checkpoint is given twice'),
     (['first.pth', '--out', 'dmv.py'], 'it is a file, but a folder'),
     (['first.pth', '--out', 'dmv.py/c'], 'dmv.py is no folder'),

@@ -6,16 +6,16 @@ With `--strengths 1`, several checkpoints, e.g. of several
 """
 import argparse
 
-from mmfeatjnd.apis import HOMOGENEITY, Point, measure_dmv_jnd
+from mmfeatjnd.apis import HOMOGENEITY, DMVJNDSetting, measure_dmv_jnd
 from mmfeatjnd.cli.arguments import add_out_folder, count, positive
 from mmfeatjnd.cli.configs import open_test, set_out_folder, short_names
 from mmfeatjnd.cli.console import plain_errors
 from mmfeatjnd.cli.results import save_results
+from mmfeatjnd.evaluation import plot_rca
 from mmfeatjnd.functional.pixel_noise import (
     PIXEL_DISTORTIONS,
     RANDOM_DISTORTIONS,
 )
-from mmfeatjnd.visualization import draw_curve
 
 
 def parse_args():
@@ -35,7 +35,7 @@ def parse_args():
         choices=PIXEL_DISTORTIONS,
         default=['dmv-jnd', 'gaussian'])
     parser.add_argument(
-        '--seeds', type=count, default=1, help='of the noise')
+        '--seeds', type=count, default=1, help='seeds of the noise')
     parser.add_argument(
         '--split',
         choices=['test', 'train'],
@@ -69,20 +69,21 @@ def main():
         set_out_folder(cfg, args)
         save_results(
             measure(cfg, args), args.out, 'dmv_jnd', table,
-            {'dmv_jnd.png': draw_curve})
+            {'dmv_jnd.png': plot_rca})
 
 
 def measure(cfg, args):
-    points = [
-        Point(distortion, strength, seed) for distortion in args.distortions
-        for strength in args.strengths for seed in range(
+    settings = [
+        DMVJNDSetting(distortion, strength, seed)
+        for distortion in args.distortions for strength in args.strengths
+        for seed in range(
             args.seeds if distortion in RANDOM_DISTORTIONS else 1)
     ]
     one_curve = len(args.checkpoints) == 1 or len(args.strengths) == 1
     rows = []
     names = short_names(args.checkpoints)
     for checkpoint, name in zip(args.checkpoints, names):
-        for row in measure_dmv_jnd(cfg, checkpoint, points, args.split,
+        for row in measure_dmv_jnd(cfg, checkpoint, settings, args.split,
                                    args.every):
             series = row['distortion']
             if not one_curve:

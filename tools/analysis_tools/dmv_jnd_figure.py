@@ -46,7 +46,7 @@ def main():
 def draw(cfg, args):
     cfg.work_dir = args.work_dir or str(args.out.parent)
     cfg.test_dataloader.dataset.indices = args.images
-    cfg.test_dataloader.batch_size = len(args.images)
+    cfg.test_dataloader.batch_size = 1
     stages = {}
     titles = short_names(args.checkpoints)
     for checkpoint, title in zip(args.checkpoints, titles):
@@ -57,10 +57,13 @@ def draw(cfg, args):
             raise UsageError(
                 f'--images {" ".join(map(str, args.images))}: the test set '
                 f'has no such image ({error})') from error
-        data = model.data_preprocessor(next(iter(loader)), False)
-        stages[title] = model.find(data['inputs'], data['data_samples'])
+        batches = (model.data_preprocessor(x, False) for x in loader)
+        stages[title] = [
+            found for data in batches for _, found in model.estimate_batch(
+                data['inputs'], data['data_samples'])
+        ]
     with atomic_path(args.out) as path:
-        draw_training(stages, path, range(len(args.images)))
+        draw_training(stages, path)
     print(f'Saved to {args.out}')
 
 

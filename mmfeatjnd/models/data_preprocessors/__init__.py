@@ -1,7 +1,9 @@
-from .dmv_jnd_preprocessor import DMVJNDPreprocessor, DMVJNDPreprocessorMixin
-from .pixel_distortion import PixelDistortion, load_dmv_jnd
+from .dmv_jnd_preprocessor import (
+    DMVJNDPreprocessorMixin,
+    build_dmv_jnd_preprocessor,
+)
+from .pixel_distortion import PixelDistortion
 
 __all__ = [
-    'DMVJNDPreprocessor', 'DMVJNDPreprocessorMixin', 'PixelDistortion',
-    'load_dmv_jnd'
+    'DMVJNDPreprocessorMixin', 'PixelDistortion', 'build_dmv_jnd_preprocessor'
 ]

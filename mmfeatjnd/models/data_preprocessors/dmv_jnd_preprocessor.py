@@ -1,5 +1,6 @@
 """DMV-JND in the data preprocessor of any host."""
-from typing import Mapping, Optional, Union
+from dataclasses import fields
+from typing import Any, Mapping, Union
 
 from mmengine.model import BaseDataPreprocessor
 from mmengine.structures import BaseDataElement
@@ -8,12 +9,12 @@ from torch import Tensor
 
 from mmfeatjnd.models.hosts import extended_class, host_class, host_scope
 from mmfeatjnd.registry import MODELS
-from .pixel_distortion import PixelDistortion, Strength, load_dmv_jnd
+from .pixel_distortion import PixelDistortion
 
 
 class DMVJNDPreprocessorMixin:
-    """Adds a distortion to a host's data preprocessor; see
-    :func:`DMVJNDPreprocessor`.
+    """What :func:`build_dmv_jnd_preprocessor` adds to a host's data
+    preprocessor.
 
     Attributes:
         dmv_jnd (PixelDistortion): The distortion and its settings.
@@ -49,7 +50,7 @@ class DMVJNDPreprocessorMixin:
         return super().forward(dict(data, inputs=images), training)
 
 
-def _describe(data) -> str:
+def _describe(data: Any) -> str:
     if not isinstance(data, Mapping):
         return f'a {type(data).__name__}'
     if 'inputs' not in data:
@@ -62,18 +63,11 @@ def _describe(data) -> str:
     return f'`inputs` of {type(images).__name__}'
 
 
-@MODELS.register_module()
-def DMVJNDPreprocessor(host: str,
-                       jnd: dict,
-                       distortion: str = 'dmv-jnd',
-                       strength: Strength = 1.0,
-                       seed: int = 0,
-                       train: bool = True,
-                       test: bool = True,
-                       swap_channels: bool = False,
-                       image_norm: Optional[dict] = None,
-                       **kwargs):
-    """Build a host's data preprocessor that distorts the images first.
+@MODELS.register_module(name='DMVJNDPreprocessor')
+def build_dmv_jnd_preprocessor(host: str, jnd: dict,
+                               **kwargs: Any) -> BaseDataPreprocessor:
+    """Build a host's data preprocessor that distorts the images first;
+    ``type='mmfeatjnd.DMVJNDPreprocessor'`` in configs.
 
     The data preprocessor *is* the host's: a subclass of its class, with its
     attributes, and without a key of its own in checkpoints. Images are
@@ -84,32 +78,18 @@ def DMVJNDPreprocessor(host: str,
         host (str): The host's class with its scope, e.g.
             'mmdet.DetDataPreprocessor'.
         jnd (dict): ``config`` and ``checkpoint`` of a trained DMV-JND, see
-            :func:`load_dmv_jnd`.
-        distortion (str): 'dmv-jnd', or 'gaussian', white noise of the same
-            mean squared error in every image, or a control; see
-            :meth:`mmfeatjnd.models.DMVJND.change`. Defaults to 'dmv-jnd'.
-        strength (float | Sequence[float]): Times the JND; (low, high) is
-            drawn for each image. Defaults to 1.
-        seed (int): Of all that is drawn. An image gets the same in every
-            test, and other values in every training step; it is known by its
-            id or its file, without data samples by its position. Defaults to
-            0.
-        train (bool): Distort in training. Defaults to True.
-        test (bool): Distort in validation, testing and inference. Defaults
-            to True.
-        swap_channels (bool): The images come as BGR and the DMV-JND was
-            trained on RGB, or the reverse. Defaults to False.
-        image_norm (dict, optional): ``mean`` and ``std``, in pixels and in
-            the images' order of channels, if the data pipeline normalizes
-            them. Defaults to None: they come as pixels in [0, 255].
-        **kwargs: The host's own arguments.
+            :func:`mmfeatjnd.models.load_dmv_jnd`.
+        **kwargs: The other settings of :class:`PixelDistortion`, e.g.
+            ``distortion`` and ``strength``, and the host's own arguments.
 
     Returns:
         BaseDataPreprocessor: The host's with :class:`DMVJNDPreprocessorMixin`.
 
     Raises:
         KeyError: No such host.
-        TypeError: The host is no data preprocessor.
+        TypeError: The host is no data preprocessor, or does not know an
+            argument.
+        ValueError: A setting is wrong, or the DMV-JND cannot be loaded.
     """
     host_cls = host_class(host)
     if host_cls is None:
@@ -122,12 +102,12 @@ def DMVJNDPreprocessor(host: str,
             and issubclass(host_cls, BaseDataPreprocessor)):
         raise TypeError(f"DMVJNDPreprocessor: host='{host}' is not a data "
                         'preprocessor. It goes where the host has its own.')
-    # the settings are checked before a file is read
-    dmv_jnd = PixelDistortion(None, distortion, strength, seed, train, test,
-                              swap_channels, image_norm)
+    settings = {
+        field.name: kwargs.pop(field.name)
+        for field in fields(PixelDistortion) if field.name in kwargs
+    }
     with host_scope(host):
         preprocessor = extended_class(DMVJNDPreprocessorMixin,
                                       host_cls)(**kwargs)
-    dmv_jnd.model = load_dmv_jnd(**jnd)
-    preprocessor.dmv_jnd = dmv_jnd
+    preprocessor.dmv_jnd = PixelDistortion(jnd, **settings)
     return preprocessor

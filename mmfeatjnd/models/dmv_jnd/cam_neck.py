@@ -19,9 +19,9 @@ class CAMNeck(BaseModule):
         in_channels (int): Channels of the backbone's last output.
         widths (Sequence[int]): Channels of the 3x3 convolutions, each with a
             ReLU. Defaults to (): none.
-        groups (int): Of the convolutions. Defaults to 2: Zhou's.
-        dropout (float): Before the head. Defaults to 0; Zhou's: 0.5 with
-            convolutions.
+        groups (int): Groups of the convolutions. Defaults to 2: Zhou's.
+        dropout (float): Probability of the dropout before the head. Defaults
+            to 0; Zhou's: 0.5 with convolutions.
         init_cfg (dict, optional): Config of the initialization. Defaults to
             None: PyTorch's own.
     """

@@ -10,9 +10,9 @@ from mmfeatjnd.functional.dmv_jnd import (
     class_activation_map,
     normalize_attention,
 )
-from mmfeatjnd.functional.images import Images, resize_images
+from mmfeatjnd.functional.images import resize_images
 from mmfeatjnd.registry import MODELS
-from .base_task import BaseTask, Reference
+from .base_task import BaseTask, TaskReference
 from .cam_neck import CAMNeck
 
 
@@ -31,8 +31,8 @@ class ClassificationTask(BaseTask):
         input_size (int | tuple[int, int], optional): Height and width that
             images are resized to: what the classifier was trained on, if its
             own pipeline resizes. Defaults to None: as they are.
-        name (str, optional): Of the task in metrics. Defaults to None: that
-            of the config file.
+        name (str, optional): Name of the task in metrics. Defaults to None:
+            that of the config file, or of the classifier's class.
 
     Raises:
         ValueError: The model has no class activation map.
@@ -63,17 +63,13 @@ class ClassificationTask(BaseTask):
 
     @property
     def num_classes(self) -> int:
-        """Of the classifier."""
+        """Number of classes of the classifier."""
         return self.host.head.fc.out_features
 
-    def _forward(self, images: Images) -> Tuple[Tensor, Tensor]:
+    def _forward(self, images: Tensor) -> Tuple[Tensor, Tensor]:
         """The logits, (B, classes), and what is pooled, (B, K, h, w)."""
         if self.input_size is not None:
             images = resize_images(images, self.input_size)
-        elif not isinstance(images, Tensor):
-            raise ValueError(
-                f'ClassificationTask {self.name!r}: the images of a batch '
-                'differ in size. Set `input_size` to that of the classifier.')
         host = self.host
         inputs = host.data_preprocessor(dict(inputs=images), False)['inputs']
         feature = host.backbone(inputs)
@@ -82,22 +78,22 @@ class ClassificationTask(BaseTask):
             if isinstance(host.neck, CAMNeck) else feature[-1])
         return host.head((feature.mean((2, 3)), )), feature
 
-    def reference(self, images: Images,
-                  data_samples: Optional[list] = None) -> Reference:
+    def reference(self, images: Tensor,
+                  data_samples: Optional[list] = None) -> TaskReference:
         """The labels, (B,), and the CAM of them stretched to [0, 1]."""
         with torch.no_grad():
             logits, feature = self._forward(images)
             labels = logits.argmax(1)
             cam = class_activation_map(feature.float(),
                                        self.host.head.fc.weight, labels)
-            return Reference(labels, normalize_attention(cam))
+            return TaskReference(labels, normalize_attention(cam))
 
-    def loss(self, images: Images, reference: Reference) -> Tensor:
+    def loss(self, images: Tensor, reference: TaskReference) -> Tensor:
         """Eq. (8) of DMV-JND: cross-entropy against the labels."""
         return F.cross_entropy(self._forward(images)[0], reference.labels)
 
-    def compare(self, images: Images,
-                reference: Reference) -> Dict[str, Tensor]:
+    def compare(self, images: Tensor,
+                reference: TaskReference) -> Dict[str, Tensor]:
         """``agreement``, ``label`` and ``reference_label``, (B,) each."""
         label = self._forward(images)[0].argmax(1)
         return dict(

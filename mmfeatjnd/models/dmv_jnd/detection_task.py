@@ -1,25 +1,24 @@
 """A detector and the objectness of its own detections."""
-from typing import Dict, List, NamedTuple, Optional, Union
+from typing import Dict, NamedTuple, Optional, Union
 
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmfeatjnd.compat import host_library
-from mmfeatjnd.functional.images import Images
 from mmfeatjnd.hosts import adapter_of
 from mmfeatjnd.models.discrepancies import PseudoGroundTruth
 from mmfeatjnd.models.step_counter import StepCounter
 from mmfeatjnd.registry import MODELS
-from .base_task import BaseTask, Reference
+from .base_task import BaseTask, TaskReference
 
 
 def objectness_map(scores: Tensor, covers: Tensor) -> Tensor:
     """The largest score of what covers a pixel.
 
     Args:
-        scores (Tensor): (N,), in [0, 1].
-        covers (Tensor): (N, h, w), bool: the pixels of each detection.
+        scores (Tensor): Scores of the detections, (N,), in [0, 1].
+        covers (Tensor): The pixels of each detection, (N, h, w), bool.
 
     Returns:
         Tensor: (1, h, w); 0 where nothing covers the pixel.
@@ -36,9 +35,9 @@ def box_masks(boxes: Tensor, height: int, width: int) -> Tensor:
     """The pixels whose centres lie in boxes.
 
     Args:
-        boxes (Tensor): (N, 4): left, top, right and bottom, in pixels.
-        height (int): h.
-        width (int): w.
+        boxes (Tensor): Left, top, right and bottom, (N, 4), in pixels.
+        height (int): Height h of the image.
+        width (int): Width w of the image.
 
     Returns:
         Tensor: (N, h, w), bool.
@@ -85,9 +84,9 @@ class DetectionLabels(NamedTuple):
     """What a detector finds on clean images.
 
     Attributes:
-        data_samples (list): Of MMDetection, with ``gt_instances`` (boxes,
-            labels, scores, and masks if the detector has them) in the
-            coordinates of the images.
+        data_samples (list): Data samples of MMDetection, with
+            ``gt_instances`` (boxes, labels, scores, and masks if the detector
+            has them) in the coordinates of the images.
         seed (int): Seed of the draws of the samplers in the loss.
     """
     data_samples: list
@@ -114,8 +113,8 @@ class DetectionTask(BaseTask):
             those of its box. Defaults to 'masks'.
         loss_weight (float): Times the loss, to balance it against other
             tasks. Defaults to 1.
-        name (str, optional): Of the task in metrics. Defaults to None: that
-            of the config file.
+        name (str, optional): Name of the task in metrics. Defaults to None:
+            that of the config file, or of the detector's class.
 
     Raises:
         TypeError: The model is not of MMDetection; or, when it runs,
@@ -146,13 +145,13 @@ class DetectionTask(BaseTask):
         self.labeller = PseudoGroundTruth(score_thr)
         self.steps = StepCounter()
 
-    def _preprocess(self, images: Images, data_samples: list) -> dict:
+    def _preprocess(self, images: Tensor, data_samples: list) -> dict:
         """What the data preprocessor makes of the images: ``inputs``, and
         other ``data_samples`` that know how the images were padded."""
         data = dict(inputs=list(images), data_samples=data_samples)
         return self.host.data_preprocessor(data, False)
 
-    def _detect(self, images: Images, data_samples: Optional[list]) -> list:
+    def _detect(self, images: Tensor, data_samples: Optional[list]) -> list:
         """Data samples with the detections as ground truth."""
         from mmdet.structures import DetDataSample
         if data_samples is None:
@@ -183,8 +182,8 @@ class DetectionTask(BaseTask):
 
     @torch.no_grad()
     def reference(self,
-                  images: Images,
-                  data_samples: Optional[list] = None) -> Reference:
+                  images: Tensor,
+                  data_samples: Optional[list] = None) -> TaskReference:
         """The detections, and the objectness of every pixel.
 
         A score is in [0, 1] as it is, and the map is not stretched as a
@@ -193,26 +192,25 @@ class DetectionTask(BaseTask):
         detections has room for the largest JND.
 
         Args:
-            images (Tensor | Sequence[Tensor]): (B, C, H, W), or (C, h, w)
-                each.
+            images (Tensor): (B, C, H, W).
             data_samples (list, optional): The data pipeline's; only what the
                 detector reads of their metainfo matters, such as the text of
                 a grounded one. Defaults to None.
 
         Returns:
-            Reference: :class:`DetectionLabels`, and (1, h, w) of each image:
-            the largest score of a detection that covers the pixel, 0 where
-            there is none.
+            TaskReference: :class:`DetectionLabels`, and (B, 1, H, W): the
+            largest score of a detection that covers the pixel, 0 where there
+            is none.
         """
         labels = self._detect(images, data_samples)
-        attention: List[Tensor] = [
+        attention = torch.stack([
             self._attention(sample.gt_instances, image)
             for sample, image in zip(labels, images)
-        ]
+        ])
         seed = self.steps.next_seed()
-        return Reference(DetectionLabels(labels, seed), attention)
+        return TaskReference(DetectionLabels(labels, seed), attention)
 
-    def loss(self, images: Images, reference: Reference) -> Tensor:
+    def loss(self, images: Tensor, reference: TaskReference) -> Tensor:
         """The detector's own loss against its detections on the clean
         images, times ``loss_weight``; ours, for eq. (8) of DMV-JND.
 
@@ -226,8 +224,8 @@ class DetectionTask(BaseTask):
             self.host, data['inputs'], data['data_samples'], seed)
 
     @torch.no_grad()
-    def compare(self, images: Images,
-                reference: Reference) -> Dict[str, Tensor]:
+    def compare(self, images: Tensor,
+                reference: TaskReference) -> Dict[str, Tensor]:
         """``agreement``, (B,): see :func:`detection_agreement`."""
         clean = reference.labels.data_samples
         return dict(

@@ -1,7 +1,7 @@
 """DMV-JND-NET: the JND of pixels, for vision models as receivers."""
 from collections import Counter
 from functools import partial
-from typing import Dict, List, NamedTuple, Optional, Sequence, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.model import BaseModel, ModuleList
@@ -15,12 +15,7 @@ from mmfeatjnd.functional.dmv_jnd import (
     merge_attention,
     target_magnitude,
 )
-from mmfeatjnd.functional.images import (
-    Images,
-    crop_images,
-    pad_images,
-    resize_maps,
-)
+from mmfeatjnd.functional.images import Images, resize_images
 from mmfeatjnd.functional.layout import per_image
 from mmfeatjnd.functional.pixel_noise import (
     PIXEL_DISTORTIONS,
@@ -29,29 +24,13 @@ from mmfeatjnd.functional.pixel_noise import (
 )
 from mmfeatjnd.models.run import image_ids
 from mmfeatjnd.registry import MODELS
-from .base_task import Reference
-
-
-class Distorted(NamedTuple):
-    """A batch of distorted images.
-
-    Attributes:
-        images (Tensor | list[Tensor]): x + e in pixels, in the sizes that
-            came in; a tensor where they are equal.
-        clean (Tensor): x, (B, C, H, W), normalized; padded where sizes
-            differ.
-        jnd (Tensor): e, (B, C, H, W), normalized; 0 in the padding.
-        attention (Tensor): c, (B, 1, H, W).
-        content (Tensor, optional): (B, 1, H, W), bool: where the image is;
-            None: everywhere.
-        references (list[Reference]): What the tasks say of the clean images.
-    """
-    images: Images
-    clean: Tensor
-    jnd: Tensor
-    attention: Tensor
-    content: Optional[Tensor]
-    references: List[Reference]
+from .batches import (
+    DistortedImages,
+    PixelJND,
+    SizeGroup,
+    group_batch,
+    in_batch_order,
+)
 
 
 @MODELS.register_module()
@@ -64,7 +43,11 @@ class DMVJND(BaseModel):
     the paper's are four classifiers.
 
     Images come as pixels in [0, 255], as the data pipeline loads them, and
-    are normalized here; each task normalizes them for itself.
+    are normalized here; each task normalizes them for itself. A batch of
+    several sizes passes size by size, with nothing padded in: an image's JND
+    does not depend on its batch, and each size costs a pass of the net and of
+    the tasks. In training a size has its own statistics of batch
+    normalization.
 
     Args:
         tasks (Sequence[dict]): Configs of the tasks, e.g.
@@ -77,10 +60,11 @@ class DMVJND(BaseModel):
             in the losses and in every measurement: an image is an image. The
             paper prints x + e and mentions no clipping, which is
             ``clip=False``. Defaults to True.
-        mean (float): Of the normalization, in pixels. Defaults to 127.5.
-        std (float): Of the normalization, in pixels. Defaults to 127.5: with
-            the mean the paper's 0.5 and 0.5 of images in [0, 1].
-        test_cfg (dict, optional): Arguments of :meth:`change` in testing.
+        mean (float): Mean of the normalization, in pixels. Defaults to 127.5.
+        std (float): Standard deviation of the normalization, in pixels.
+            Defaults to 127.5: with the mean the paper's 0.5 and 0.5 of images
+            in [0, 1].
+        test_cfg (dict, optional): Arguments of :meth:`distort` in testing.
             Defaults to None: the JND itself.
         data_preprocessor (dict, optional): Defaults to None: MMEngine's
             ``BaseDataPreprocessor``, which changes no pixel.
@@ -138,174 +122,216 @@ class DMVJND(BaseModel):
         low, high = (0 - self.mean) / self.std, (255 - self.mean) / self.std
         return (x + e).clamp(low, high) - x
 
-    def _add(self, found: Distorted, e: Tensor) -> Distorted:
-        """The images with another e."""
-        if found.content is not None:
-            e = e * found.content
-        pixels = (found.clean + e) * self.std + self.mean
-        return found._replace(
-            images=crop_images(pixels, found.images), jnd=e)
+    def _add(self, estimate: PixelJND, change: Tensor) -> DistortedImages:
+        pixels = (estimate.clean + change) * self.std + self.mean
+        return DistortedImages(pixels, change, estimate)
 
-    def find(self,
-             images: Images,
-             data_samples: Optional[list] = None) -> Distorted:
-        """The JND of images, eq. (2) to (4).
-
-        In a batch of several sizes the net sees black beside the smaller
-        ones, which changes their JND a little.
+    def estimate(self,
+                 images: Tensor,
+                 data_samples: Optional[list] = None,
+                 ids: Optional[list] = None) -> PixelJND:
+        """The JND of images of one size, eq. (2) to (4).
 
         Args:
-            images (Tensor | Sequence[Tensor]): (B, C, H, W), or (C, h, w)
-                each: pixels in [0, 255], of any dtype.
+            images (Tensor): (B, C, H, W), pixels in [0, 255], of any dtype.
             data_samples (list, optional): The data pipeline's, which some
                 tasks need. Defaults to None.
+            ids (list, optional): Identities of the images, integers or
+                strings, on which their noise depends. Defaults to None: those
+                of the data samples, or the positions in the batch.
+
+        Returns:
+            PixelJND: The images, normalized, and their JND.
 
         Raises:
-            ValueError: Images with another number of channels than the net
-                expects, or too small for it.
+            ValueError: No tensor of four dimensions, another number of
+                channels than the net expects, or images too small for it.
         """
-        for image in [images] if isinstance(images, Tensor) else images:
-            self.net.check(image)
-        pixels, content = pad_images(images)
-        pixels = pixels.float()
-        images = crop_images(pixels, images)
+        if not isinstance(images, Tensor) or images.dim() != 4:
+            raise ValueError(
+                'DMVJND.estimate: images must be a tensor (B, C, H, W). Use '
+                'DMVJND.estimate_batch for images of several sizes.')
+        self.net.check(images)
+        images = images.float()
         references = [
             task.reference(images, data_samples) for task in self.tasks
         ]
         attention = merge_attention(
-            [resize_maps(r.attention, images) for r in references])
-        x = (pixels - self.mean) / self.std
+            [resize_images(r.attention, images.shape[-2:])
+             for r in references])
+        x = (images - self.mean) / self.std
         e = self._within_range(x, self.net(x, attention).float())
-        found = Distorted(images, x, e, attention, content, references)
-        return self._add(found, e)
+        return PixelJND(x, e, attention, references, ids
+                        or image_ids(data_samples, len(x)))
 
-    def change(self,
-               found: Distorted,
-               data_samples: Optional[list] = None,
-               distortion: str = 'dmv-jnd',
-               strength: Union[float, Tensor] = 1.0,
-               seed: int = 0) -> Distorted:
-        """The same images with a part of their JND, or with noise of its
-        power.
+    def estimate_batch(
+        self,
+        inputs: Images,
+        data_samples: Optional[list] = None
+    ) -> List[Tuple[SizeGroup, PixelJND]]:
+        """The JND of images of any sizes, by :meth:`estimate`, size by size.
 
         Args:
-            found (Distorted): Of :meth:`find`.
-            data_samples (list, optional): The data pipeline's; they name the
-                images, whose noise depends on nothing else. Defaults to None.
+            inputs (Tensor | Sequence[Tensor]): (B, C, H, W), or (C, h, w)
+                each: pixels in [0, 255], of any dtype.
+            data_samples (list, optional): The data pipeline's. Defaults to
+                None.
+
+        Returns:
+            list[tuple[SizeGroup, PixelJND]]: The images of each size, and
+            their JND.
+        """
+        return [(group,
+                 self.estimate(group.images, group.data_samples, group.ids))
+                for group in group_batch(inputs, data_samples)]
+
+    def distort(self,
+                estimate: PixelJND,
+                distortion: str = 'dmv-jnd',
+                strength: Union[float, Tensor] = 1.0,
+                seed: int = 0) -> DistortedImages:
+        """Add the JND or a part of it to images, or noise of its power.
+
+        Args:
+            estimate (PixelJND): Result of :meth:`estimate`.
             distortion (str): 'dmv-jnd'; or 'gaussian', white noise; or, as
                 controls of ours, 'sign-flipped', -e, and 'random-sign', e
                 with a random sign for every value. All have the mean squared
                 error of the JND on every image, after clipping, or as near to
                 it as clipped noise comes. Defaults to 'dmv-jnd'.
-            strength (float | Tensor): Times the JND, (B,) or one for all.
-                Defaults to 1.
-            seed (int): Of the noise. Defaults to 0.
+            strength (float | Tensor): Factor of the JND, (B,) or one for all,
+                >= 0. Defaults to 1.
+            seed (int): Seed of the noise, which depends on nothing else but
+                the image's identity. Defaults to 0.
+
+        Returns:
+            DistortedImages: The images with the change.
+
+        Raises:
+            ValueError: An unknown distortion.
         """
         if distortion not in PIXEL_DISTORTIONS:
             raise ValueError('distortion must be one of '
                              f'{PIXEL_DISTORTIONS}, but got {distortion!r}')
-        x, e = found.clean, found.jnd
+        x, e = estimate.clean, estimate.jnd
         if isinstance(strength, Tensor):
             strength = per_image(strength, e)
         e = self._within_range(x, e * strength)
         if distortion != 'dmv-jnd':
-            keys = image_keys(
-                image_ids(data_samples, len(x)), seed, device=x.device)
-            noise = control(e, distortion, keys, found.images)
-            e = match_power(noise, e, partial(self._within_range, x),
-                            found.content)
-        return self._add(found, e)
+            keys = image_keys(estimate.ids, seed, device=x.device)
+            noise = control(e, distortion, keys)
+            e = match_power(noise, e, partial(self._within_range, x))
+        return self._add(estimate, e)
 
-    def replace(self, found: Distorted, images: Tensor) -> Distorted:
+    def with_images(self, estimate: PixelJND,
+                    images: Tensor) -> DistortedImages:
         """Other pixels in the place of x + e, e.g. decoded ones.
 
         Args:
-            found (Distorted): Of :meth:`find`, of images of one size.
-            images (Tensor): (B, C, H, W), pixels in [0, 255].
-        """
-        e = (images.float() - self.mean) / self.std - found.clean
-        return self._add(found, e)
+            estimate (PixelJND): Result of :meth:`estimate`.
+            images (Tensor): (B, C, H, W), pixels in [0, 255], of any dtype.
 
-    def distort(self,
-                images: Images,
-                data_samples: Optional[list] = None,
-                **kwargs) -> Distorted:
-        """:meth:`find`, then :meth:`change` with the other arguments."""
-        return self.change(
-            self.find(images, data_samples), data_samples, **kwargs)
+        Returns:
+            DistortedImages: These images, and their difference from x.
+        """
+        change = (images.float() - self.mean) / self.std - estimate.clean
+        return self._add(estimate, change)
 
     # ------------------------------------------------------------------ modes
     def forward(self,
                 inputs: Images,
                 data_samples: Optional[list] = None,
-                mode: str = 'tensor'):
+                mode: str = 'tensor') -> Union[Tensor, list, dict]:
         """MMEngine's modes.
 
         Args:
-            inputs (Tensor | Sequence[Tensor]): See :meth:`find`.
-            data_samples (list, optional): The data pipeline's.
-            mode (str): 'tensor': e; 'loss': the dict of the objective;
-                'predict': the data samples with ``dmv_jnd``.
+            inputs (Tensor | Sequence[Tensor]): (B, C, H, W), or (C, h, w)
+                each: pixels in [0, 255], of any dtype.
+            data_samples (list, optional): The data pipeline's. Defaults to
+                None.
+            mode (str): 'tensor': e, (B, C, H, W), or (C, h, w) each where
+                sizes differ; 'loss': the dict of the objective; 'predict':
+                the data samples with ``dmv_jnd``. Defaults to 'tensor'.
         """
         if mode == 'loss':
             return self.loss(inputs, data_samples)
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
-            return self.find(inputs, data_samples).jnd
+            groups, found = zip(*self.estimate_batch(inputs, data_samples))
+            jnd = [x.jnd for x in found]
+            return jnd[0] if len(jnd) == 1 else in_batch_order(groups, jnd)
         raise RuntimeError(f'Invalid mode "{mode}".')
 
     def loss(self,
              inputs: Images,
              data_samples: Optional[list] = None) -> Dict[str, Tensor]:
-        """The objective's dict, see :class:`DMVJNDLoss`."""
-        distorted = self.find(inputs, data_samples)
-        tolerances = [
-            task.loss(distorted.images, reference)
-            for task, reference in zip(self.tasks, distorted.references)
-        ]
-        return self.objective(tolerances, distorted.jnd, distorted.attention,
-                              distorted.content)
+        """The objective's dict, see :class:`DMVJNDLoss`.
 
+        Images of several sizes pass size by size, and every term is the mean
+        over the images: the mean of the sizes' terms, weighted by their
+        numbers of images.
+        """
+        found = self.estimate_batch(inputs, data_samples)
+        terms = [self._loss(estimate) for _, estimate in found]
+        shares = [len(x.clean) / len(inputs) for _, x in found]
+        return {
+            name: sum(share * part[name] for share, part in zip(shares, terms))
+            for name in terms[0]
+        }
+
+    def _loss(self, found: PixelJND) -> Dict[str, Tensor]:
+        images = self._add(found, found.jnd).images
+        task_losses = [
+            task.loss(images, reference)
+            for task, reference in zip(self.tasks, found.references)
+        ]
+        return self.objective(task_losses, found.jnd, found.attention)
+
+    @torch.no_grad()
     def predict(self,
                 inputs: Images,
                 data_samples: Optional[list] = None) -> list:
         """What the tasks make of the distorted images.
 
         Returns:
-            list: The data samples, see :meth:`describe`.
+            list: The data samples, see :meth:`to_data_samples`.
         """
-        with torch.no_grad():
-            distorted = self.distort(inputs, data_samples, **self.test_cfg)
-            return self.describe(distorted, data_samples)
+        groups, found = zip(*self.estimate_batch(inputs, data_samples))
+        return in_batch_order(groups, [
+            self.to_data_samples(
+                self.distort(estimate, **self.test_cfg), group.data_samples)
+            for group, estimate in zip(groups, found)
+        ])
 
     @torch.no_grad()
-    def describe(self,
-                 distorted: Distorted,
-                 data_samples: Optional[list] = None) -> list:
-        """Write into the data samples what the tasks make of the images.
+    def to_data_samples(self,
+                        distorted: DistortedImages,
+                        data_samples: Optional[list] = None) -> list:
+        """Write into data samples what the tasks make of distorted images.
 
         Args:
-            distorted (Distorted): The images.
-            data_samples (list, optional): Defaults to None: new ones.
+            distorted (DistortedImages): The images.
+            data_samples (list, optional): One an image. Defaults to None: new
+                ones.
 
         Returns:
             list: The data samples, each with ``dmv_jnd``, a dict of ``mse``
-            (of e, in pixels squared), ``magnitude`` (N0), ``target`` (N) and
-            ``tasks``: for each by name what its ``compare`` says.
+            (of the change, in pixels squared), ``magnitude`` (N0), ``target``
+            (N) and ``tasks``: for each by name what its ``compare`` says.
         """
-        e, attention, content = distorted[2:5]
+        images, change, found = distorted
         measured = dict(
-            mse=mean_squared_error(e, content) * self.std**2,
-            magnitude=mean_magnitude(e, content),
-            target=target_magnitude(attention, self.objective.target_scale,
-                                    content))
+            mse=mean_squared_error(change) * self.std**2,
+            magnitude=mean_magnitude(change),
+            target=target_magnitude(found.attention,
+                                    self.objective.target_scale))
         tasks = {
-            task.name: task.compare(distorted.images, reference)
-            for task, reference in zip(self.tasks, distorted.references)
+            task.name: task.compare(images, reference)
+            for task, reference in zip(self.tasks, found.references)
         }
         if data_samples is None:
-            data_samples = [BaseDataElement() for _ in e]
+            data_samples = [BaseDataElement() for _ in images]
         for i, sample in enumerate(data_samples):
             row = {name: value[i] for name, value in measured.items()}
             row['tasks'] = {

@@ -32,8 +32,8 @@ class DMVJNDNet(BaseModule):
         widths (Sequence[int]): Channels after each pooling. Defaults to
             (64, 128, 256).
         convs (int): Convolutions before each pooling. Defaults to 2.
-        strides (Sequence[int]): Of the deconvolutions; their product is that
-            of the poolings, 2 ** len(widths). Defaults to (4, 2).
+        strides (Sequence[int]): Strides of the deconvolutions; their product
+            is that of the poolings, 2 ** len(widths). Defaults to (4, 2).
         bound (float): |e| stays below this, in the unit of the normalized
             image: [-1, 1] with mean and standard deviation 0.5. Defaults to
             1.

@@ -1,5 +1,5 @@
 """DMV-JND's training objective."""
-from typing import Dict, Optional, Sequence
+from typing import Dict, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,17 @@ class DMVJNDLoss(nn.Module):
     leaves room for, and it lies where nothing attends.
 
     Args:
-        alpha (float): Weight of the magnitude loss. Defaults to 1.
-        beta (float): Weight of the distribution loss. Defaults to 1.
-        target_scale (float): Times the target N; draws the tolerance curve.
-            Ours. Defaults to 1: the paper's.
+        alpha (float): Weight of the magnitude loss, >= 0. Defaults to 1.
+        beta (float): Weight of the distribution loss, >= 0. Defaults to 1.
+        target_scale (float): Factor of the target N, > 0; draws the tolerance
+            curve. Ours. Defaults to 1: the paper's.
         distribution (str): How Loss3 is read, 'absolute', 'signed' or
             'centred'; see
             :func:`mmfeatjnd.functional.dmv_jnd.distribution_loss`. Defaults
             to 'absolute'.
+
+    Raises:
+        ValueError: A weight or scale out of range, or an unknown reading.
     """
 
     def __init__(self,
@@ -50,33 +53,28 @@ class DMVJNDLoss(nn.Module):
                              f'{READINGS}, but got {distribution!r}')
         self.distribution = distribution
 
-    def forward(self,
-                tolerances: Sequence[Tensor],
-                jnd: Tensor,
-                attention: Tensor,
-                content: Optional[Tensor] = None) -> Dict[str, Tensor]:
+    def forward(self, task_losses: Sequence[Tensor], jnd: Tensor,
+                attention: Tensor) -> Dict[str, Tensor]:
         """Weigh the three losses.
 
         Args:
-            tolerances (Sequence[Tensor]): A scalar of each classifier, eq.
-                (8): its cross-entropy on x + e against its label on x. Their
-                mean is Loss1, eq. (9).
+            task_losses (Sequence[Tensor]): A scalar of each task, eq. (8):
+                of a classifier the cross-entropy on x + e against its label
+                on x. Their mean is Loss1, eq. (9).
             jnd (Tensor): e, (B, C, H, W).
             attention (Tensor): c, (B, 1, H, W), in [0, 1].
-            content (Tensor, optional): (B, 1, H, W), bool: where the image
-                is. Defaults to None: everywhere.
 
         Returns:
-            dict: ``loss_tolerance``, ``loss_magnitude`` and
-            ``loss_distribution``, to be summed and minimised, and for the
-            log ``jnd_magnitude`` (mean N0) and ``jnd_target`` (mean N).
+            dict: ``loss_task``, ``loss_magnitude`` and ``loss_distribution``,
+            to be summed and minimised, and for the log ``jnd_magnitude``
+            (mean N0) and ``jnd_target`` (mean N); all are scalars.
         """
-        target = target_magnitude(attention, self.target_scale, content)
-        magnitude = mean_magnitude(jnd, content)
+        target = target_magnitude(attention, self.target_scale)
+        magnitude = mean_magnitude(jnd)
         return dict(
-            loss_tolerance=torch.stack(list(tolerances)).mean(),
+            loss_task=torch.stack(list(task_losses)).mean(),
             loss_magnitude=self.alpha * magnitude_loss(magnitude, target),
-            loss_distribution=self.beta * distribution_loss(
-                jnd, attention, self.distribution, content),
+            loss_distribution=self.beta *
+            distribution_loss(jnd, attention, self.distribution),
             jnd_magnitude=magnitude.detach().mean(),
             jnd_target=target.detach().mean())

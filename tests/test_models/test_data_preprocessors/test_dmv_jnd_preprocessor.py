@@ -624,7 +624,7 @@ def test_errors_of_files(wrap, trained, jnd, tmp_path):
         wrap(jnd=dict(config=config))
     with pytest.raises(FileNotFoundError, match='no checkpoint.*none.pth'):
         wrap(jnd=dict(config=config, checkpoint='none.pth'))
-    with pytest.raises(ValueError, match="not a checkpoint of `jnd`'s"):
+    with pytest.raises(ValueError, match='not a checkpoint of this'):
         wrap(jnd=dict(jnd(), checkpoint=checkpoint))
     task = jnd()['config']['model']['tasks'][0]['config']
     with pytest.raises(TypeError, match="DMVJND'.*ImageClassifier"):

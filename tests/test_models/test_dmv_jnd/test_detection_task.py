@@ -57,6 +57,10 @@ def pixels(*sizes, seed=0):
     ]
 
 
+def batch_of(number, size=(SIZE, SIZE)):
+    return torch.stack(pixels(*[size] * number))
+
+
 def found(reference):
     return [s.gt_instances for s in reference.labels.data_samples]
 
@@ -110,7 +114,7 @@ def test_agreement_by_hand():
 
 # ----------------------------------------------------------------- the task
 def test_clean_images_agree_with_themselves(task):
-    images = torch.stack(pixels((SIZE, SIZE), (SIZE, SIZE)))
+    images = batch_of(2)
     reference = task.reference(images)
     assert all(len(truth) > 1 for truth in found(reference))
     assert task.compare(images, reference)['agreement'].tolist() == [1, 1]
@@ -120,7 +124,7 @@ def test_clean_images_agree_with_themselves(task):
 
 def test_loss_is_the_hosts_own(task):
     """By the host's own way, and the same whenever it is asked."""
-    images = torch.stack(pixels((SIZE, SIZE), (SIZE, SIZE)))
+    images = batch_of(2)
     reference = task.reference(images)
     truth, seed = reference.labels
     state = torch.random.get_rng_state()
@@ -140,7 +144,7 @@ def test_loss_is_the_hosts_own(task):
 
 
 def test_attention_of_masks_and_boxes(task):
-    images = pixels((SIZE, SIZE))
+    images = batch_of(1)
     has_masks = task.host.with_mask
     maps = {}
     for attend_to in ('masks', 'boxes'):
@@ -158,20 +162,19 @@ def test_attention_of_masks_and_boxes(task):
     assert torch.allclose(maps['masks'], by_hand)
 
 
-def test_images_of_several_sizes(task):
-    """They are padded by the host, and mean what they mean alone."""
-    images = pixels((SIZE, SIZE), (24, 40))
+def test_images_that_the_host_pads(task):
+    """To its size divisor: what is found is of the image."""
+    images = batch_of(2, (24, 40))
     reference = task.reference(images)
-    for image, m, truth in zip(images, reference.attention, found(reference)):
-        height, width = image.shape[1:]
-        assert m.shape == (1, height, width)
-        assert 0 <= m.min() and m.max() <= 1
-        limit = torch.tensor([width, height, width, height])
+    m = reference.attention
+    assert m.shape == (2, 1, 24, 40) and 0 <= m.min() and m.max() <= 1
+    limit = torch.tensor([40, 24, 40, 24])
+    for truth in found(reference):
         assert (truth.bboxes >= 0).all() and (truth.bboxes <= limit).all()
     assert task.compare(images, reference)['agreement'].tolist() == [1, 1]
-    images = [image.requires_grad_() for image in images]
+    images.requires_grad_()
     task.loss(images, reference).backward()
-    assert all(x.grad.isfinite().all() and x.grad.any() for x in images)
+    assert images.grad.isfinite().all() and images.grad.flatten(1).any(1).all()
 
 
 def test_what_is_found_does_not_depend_on_the_data_samples(task, batch):
@@ -181,7 +184,7 @@ def test_what_is_found_does_not_depend_on_the_data_samples(task, batch):
         sample.set_metainfo(
             dict(img_shape=(9, 9), ori_shape=(64, 64), scale_factor=(.5, .5)))
     before = copy.deepcopy(samples)
-    images = torch.stack(pixels((SIZE, SIZE), (SIZE, SIZE)))
+    images = batch_of(2)
     with_them = task.reference(images, samples)
     for x, y in zip(found(with_them), found(task.reference(images))):
         assert torch.equal(x.bboxes, y.bboxes)
@@ -197,7 +200,7 @@ def test_what_is_found_does_not_depend_on_the_data_samples(task, batch):
 
 def test_without_detections(task):
     task.labeller.score_thr = 1.1
-    images = pixels((SIZE, SIZE))
+    images = batch_of(1)
     reference = task.reference(images)
     assert len(found(reference)[0]) == 0
     assert not reference.attention[0].any()
@@ -211,7 +214,7 @@ def test_the_host_stays_in_eval_mode(task):
     task.host.backbone.register_forward_hook(
         lambda *_: modes.append((task.host.training, any(
             child.training for child in task.host.children()))))
-    images = pixels((SIZE, SIZE))
+    images = batch_of(1)
     reference = task.reference(images)
     task.loss(images, reference)
     task.compare(images, reference)
@@ -222,7 +225,7 @@ def test_the_host_stays_in_eval_mode(task):
 def test_draws_of_a_step_are_those_of_the_resumed_one(task):
     """The samplers of the heads draw alike on the clean and the distorted
     images, otherwise in each step, and as before after resuming."""
-    images = torch.stack(pixels((SIZE, SIZE)))
+    images = batch_of(1)
 
     def seeds(task, steps, calls):
         found = []
@@ -246,7 +249,7 @@ def test_gradient_reaches_the_net(configs):
     model.train()
     images = pixels((SIZE, SIZE), (24, 40))
     # of the task alone: the other two losses need no detector
-    loss = model.loss(images)['loss_tolerance']
+    loss = model.loss(images)['loss_task']
     loss.backward()
     grads = [p.grad for p in model.net.parameters()]
     assert all(g.isfinite().all() for g in grads)

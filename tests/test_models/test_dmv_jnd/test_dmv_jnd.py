@@ -2,7 +2,6 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.structures import DataSample
-from torch.nn.functional import normalize
 
 from mmfeatjnd.functional.dmv_jnd import merge_attention
 from mmfeatjnd.functional.images import resize_images
@@ -10,6 +9,11 @@ from mmfeatjnd.functional.images import resize_images
 
 def mse(e):
     return e.square().mean((1, 2, 3))
+
+
+def distorted(model, pixels, samples=None, **kwargs):
+    """Equal sizes; the JND itself without further arguments."""
+    return model.distort(model.estimate(pixels, samples), **kwargs)
 
 
 def named(number, first=0):
@@ -20,11 +24,11 @@ def named(number, first=0):
     ]
 
 
-# --------------------------------------------------------------------- find
+# ----------------------------------------------------------------- estimate
 @torch.no_grad()
-def test_find_by_hand(build_dmv_jnd, images):
+def test_estimate_by_hand(build_dmv_jnd, images):
     model, pixels = build_dmv_jnd(clip=False), images(3)
-    found = model.find(pixels)
+    found = model.estimate(pixels, named(3))
     references = [task.reference(pixels.float()) for task in model.tasks]
     for one, other in zip(found.references, references):
         assert torch.equal(one.labels, other.labels)
@@ -36,19 +40,21 @@ def test_find_by_hand(build_dmv_jnd, images):
     e = model.net(x, attention)
     torch.testing.assert_close(found.clean, x)
     torch.testing.assert_close(found.jnd, e)
+    assert found.ids == ['x/0.png', 'x/1.png', 'x/2.png']
+    assert model.estimate(pixels).ids == [0, 1, 2]
+    images = model.distort(found).images
     torch.testing.assert_close(
-        found.images, 127.5 * (x + e + 1), rtol=1e-5, atol=1e-4)
-    assert found.content is None
+        images, 127.5 * (x + e + 1), rtol=1e-5, atol=1e-4)
 
 
 @torch.no_grad()
 def test_each_task_sees_pixels_normalized_its_own_way(build_dmv_jnd, images):
     model, pixels = build_dmv_jnd(), images(8)
     row = [s.dmv_jnd['tasks'] for s in model.predict(pixels)]
-    distorted = model.find(pixels).images
+    images = distorted(model, pixels).images
     for task in model.tasks:
         host = task.host
-        for key, seen in (('reference_label', pixels), ('label', distorted)):
+        for key, seen in (('reference_label', pixels), ('label', images)):
             inputs = host.data_preprocessor(dict(inputs=seen))['inputs']
             labels = [int(r[task.name][key]) for r in row]
             assert labels == host(inputs).argmax(1).tolist()
@@ -69,16 +75,17 @@ def test_a_list_of_equal_sizes_is_a_batch(build_dmv_jnd, images):
 def test_clip(build_dmv_jnd, images):
     pixels = images(4)
     model = build_dmv_jnd(strong=True)
-    free = build_dmv_jnd(strong=True, clip=False).find(pixels)
-    literal = (free.clean + free.jnd) * 127.5 + 127.5
+    free = distorted(build_dmv_jnd(strong=True, clip=False), pixels)
+    literal = (free.estimate.clean + free.change) * 127.5 + 127.5
     torch.testing.assert_close(free.images, literal)
     assert free.images.min() < -1 and free.images.max() > 256
-    found = model.find(pixels)
+    found = distorted(model, pixels)
     torch.testing.assert_close(
         found.images, literal.clamp(0, 255), rtol=0, atol=1e-3)
     # what is measured is what is left
     left = (found.images - pixels) / 127.5
-    torch.testing.assert_close(found.jnd, left, rtol=0, atol=1e-5)
+    for e in (found.change, found.estimate.jnd):
+        torch.testing.assert_close(e, left, rtol=0, atol=1e-5)
     row = model.predict(pixels)[0].dmv_jnd
     assert float(row['magnitude']) == pytest.approx(
         float(left[0].abs().mean()), rel=1e-4)
@@ -90,11 +97,11 @@ def test_clip(build_dmv_jnd, images):
 def test_another_normalization(build_dmv_jnd, images):
     """The image that comes out is in pixels, whatever the net sees."""
     model, pixels = build_dmv_jnd(mean=0., std=255., strong=True), images(2)
-    found = model.find(pixels)
-    torch.testing.assert_close(found.clean, pixels / 255)
+    found = distorted(model, pixels)
+    torch.testing.assert_close(found.estimate.clean, pixels / 255)
     assert found.images.min() > -1e-3 and found.images.max() < 255 + 1e-3
     torch.testing.assert_close(
-        found.images, pixels + 255 * found.jnd, rtol=0, atol=1e-3)
+        found.images, pixels + 255 * found.change, rtol=0, atol=1e-3)
 
 
 # ----------------------------------------------------------------- strength
@@ -102,22 +109,22 @@ def test_another_normalization(build_dmv_jnd, images):
 @pytest.mark.parametrize('clip', [True, False])
 def test_strength(build_dmv_jnd, images, clip):
     model, pixels = build_dmv_jnd(strong=True, clip=clip), images(3)
-    found = model.find(pixels)
+    found = model.estimate(pixels)
     for k in (8 / 9, 1 / 9, 0., 1.):
-        part = model.distort(pixels, strength=k)
+        part = model.distort(found, strength=k)
         torch.testing.assert_close(
-            part.jnd, k * found.jnd, rtol=0, atol=1e-6)
+            part.change, k * found.jnd, rtol=0, atol=1e-6)
         torch.testing.assert_close(
             part.images, pixels + 127.5 * k * found.jnd, rtol=0, atol=1e-3)
-    each = model.distort(pixels, strength=torch.tensor([0.5, 0., 1.]))
-    for e, k, whole in zip(each.jnd, (0.5, 0., 1.), found.jnd):
+    each = model.distort(found, strength=torch.tensor([0.5, 0., 1.]))
+    for e, k, whole in zip(each.change, (0.5, 0., 1.), found.jnd):
         torch.testing.assert_close(e, k * whole, rtol=0, atol=1e-6)
-    twice = model.distort(pixels, strength=2.)
+    twice = model.distort(found, strength=2.)
     if clip:
         assert twice.images.min() > -1e-3 and twice.images.max() < 255.001
-        assert (mse(twice.jnd) > mse(found.jnd)).all()
+        assert (mse(twice.change) > mse(found.jnd)).all()
     else:
-        torch.testing.assert_close(twice.jnd, 2 * found.jnd)
+        torch.testing.assert_close(twice.change, 2 * found.jnd)
 
 
 # -------------------------------------------------------------------- noise
@@ -127,16 +134,17 @@ def test_strength(build_dmv_jnd, images, clip):
 def test_noise_has_the_power_of_the_jnd(build_dmv_jnd, images, clip,
                                         strength):
     model, pixels = build_dmv_jnd(strong=True, clip=clip), images(4)
-    jnd = model.distort(pixels, strength=strength)
-    noise = model.distort(pixels, distortion='gaussian', strength=strength)
+    found = model.estimate(pixels)
+    jnd = model.distort(found, strength=strength).change
+    noise = model.distort(found, distortion='gaussian', strength=strength)
     torch.testing.assert_close(
-        mse(noise.jnd), mse(jnd.jnd), rtol=1e-3, atol=0)
-    assert mse(jnd.jnd).std() > 1e-4  # image by image, not on average
-    assert torch.equal(noise.attention, jnd.attention)
+        mse(noise.change), mse(jnd), rtol=1e-3, atol=0)
+    assert mse(jnd).std() > 1e-4  # image by image, not on average
+    assert noise.estimate is found
     if clip:
         assert noise.images.min() > -1e-3 and noise.images.max() < 255.001
     else:
-        unit = noise.jnd / mse(noise.jnd)[:, None, None, None].sqrt()
+        unit = noise.change / mse(noise.change)[:, None, None, None].sqrt()
         # normal: mean 0, and a fourth moment of 3
         assert unit.mean().abs() < 0.03
         assert float(unit.pow(4).mean()) == pytest.approx(3, abs=0.2)
@@ -144,10 +152,13 @@ def test_noise_has_the_power_of_the_jnd(build_dmv_jnd, images, clip,
 
 @torch.no_grad()
 def test_no_noise_where_there_is_no_jnd(build_dmv_jnd, images):
-    model, pixels = build_dmv_jnd(), images(2)
-    found = model.distort(
-        pixels, distortion='gaussian', strength=torch.tensor([0., 1.]))
-    assert found.jnd[0].abs().max() == 0 < found.jnd[1].abs().max()
+    pixels = images(2)
+    found = distorted(
+        build_dmv_jnd(),
+        pixels,
+        distortion='gaussian',
+        strength=torch.tensor([0., 1.]))
+    assert found.change[0].abs().max() == 0 < found.change[1].abs().max()
     torch.testing.assert_close(found.images[0], pixels[0].float())
 
 
@@ -157,8 +168,8 @@ def test_noise_belongs_to_the_image(build_dmv_jnd, images, clip):
     model, pixels = build_dmv_jnd(clip=clip), images(4)
 
     def noise(pixels, samples, **kwargs):
-        return model.distort(
-            pixels, samples, distortion='gaussian', **kwargs).jnd
+        return distorted(
+            model, pixels, samples, distortion='gaussian', **kwargs).change
 
     batch = noise(pixels, named(4))
     for i in (0, 3):
@@ -169,68 +180,76 @@ def test_noise_belongs_to_the_image(build_dmv_jnd, images, clip):
         assert not torch.allclose(other, batch, atol=1e-2)
 
 
-@torch.no_grad()
-def test_noise_does_not_depend_on_the_padding(build_dmv_jnd, task_config,
-                                              images):
-    """Up to its scale: the net, whose power it has, sees the padding."""
-    model = build_dmv_jnd([task_config('a', input_size=16)], clip=False)
-    small, large = images(1, (16, 24))[0], images(1, (32, 32))[0]
-    kwargs = dict(distortion='gaussian')
-    both = model.distort([small, large], named(2), **kwargs)
-    alone = model.distort(small[None], named(1), **kwargs)
-    torch.testing.assert_close(
-        normalize(both.jnd[0, :, :16, :24].flatten(), dim=0),
-        normalize(alone.jnd[0].flatten(), dim=0))
-    jnd = model.distort([small, large], named(2))
-    torch.testing.assert_close(mse(both.jnd), mse(jnd.jnd), rtol=1e-3, atol=0)
+# ------------------------------------------------------------ several sizes
+def several_sizes(images, number=3):
+    sizes = [(16, 24), (32, 32), (17, 9), (16, 24)]
+    return [
+        images(1, size, seed=i)[0] for i, size in enumerate(sizes[:number])
+    ]
 
 
-# ------------------------------------------------------------------ padding
 @torch.no_grad()
-def test_several_sizes(build_dmv_jnd, task_config, images):
-    """What the tasks say of an image does not depend on its batch, nor do the
-    attention and the target. The net itself sees zeros where an image is
-    padded, so that the JND of a smaller image changes near its border."""
+@pytest.mark.parametrize('distortion', ['dmv-jnd', 'gaussian', 'random-sign'])
+def test_an_image_does_not_depend_on_the_batch(build_dmv_jnd, task_config,
+                                               images, distortion):
+    """In no size, and in no measurement: nothing is padded."""
     model = build_dmv_jnd(
         [task_config('a', input_size=16),
-         task_config('b', input_size=(24, 32))])  # yapf: disable
-    sizes = [(16, 24), (32, 32), (17, 9)]
-    mixed = [images(1, size, seed=i)[0] for i, size in enumerate(sizes)]
-    found = model.find(mixed)
-    rows = [s.dmv_jnd for s in model.predict(mixed)]
-    assert [tuple(x.shape[1:]) for x in found.images] == sizes
-    for i, (image, (h, w)) in enumerate(zip(mixed, sizes)):
-        alone = model.find(image[None])
-        for one, other in zip(found.references, alone.references):
-            assert one.labels[i] == other.labels[0]
-            torch.testing.assert_close(one.attention[i], other.attention[0])
-        inside = torch.zeros(32, 32, dtype=torch.bool)
-        inside[:h, :w] = True
-        assert torch.equal(found.content[i, 0], inside)
-        torch.testing.assert_close(
-            found.attention[i, :, :h, :w], alone.attention[0])
-        assert (found.attention[i, :, ~inside] == 0).all()
-        assert (found.jnd[i, :, ~inside] == 0).all()
-        torch.testing.assert_close(
-            rows[i]['target'],
-            model.predict(image[None])[0].dmv_jnd['target'])
-        e = (found.images[i] - image) / 127.5
-        torch.testing.assert_close(found.jnd[i, :, :h, :w], e)
-        # of the image, not of the batch
-        assert float(rows[i]['mse']) == pytest.approx(
-            float(e.square().mean()) * 127.5**2, rel=1e-3)
-        assert float(rows[i]['magnitude']) == pytest.approx(
-            float(e.abs().mean()), rel=1e-3)
-        same = torch.allclose(e, alone.jnd[0], atol=1e-5)
-        assert same == ((h, w) == (32, 32))
+         task_config('b', input_size=(24, 32))],  # yapf: disable
+        test_cfg=dict(distortion=distortion, strength=0.5))
+    pixels, samples = several_sizes(images, 4), named(4)
+    rows = model.predict(pixels, samples)
+    for i, (row, image) in enumerate(zip(rows, pixels)):
+        assert row is samples[i]
+        alone = model.predict([image], named(1, i))[0].dmv_jnd
+        for name in ('mse', 'magnitude', 'target'):
+            torch.testing.assert_close(row.dmv_jnd[name], alone[name])
+        assert row.dmv_jnd['tasks'].keys() == {'a', 'b'}
+        for name, task in row.dmv_jnd['tasks'].items():
+            assert task == alone['tasks'][name]
+    # the first and the last have one size
+    groups = [g for g, _ in model.estimate_batch(pixels, samples)]
+    assert [g.positions for g in groups] == [[0, 3], [1], [2]]
+    assert groups[0].data_samples == [samples[0], samples[3]]
+    jnd = model(pixels)
+    assert [x.shape for x in jnd] == [x.shape for x in pixels]
+    torch.testing.assert_close(jnd[3], model(pixels[3:])[0])
+
+
+@torch.no_grad()
+def test_unnamed_images_of_several_sizes_differ_in_noise(build_dmv_jnd,
+                                                         images):
+    """Their position is in the batch, not among those of their size."""
+    model = build_dmv_jnd(clip=False)
+    small, large = several_sizes(images, 2)
+    (_, one), (_, two) = model.estimate_batch([small, large])
+    assert one.ids == [0] and two.ids == [1]
+    noise, again, other = (
+        model.distort(x, 'gaussian').change
+        for x in (one, model.estimate(small[None]),
+                  model.estimate(small[None], ids=[1])))
+    assert torch.equal(noise, again) and not torch.allclose(noise, other)
 
 
 def test_training_on_several_sizes(build_dmv_jnd, task_config, images):
+    """Every term is the mean over the images."""
     model = build_dmv_jnd([task_config('a', input_size=16)])
-    losses = model.loss([images(1, (16, 24))[0], images(1, (32, 32))[0]])
+    pixels = several_sizes(images, 4)
+    losses = model.loss(pixels)
+    each = [model.loss([image]) for image in pixels]
+    for name, value in losses.items():
+        mean = sum(part[name] for part in each) / 4
+        torch.testing.assert_close(value, mean)
     sum(v for k, v in losses.items() if 'loss' in k).backward()
     grads = [p.grad for p in model.net.parameters()]
     assert all(g.isfinite().all() and g.abs().sum() > 0 for g in grads)
+
+
+def test_classifiers_of_any_size_need_no_input_size(build_dmv_jnd, images):
+    model, pixels = build_dmv_jnd(), several_sizes(images)
+    rows = model.predict(pixels)
+    alone = model.predict([pixels[2]])
+    assert rows[2].dmv_jnd['tasks'] == alone[0].dmv_jnd['tasks']
 
 
 # ---------------------------------------------------------------- MMEngine
@@ -240,16 +259,15 @@ def test_loss(build_dmv_jnd, images):
     pixels = images(4)
     losses = model(pixels, named(4), mode='loss')
     assert set(losses) == {
-        'loss_tolerance', 'loss_magnitude', 'loss_distribution',
+        'loss_task', 'loss_magnitude', 'loss_distribution',
         'jnd_magnitude', 'jnd_target'
     }
-    found = model.find(pixels)
-    tolerances = [
-        task.loss(found.images, reference)
+    found = model.estimate(pixels)
+    task_losses = [
+        task.loss(model.distort(found).images, reference)
         for task, reference in zip(model.tasks, found.references)
     ]
-    torch.testing.assert_close(
-        losses['loss_tolerance'], sum(tolerances) / 2)
+    torch.testing.assert_close(losses['loss_task'], sum(task_losses) / 2)
     torch.testing.assert_close(
         losses['jnd_target'], (1 - found.attention.mean()) / 2)
     torch.testing.assert_close(
@@ -292,18 +310,24 @@ def test_predict(build_dmv_jnd, images):
     listed = model.test_step(
         dict(inputs=list(pixels), data_samples=named(3)))
     assert [s.img_path for s in predicted] == [s.img_path for s in samples]
-    found = model.distort(
-        pixels, named(3), distortion='gaussian', strength=0.5, seed=3)
-    e = found.jnd.detach()
+    found = distorted(
+        model,
+        pixels,
+        named(3),
+        distortion='gaussian',
+        strength=0.5,
+        seed=3)
+    e = found.change.detach()
+    attention, references = found.estimate[2:4]
     for i, (sample, other) in enumerate(zip(predicted, listed)):
         row = sample.dmv_jnd
         assert set(row) == {'mse', 'magnitude', 'target', 'tasks'}
         torch.testing.assert_close(row['mse'], mse(e)[i] * 127.5**2)
         torch.testing.assert_close(row['magnitude'], e[i].abs().mean())
         torch.testing.assert_close(
-            row['target'], 0.5 * (1 - found.attention[i].mean()))
+            row['target'], 0.5 * (1 - attention[i].mean()))
         assert list(row['tasks']) == ['a', 'b']
-        for task, reference in zip(model.tasks, found.references):
+        for task, reference in zip(model.tasks, references):
             result = row['tasks'][task.name]
             expected = task.compare(found.images, reference)
             assert {k: float(v) for k, v in result.items()} == {
@@ -382,18 +406,32 @@ def test_images_that_do_not_fit(build_dmv_jnd, shape, error):
             model.loss(images)
 
 
-def test_several_sizes_need_an_input_size(build_dmv_jnd):
-    with pytest.raises(ValueError, match="'a'.*`input_size`"):
-        build_dmv_jnd().find([torch.zeros(3, 32, 32), torch.zeros(3, 32, 24)])
+def test_estimate_takes_one_size(build_dmv_jnd):
+    for images in ([torch.zeros(3, 32, 32)], torch.zeros(3, 32, 32)):
+        with pytest.raises(ValueError, match=r'\(B, C, H, W\).*_batch'):
+            build_dmv_jnd().estimate(images)
+
+
+@torch.no_grad()
+def test_other_images_in_the_place_of_the_distorted_ones(build_dmv_jnd,
+                                                         images):
+    model, pixels = build_dmv_jnd(), images(2)
+    found = model.estimate(pixels)
+    black = model.with_images(found, torch.zeros_like(pixels))
+    torch.testing.assert_close(
+        black.images, torch.zeros(pixels.shape), rtol=0, atol=1e-4)
+    torch.testing.assert_close(black.change, -pixels.float() / 127.5)
+    row = model.to_data_samples(black)[1].dmv_jnd
+    torch.testing.assert_close(row['mse'], mse(pixels.float())[1])
 
 
 def test_controls_keep_the_size_of_the_jnd(build_dmv_jnd, images):
     """Where nothing is clipped they differ from e by signs only."""
     model = build_dmv_jnd(clip=False)
-    found = model.find(images(2))
+    found = model.estimate(images(2))
 
     def change(distortion, **kwargs):
-        return model.change(found, None, distortion, **kwargs).jnd
+        return model.distort(found, distortion, **kwargs).change
 
     torch.testing.assert_close(change('sign-flipped'), -found.jnd)
     random = change('random-sign')
@@ -406,4 +444,4 @@ def test_controls_keep_the_size_of_the_jnd(build_dmv_jnd, images):
 
 def test_an_unknown_distortion(build_dmv_jnd, images):
     with pytest.raises(ValueError, match="'dmv-jnd', .*'gaussian'.*'blur'"):
-        build_dmv_jnd().distort(images(1), distortion='blur')
+        distorted(build_dmv_jnd(), images(1), distortion='blur')

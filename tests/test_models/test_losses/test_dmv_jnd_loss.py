@@ -14,15 +14,15 @@ def terms(**kwargs):
     """Two classifiers, one image: N = 1 - 1/4, N0 = 3/8."""
     attention = torch.tensor([[[[0., 0.5]]]])
     jnd = torch.tensor([[[[0.75, 0.]]]], requires_grad=True)
-    tolerances = [torch.tensor(0.5), torch.tensor(2.)]
-    return build(**kwargs)(tolerances, jnd, attention)
+    task_losses = [torch.tensor(0.5), torch.tensor(2.)]
+    return build(**kwargs)(task_losses, jnd, attention)
 
 
 def test_by_hand():
     loss = terms()
     assert float(loss['jnd_target']) == 0.75
     assert float(loss['jnd_magnitude']) == 0.375
-    assert float(loss['loss_tolerance']) == 1.25
+    assert float(loss['loss_task']) == 1.25
     assert float(loss['loss_magnitude']) == pytest.approx(math.log(1.25))
     v = 1 / (1 + math.exp(0.5))
     assert float(loss['loss_distribution']) == pytest.approx(0.75 * v)
@@ -31,7 +31,7 @@ def test_by_hand():
 def test_weights_and_scale():
     loss, plain = terms(alpha=2., beta=3., target_scale=0.5), terms()
     assert float(loss['jnd_target']) == 0.375
-    assert float(loss['loss_tolerance']) == 1.25
+    assert float(loss['loss_task']) == 1.25
     # the target is met
     assert float(loss['loss_magnitude']) == pytest.approx(0, abs=1e-6)
     assert float(loss['loss_distribution']) == pytest.approx(
@@ -77,22 +77,6 @@ def test_only_the_centred_reading_leaves_the_magnitude_alone():
 def test_unknown_reading():
     with pytest.raises(ValueError, match="'absolute', 'signed', 'centred'"):
         build(distribution='both')
-
-
-def test_padding_changes_nothing():
-    torch.manual_seed(0)
-    jnd, attention = torch.rand(2, 3, 4, 5) - 0.5, torch.rand(2, 1, 4, 5)
-    content = torch.zeros(2, 1, 6, 9, dtype=torch.bool)
-    content[..., :4, :5] = True
-    wide, seen = torch.rand(2, 3, 6, 9), torch.rand(2, 1, 6, 9)
-    wide[..., :4, :5], seen[..., :4, :5] = jnd, attention
-    tolerances = [torch.tensor(1.)]
-    loss = build()
-    plain = loss(tolerances, jnd, attention)
-    padded = loss(tolerances, wide, seen, content)
-    assert padded.keys() == plain.keys()
-    for name, value in plain.items():
-        torch.testing.assert_close(padded[name], value)
 
 
 def test_what_is_logged_has_no_gradient():
