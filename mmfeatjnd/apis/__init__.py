@@ -26,8 +26,9 @@ from .work_dirs import WorkDirError, latest_checkpoint
 
 __all__ = [
     'CheckpointError', 'CodecError', 'ConfigError', 'DMVJNDSetting',
-    'FeatureCodec', 'HOMOGENEITY', 'OperationTest', 'WorkDirError', 'WriteError',
-    'build_model', 'build_runner', 'dmv_jnd_runner', 'enable_amp', 'host_hash',
+    'FeatureCodec', 'HOMOGENEITY', 'OperationTest', 'WorkDirError',
+    'WriteError', 'build_model', 'build_runner', 'dmv_jnd_runner',
+    'enable_amp', 'host_hash',
     'latest_checkpoint', 'load_estimator', 'measure_curve', 'measure_dmv_jnd',
     'measure_dmv_jnd_codec', 'measure_rates', 'read_checkpoint',
     'read_estimator', 'read_weights', 'save_estimator', 'train', 'train_once',

@@ -7,11 +7,10 @@ from typing import Callable, Dict, List, Optional, Sequence, Union
 import torch
 from mmengine.config import Config
 from mmengine.utils import ProgressBar
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmfeatjnd.functional import code_length, quantize
-from mmfeatjnd.models import Quantization, Visit
+from mmfeatjnd.models import FeatureRecorder, Quantization
 from mmfeatjnd.utils import log
 from .curve import OperationTest, check_seeds
 from .data import split_dataloader
@@ -53,21 +52,6 @@ def name_policies(policies: Sequence[Policy]) -> Dict[str, Policy]:
     return named
 
 
-class _Recorder:
-    """An operation that keeps what it is given, and changes nothing."""
-
-    def __init__(self, needs_sensitivity: bool) -> None:
-        self.needs_jnd = False
-        self.needs_sensitivity = needs_sensitivity
-
-    def check(self, neck) -> None:
-        """It needs no estimators."""
-
-    def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
-        visit.run.kept.append((feature.clone(), level, visit))
-        return feature
-
-
 class _Calibration:
     """Finds one scale for all images, so that they take so many bits per
     element together."""
@@ -75,7 +59,7 @@ class _Calibration:
     def __init__(self, test: OperationTest, loader: DataLoader,
                  sensitivity: bool) -> None:
         self.test = test
-        recorder = _Recorder(sensitivity)
+        recorder = FeatureRecorder(sensitivity)
         self.visits: List[tuple] = []
         bar = ProgressBar(len(loader))
         for batch in loader:

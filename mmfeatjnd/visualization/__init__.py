@@ -1,7 +1,5 @@
 from .dmv_jnd import draw_training
-from .heat_map import JNDMapRecorder, draw_heat_maps
+from .heat_map import draw_heat_maps
 from .instances import draw_instances
 
-__all__ = [
-    'JNDMapRecorder', 'draw_heat_maps', 'draw_instances', 'draw_training'
-]
+__all__ = ['draw_heat_maps', 'draw_instances', 'draw_training']

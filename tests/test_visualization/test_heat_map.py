@@ -4,8 +4,8 @@ import torch
 from matplotlib import colormaps
 from PIL import Image
 
-from mmfeatjnd.models import FeatJNDNeck
-from mmfeatjnd.visualization import JNDMapRecorder, draw_heat_maps
+from mmfeatjnd.models import FeatJNDNeck, JNDMapRecorder
+from mmfeatjnd.visualization import draw_heat_maps
 
 
 def set_envelope(estimator, first, second):

@@ -12,7 +12,7 @@ from .base_discrepancy import BaseDiscrepancy
 PATIENCE = 50
 
 
-class Reference(NamedTuple):
+class LossReference(NamedTuple):
     """The targets of the host's loss, and its value in the clean pass."""
     data_samples: list
     loss: Tensor
@@ -39,16 +39,16 @@ class Annotation(BaseDiscrepancy):
                   host: nn.Module,
                   inputs: Tensor,
                   data_samples: Optional[list],
-                  seed: int = 0) -> Reference:
+                  seed: int = 0) -> LossReference:
         """The targets, and the host's loss against them; heads that sample
         draw by the seed."""
         targets = self.targets(host, inputs, data_samples)
         loss = adapter_of(host).loss(host, inputs, targets, seed)
-        return Reference(targets, loss, seed)
+        return LossReference(targets, loss, seed)
 
     def forward(self, host: nn.Module, inputs: Tensor,
                 data_samples: Optional[list],
-                reference: Reference) -> Tensor:
+                reference: LossReference) -> Tensor:
         """The relative rise of the loss, a scalar."""
         loss = adapter_of(host).loss(host, inputs, reference.data_samples,
                                      reference.seed)

@@ -6,10 +6,12 @@ from .learned_nrmse import LearnedNRMSE
 from .perturbation import Perturbation
 from .quantization import Quantization
 from .quantization_surrogate import QuantizationSurrogate
+from .recorders import FeatureRecorder, JNDMapRecorder
 from .step_policies import StepPolicy
 
 __all__ = [
     'BaseOperation', 'BaseTraining', 'Distortion', 'DrawnNRMSE',
-    'LearnedNRMSE', 'Perturbation', 'Quantization', 'QuantizationSurrogate',
+    'FeatureRecorder', 'JNDMapRecorder', 'LearnedNRMSE', 'Perturbation',
+    'Quantization', 'QuantizationSurrogate',
     'StepPolicy', 'build_distortion', 'distortion_names'
 ]
