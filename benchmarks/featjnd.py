@@ -1,4 +1,4 @@
-"""FeatJND against noise of equal strength and its controls, on real images.
+"""FeatJND against noise of equal NRMSE and its controls, on real images.
 
     python benchmarks/featjnd.py cifar10
     python benchmarks/featjnd.py dsb2018
@@ -20,7 +20,7 @@ NRMSE = (0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 ENVELOPE = ('cifar10', )  # where the envelope is trained, too
 MODES = dict(
     signed={},
-    # the strength is learned: dual ascent holds the discrepancy at 0.05
+    # the NRMSE is learned: dual ascent holds the discrepancy at 0.05
     envelope={
         'model.neck.estimator.mode': 'envelope',
         'model.training': dict(type='mmfeatjnd.LearnedNRMSE'),

@@ -20,7 +20,7 @@ OPTIM_WRAPPERS = Registry(
     locations=['mmfeatjnd.engine.optim_wrappers'])
 DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, locations=['mmfeatjnd.datasets'])
-#: How features are changed at equal strength; see
+#: How features are changed at equal NRMSE; see
 #: `mmfeatjnd.models.operations`.
 DISTORTIONS = Registry(
     'distortion', locations=['mmfeatjnd.models.operations'])

@@ -82,6 +82,13 @@ class OperationTest:
     Raises:
         FileNotFoundError: There is no such checkpoint.
         CheckpointError: It is of another host.
+
+    Example:
+        >>> test = OperationTest(cfg, checkpoint)
+        Loads checkpoint ...
+        >>> rows = test.measure([(0, Perturbation('gaussian', 0.5))])
+        >>> [sorted(row)[:2] for row in rows]  # clean, and with noise
+        [['metrics'], ['distortion', 'metrics']]
     """
 
     def __init__(self,
@@ -218,8 +225,9 @@ def measure_curve(cfg: Config,
                   seeds: Sequence[int] = (0, ),
                   estimators: Sequence[str] = (),
                   definition: str = 'rms',
-                  **where) -> List[dict]:
-    """The task metric for every distortion, strength and seed.
+                  split: Optional[str] = None,
+                  levels: Optional[Sequence[int]] = None) -> List[dict]:
+    """The task metric for every distortion, NRMSE and seed.
 
     Args:
         cfg (Config): See :class:`OperationTest`.
@@ -232,14 +240,24 @@ def measure_curve(cfg: Config,
             i-th file, and their number must be that of the seeds. Defaults
             to (): the checkpoint's.
         definition (str): Definition of the NRMSE. Defaults to 'rms'.
-        **where: ``split`` and ``levels``, see :class:`OperationTest`.
+        split (str, optional): See :class:`OperationTest`. Defaults to None.
+        levels (Sequence[int], optional): See :class:`OperationTest`. Defaults
+            to None.
 
     Returns:
         list[dict]: The rows, see :mod:`mmfeatjnd.evaluation.curve`. The first
         is the clean host.
+
+    Example:
+        >>> rows = measure_curve(cfg, checkpoint, ['gaussian'], [0.5])
+        Loads checkpoint ...
+        >>> [(row['distortion'], row['nrmse']) for row in rows]
+        [('clean', 0.0), ('gaussian', 0.5)]
+        >>> round(rows[1]['nrmse_measured'], 3), list(rows[1]['metrics'])
+        (0.5, ['accuracy/top1'])
     """
     check_seeds(seeds, estimators)
-    test = OperationTest(cfg, checkpoint, estimators, **where)
+    test = OperationTest(cfg, checkpoint, estimators, split, levels)
     signed = all(e.mode == 'signed' for e in test.neck.estimators)
 
     def differs(name: str) -> bool:

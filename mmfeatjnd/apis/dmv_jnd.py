@@ -29,6 +29,10 @@ class DMVJNDSetting(NamedTuple):
             Defaults to 'dmv-jnd'.
         strength (float): Factor of the JND, >= 0. Defaults to 1.
         seed (int): Seed of the noise. Defaults to 0.
+
+    Example:
+        >>> DMVJNDSetting('gaussian', strength=0.5)
+        DMVJNDSetting(distortion='gaussian', strength=0.5, seed=0)
     """
     distortion: str = 'dmv-jnd'
     strength: float = 1.0
@@ -49,6 +53,12 @@ def dmv_jnd_runner(cfg: Config, checkpoint: str) -> Tuple[Runner, DMVJND]:
         ConfigError: The config's model is another one.
         FileNotFoundError: There is no such checkpoint.
         CheckpointError: The checkpoint is of another model.
+
+    Example:
+        >>> runner, model = dmv_jnd_runner(jnd_cfg, jnd_checkpoint)
+        Loads checkpoint ...
+        >>> [task.name for task in model.tasks]
+        ['a', 'b']
     """
     runner = build_runner(copy.deepcopy(cfg))
     model = unwrapped(runner.model)
@@ -84,6 +94,14 @@ def measure_distortions(cfg: Config,
 
     Returns:
         list[dict]: The metrics under each.
+
+    Example:
+        >>> metrics, = measure_distortions(
+        ...     jnd_cfg, jnd_checkpoint,
+        ...     [lambda model, found: model.distort(found, strength=0)])
+        Loads checkpoint ...
+        >>> metrics['rca/mean']  # no change, no other label
+        100.0
     """
     runner, model = dmv_jnd_runner(cfg, checkpoint)
     loader = split_dataloader(runner, split, every)
@@ -119,6 +137,13 @@ def measure_dmv_jnd(cfg: Config,
 
     Returns:
         list[dict]: For every setting its fields and ``metrics``.
+
+    Example:
+        >>> rows = measure_dmv_jnd(jnd_cfg, jnd_checkpoint,
+        ...                        [DMVJNDSetting(strength=0.5)])
+        Loads checkpoint ...
+        >>> rows[0]['strength'], list(rows[0]['metrics'])[:3]
+        (0.5, ['rca/a', 'rca/b', 'rca/mean'])
     """
     metrics = measure_distortions(cfg, checkpoint, [
         partial(DMVJND.distort, **setting._asdict()) for setting in settings

@@ -84,6 +84,13 @@ def measure_dmv_jnd_codec(cfg: Config,
     Returns:
         list[dict]: ``codec``, ``setting``, ``bytes`` an image and
         ``metrics``.
+
+    Example:
+        >>> rows = measure_dmv_jnd_codec(jnd_cfg, jnd_checkpoint, scales=[1],
+        ...                              steps=[64], qualities=[50])
+        Loads checkpoint ...
+        >>> [(row['codec'], row['setting']) for row in rows]
+        [('dmv-jnd', 1), ('uniform', 64), ('jpeg', 50)]
     """
     codecs = [
         *(_Codec('dmv-jnd', s) for s in scales),

@@ -33,6 +33,10 @@ def name_policies(policies: Sequence[Policy]) -> Dict[str, Policy]:
 
     Raises:
         ValueError: Two policies get the same name.
+
+    Example:
+        >>> list(name_policies(['range', dict(type='clip-uniform', bins=8)]))
+        ['range', 'clip-uniform-8']
     """
     named: Dict[str, Policy] = {}
     for policy in policies:
@@ -136,7 +140,8 @@ def measure_rates(cfg: Config,
                   calibration_images: int = 64,
                   calibration_split: str = 'train',
                   coded: bool = True,
-                  **where) -> List[dict]:
+                  split: Optional[str] = None,
+                  levels: Optional[Sequence[int]] = None) -> List[dict]:
     """The task metric of every policy at several rates and noise budgets.
 
     For a rate, one scale of the policy's steps is set for the whole data set,
@@ -166,7 +171,9 @@ def measure_rates(cfg: Config,
             'train'.
         coded (bool): Write real bitstreams and count their bytes. Defaults to
             True.
-        **where: ``split`` and ``levels``, see :class:`OperationTest`.
+        split (str, optional): See :class:`OperationTest`. Defaults to None.
+        levels (Sequence[int], optional): See :class:`OperationTest`. Defaults
+            to None.
 
     Returns:
         list[dict]: The rows, see :mod:`mmfeatjnd.evaluation.rate`. The first
@@ -175,6 +182,16 @@ def measure_rates(cfg: Config,
     Raises:
         ValueError: Mean bits or noise budgets that are not positive and
             finite, an unknown policy, or not one estimator for each seed.
+
+    Example:
+        >>> rows = measure_rates(cfg, checkpoint, dict(one='one-step'),
+        ...                      mean_bits=[1.0], calibration_split='test')
+        Loads checkpoint ...
+        Scales of the steps, on 8 images of test:
+        >>> [row['policy'] for row in rows], rows[1]['mean_bits']
+        (['clean', 'one'], 1.0)
+        >>> 0.95 < rows[1]['bits_per_element'] < 1.05
+        True
     """
     check_seeds(seeds, estimators)
     if not all(0 < b < math.inf for b in mean_bits):
@@ -196,7 +213,7 @@ def measure_rates(cfg: Config,
     probes = [create(name, seed) for name, _, seed in cases]
     at_noise = [(name, None, i, create(name, seed, noise_budget=budget))
                 for (name, i, seed), budget in product(cases, noise_budgets)]
-    test = OperationTest(cfg, checkpoint, estimators, **where)
+    test = OperationTest(cfg, checkpoint, estimators, split, levels)
     for (_, i, _), probe in zip(cases, probes):
         test.use(i)
         probe.check(test.neck)

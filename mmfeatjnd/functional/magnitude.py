@@ -1,6 +1,6 @@
 """The amplitude functional M(delta) that FeatJND maximises.
 
-M decides what a large tolerance means. The paper's example is the L2 norm; an
+M decides what a large distortion means. The paper's example is the L2 norm; an
 L2 reward is also met by putting all energy into a few dead elements. The mean
 log magnitude rewards every element (log sigma is what a bit costs). Both are
 relative to the features, so that one weight serves any split.

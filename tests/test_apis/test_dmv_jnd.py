@@ -3,91 +3,18 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from PIL import Image
 
 from mmfeatjnd.apis import (
     HOMOGENEITY,
     CheckpointError,
     ConfigError,
     DMVJNDSetting,
-    build_model,
     measure_dmv_jnd,
     measure_dmv_jnd_codec,
 )
 
 
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory):
-    """A config and a checkpoint of two random classifiers and a random net."""
-    root = tmp_path_factory.mktemp('dmv_jnd')
-    rng = np.random.default_rng(0)
-    for split, count in (('train', 2), ('test', 4)):
-        for name in 'ab':
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 256, (4, 4, 3), np.uint8)
-                Image.fromarray(pixels).resize((32, 32)).save(
-                    folder / f'{i}.png')
-    classifier = dict(
-        default_scope='mmpretrain',
-        model=dict(
-            type='ImageClassifier',
-            data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
-            backbone=dict(
-                type='ResNet_CIFAR',
-                depth=18,
-                stem_channels=8,
-                base_channels=8,
-                num_stages=1,
-                strides=(2, ),
-                dilations=(1, ),
-                out_indices=(0, )),
-            neck=dict(type='GlobalAveragePooling'),
-            head=dict(type='LinearClsHead', num_classes=2, in_channels=8)))
-
-    def loader(split):
-        return dict(
-            batch_size=3,
-            num_workers=0,
-            dataset=dict(
-                type='CustomDataset',
-                data_root=str(root / split),
-                pipeline=[dict(type='LoadImageFromFile'),
-                          dict(type='PackInputs')]),
-            sampler=dict(type='DefaultSampler', shuffle=False))
-
-    cfg = Config(
-        dict(
-            default_scope='mmpretrain',
-            work_dir=str(root / 'work'),
-            model=dict(
-                type='mmfeatjnd.DMVJND',
-                tasks=[
-                    dict(
-                        type='mmfeatjnd.ClassificationTask',
-                        name=name,
-                        config=classifier) for name in 'ab'
-                ],
-                net=dict(type='mmfeatjnd.DMVJNDNet', widths=(8, 8, 8))),
-            train_dataloader=loader('train'),
-            test_dataloader=loader('test'),
-            train_cfg=dict(by_epoch=True, max_epochs=1),
-            optim_wrapper=dict(optimizer=dict(type='Adam')),
-            test_cfg=dict(),
-            test_evaluator=[
-                dict(type='mmfeatjnd.RelativeAccuracy'),
-                dict(type='mmfeatjnd.PeakSNR'),
-                dict(type='mmfeatjnd.JNDMagnitude'),
-            ]))
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    file = root / 'model.pth'
-    torch.save(dict(state_dict=model.state_dict()), file)
-    return cfg, str(file)
-
-
-def test_settings(trained):
+def test_settings(trained_jnd):
     settings = [
         DMVJNDSetting(),
         DMVJNDSetting(strength=0.5),
@@ -95,7 +22,7 @@ def test_settings(trained):
         DMVJNDSetting('gaussian', seed=1),
         DMVJNDSetting('random-sign')
     ]
-    rows = measure_dmv_jnd(*trained, settings)
+    rows = measure_dmv_jnd(*trained_jnd, settings)
     full, half, noise, other, signs = (row['metrics'] for row in rows)
     assert [r['strength'] for r in rows] == [1, 0.5, 1, 1, 1]
     # half the amplitude is 6.02 dB
@@ -107,8 +34,8 @@ def test_settings(trained):
     assert 'accuracy_clean/a' in full
 
 
-def test_splits(trained, capsys):
-    cfg, checkpoint = trained
+def test_splits(trained_jnd, capsys):
+    cfg, checkpoint = trained_jnd
     train, = measure_dmv_jnd(cfg, checkpoint, split='train')
     again, = measure_dmv_jnd(cfg, checkpoint, split='train')
     test, = measure_dmv_jnd(cfg, checkpoint)
@@ -133,8 +60,8 @@ def _only(cfg, index):
     return cfg
 
 
-def test_a_checkpoint_of_another_model(trained, tmp_path):
-    cfg, checkpoint = trained
+def test_a_checkpoint_of_another_model(trained_jnd, tmp_path):
+    cfg, checkpoint = trained_jnd
     state = torch.load(checkpoint)['state_dict']
     state = {k: v for k, v in state.items() if not k.startswith('net.')}
     torch.save(dict(state_dict=state), tmp_path / 'tasks.pth')
@@ -146,9 +73,9 @@ def test_homogeneity_is_the_papers():
     assert HOMOGENEITY == pytest.approx([i / 9 for i in range(8, 0, -1)])
 
 
-def test_codec(trained):
+def test_codec(trained_jnd):
     rows = measure_dmv_jnd_codec(
-        *trained, scales=(0.5, 2.0), steps=(4, 64), qualities=(10, 90))
+        *trained_jnd, scales=(0.5, 2.0), steps=(4, 64), qualities=(10, 90))
     found = {(r['codec'], r['setting']): r for r in rows}
     for name, coarse, fine in (('dmv-jnd', 2.0, 0.5), ('uniform', 64, 4),
                                ('jpeg', 10, 90)):
@@ -160,8 +87,8 @@ def test_codec(trained):
     assert found['jpeg', 90]['metrics']['psnr'] > 25
 
 
-def test_another_model(trained):
-    cfg, checkpoint = trained
+def test_another_model(trained_jnd):
+    cfg, checkpoint = trained_jnd
     cfg = Config(cfg.to_dict())
     cfg.model = cfg.model.tasks[0].config.model
     with pytest.raises(ConfigError, match='mmfeatjnd.DMVJND'):

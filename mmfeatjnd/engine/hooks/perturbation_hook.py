@@ -8,7 +8,7 @@ from .operation_hook import OperationHook
 
 @HOOKS.register_module()
 class PerturbationHook(OperationHook):
-    """Distort the features at the split, at the same strength everywhere.
+    """Distort the features at the split, at the same NRMSE everywhere.
 
     In ``tools/test.py`` and in validation. The measured NRMSE and the
     participation ratio stand beside the task metrics, as ``jnd/nrmse`` and

@@ -30,7 +30,7 @@ class FeatJNDLoss(nn.Module):
 
     Args:
         magnitude_weight (float): w. Give it a value near 1 where M rewards
-            strength, too, as with :class:`LearnedNRMSE`. Defaults to 0.01.
+            NRMSE, too, as with :class:`LearnedNRMSE`. Defaults to 0.01.
         tolerance (float): epsilon, in the unit of the discrepancy: nats for
             ``PredictionDivergence``, a relative rise of the loss for
             ``PseudoGroundTruth`` and ``Annotation``. Defaults to 0.

@@ -1,7 +1,7 @@
-"""The distortions that are compared at equal strength.
+"""The distortions that are compared at equal NRMSE.
 
 A distortion looks at one level of features and returns an unscaled change of
-the same shape; the strength is set for it. Register your own with
+the same shape; the NRMSE is set for it. Register your own with
 ``@DISTORTIONS.register_module(name=...)``.
 """
 from abc import ABC, abstractmethod

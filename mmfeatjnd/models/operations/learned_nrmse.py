@@ -1,4 +1,4 @@
-"""Training at the strength that the estimator itself decides."""
+"""Training at the NRMSE that the estimator itself decides."""
 from torch import Tensor
 
 from mmfeatjnd.models.run import Visit
@@ -9,7 +9,7 @@ from .base_training import BaseTraining
 @MODELS.register_module()
 class LearnedNRMSE(BaseTraining):
     """The features are disturbed by the estimator's distortion as it is, and
-    M rewards its strength, too: the problem as the paper states it.
+    M rewards its NRMSE, too: the problem as the paper states it.
 
     Args:
         magnitude (str): M: 'l2' (the paper's example) or 'log' (mean log

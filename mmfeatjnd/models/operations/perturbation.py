@@ -1,4 +1,4 @@
-"""The operation that distorts features at a requested strength."""
+"""The operation that distorts features at a requested NRMSE."""
 from typing import Dict, Union
 
 import torch
