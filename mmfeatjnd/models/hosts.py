@@ -51,9 +51,13 @@ class CheckpointError(ValueError):
 OWN_KEYS = ('neck.estimators.', 'featjnd_')
 
 
+def _plain_key(key: str) -> str:
+    return key.removeprefix('module.')
+
+
 def host_key(key: str) -> str:
     """The name of an entry of a FeatJND model in the plain host."""
-    return key.removeprefix('module.').replace('neck.neck.', 'neck.', 1)
+    return _plain_key(key).replace('neck.neck.', 'neck.', 1)
 
 
 def check_host_weights(model: nn.Module,
@@ -71,13 +75,16 @@ def check_host_weights(model: nn.Module,
     Raises:
         CheckpointError: Parameters are missing or have other shapes.
     """
-    # neck.X of the plain host is neck.neck.X behind a FeatJND neck
-    given = {host_key(k): v for k, v in state_dict.items()}
+    # a FeatJND neck loads neck.X of the plain host as well as neck.neck.X of
+    # its own; a plain host's neck does not
+    ours = hasattr(getattr(model, 'neck', None), 'estimators')
+    name_of = host_key if ours else _plain_key
+    given = {name_of(k): v for k, v in state_dict.items()}
     entries = dict(model.named_parameters())
     entries.update((k, b) for k, b in model.named_buffers()
                    if k.endswith(('running_mean', 'running_var')))
     expected = {
-        host_key(k): tuple(x.shape)
+        name_of(k): tuple(x.shape)
         for k, x in entries.items() if not k.startswith(OWN_KEYS)
     }
     missing = [k for k in expected if k not in given]

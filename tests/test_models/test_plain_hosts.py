@@ -11,6 +11,7 @@ from mmfeatjnd.models import (
     CheckpointError,
     Perturbation,
     Quantization,
+    check_host_weights,
     find_neck,
     neck_at,
 )
@@ -131,6 +132,16 @@ def test_a_run_that_reaches_nothing(build, configs, batch):
     with pytest.raises(RuntimeError, match='was not reached'):
         with neck_at(host, 'neck').run(Perturbation('gaussian', 0.5)):
             host.backbone(batch('detector')[0])
+
+
+def test_a_checkpoint_of_featjnd_is_none_of_the_plain_host(build, configs):
+    """Its neck has other names there, and would stay as it began."""
+    host, ours = build(configs[0]('detector')), build('detector')
+    check_host_weights(ours, ours.state_dict())
+    check_host_weights(ours, host.state_dict())
+    check_host_weights(host, host.state_dict())
+    with pytest.raises(CheckpointError, match="lacks .* e.g. 'neck."):
+        check_host_weights(host, ours.state_dict())
 
 
 # ------------------------------------------------------------ the built class
