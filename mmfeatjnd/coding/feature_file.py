@@ -64,7 +64,7 @@ class FeatureFile(NamedTuple):
         inputs (Tensor): Shape and dtype of the host's input, (1, 3, H, W), on
             the meta device.
         outputs (dict[str, list]): What the modules before the split returned,
-            by name and in order, see :class:`mmfeatjnd.models.Skeleton`.
+            by name and in order, see :class:`mmfeatjnd.models.PrefixShapes`.
         stream (bytes): What :func:`mmfeatjnd.coding.encode_image` returned.
     """
     split: str

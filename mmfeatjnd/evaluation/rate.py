@@ -174,7 +174,7 @@ def bits_at_loss(rows: Rows,
 
     Args:
         rows, policy, loss, metric: As of
-            :func:`mmfeatjnd.evaluation.curve.tolerated_strength`.
+            :func:`mmfeatjnd.evaluation.curve.tolerated_nrmse`.
 
     Returns:
         Estimate: Bits per element, of the seeds' own :func:`crossing`.

@@ -87,7 +87,7 @@ def sharing_prefix(host: nn.Module, prefix) -> Iterator[None]:
 
     Args:
         host (nn.Module): The host.
-        prefix (Prefix): Records the part before the split in the first pass
+        prefix (PrefixReplay): Records the part before the split in the first pass
             and replays it in the others.
     """
     vars(host)['_shared_prefix'] = prefix
