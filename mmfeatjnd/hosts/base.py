@@ -87,8 +87,8 @@ def sharing_prefix(host: nn.Module, prefix) -> Iterator[None]:
 
     Args:
         host (nn.Module): The host.
-        prefix (PrefixReplay): Records the part before the split in the first pass
-            and replays it in the others.
+        prefix (PrefixReplay): Records the part before the split in the first
+            pass and replays it in the others.
     """
     vars(host)['_shared_prefix'] = prefix
     try:

@@ -199,10 +199,9 @@ def neck_at(model: nn.Module,
         FeatJNDNeck: It knows its host.
 
     Raises:
-        ConfigError: The model's neck, or the file, has another split or other
-            levels.
+        ConfigError: There is no such split, or the model's neck or the file
+            has another one, or other levels.
         CheckpointError: The file is no estimator file.
-        ValueError: There is no such split.
 
     Example:
         >>> save_estimator(model, 'jnd.pth')

@@ -24,6 +24,7 @@ from mmfeatjnd.functional import (
     to_channels_first,
     view_keys,
 )
+from mmfeatjnd.utils import ConfigError
 
 # Streams of a level that is reached several times for one image, as by a
 # sliding window: above all streams of a single call.
@@ -308,14 +309,14 @@ class Run:
             return
         missing = sorted(set(neck.active_levels) - self.visited)
         if missing:
-            raise RuntimeError(
+            raise ConfigError(
                 f"FeatJNDNeck: split='{neck.split}' was not reached for "
                 f'level(s) {missing} of in_channels='
                 f'{list(neck.in_channels)}. Choose another `split` of '
                 'FeatJNDNeck, or set `in_channels` and `levels` to what it '
                 'emits.')
         if not self.visited:
-            raise RuntimeError(
+            raise ConfigError(
                 f"FeatJNDNeck: split='{neck.split}' was not reached, or "
                 'emits no float tensor. Choose another split.')
 

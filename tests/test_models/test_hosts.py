@@ -921,7 +921,7 @@ def test_refuses_a_host_that_passes_its_neck_by():
     model.extract_feat = lambda inputs, **kwargs: (model.neck.neck(
         model.backbone(inputs)))
     data = model.data_preprocessor(make_batch('ResNet'), True)
-    with pytest.raises(RuntimeError, match="'backbone' was never reached"):
+    with pytest.raises(ValueError, match="'backbone' was never reached"):
         model.loss(data['inputs'], data['data_samples'])
 
 
@@ -969,7 +969,7 @@ def test_refuses_levels_that_do_not_match():
         predict(model, 'PSPNet', Perturbation('gaussian', 1.0))
     # ... than the named module emits
     model = build_featjnd('ResNet', in_channels=[32, 32])
-    with pytest.raises(RuntimeError, match=r'does not emit level\(s\) \[1\]'):
+    with pytest.raises(ValueError, match=r'does not emit level\(s\) \[1\]'):
         model.loss(**model.data_preprocessor(make_batch('ResNet'), True))
 
 

@@ -129,7 +129,7 @@ def test_a_notebook(build, configs, batch):
 
 def test_a_run_that_reaches_nothing(build, configs, batch):
     host = build(configs[0]('detector'))
-    with pytest.raises(RuntimeError, match='was not reached'):
+    with pytest.raises(ValueError, match='was not reached'):
         with neck_at(host, 'neck').run(Perturbation('gaussian', 0.5)):
             host.backbone(batch('detector')[0])
 

@@ -271,7 +271,7 @@ def test_outputs_of_every_kind():
         new = _apply_to_output(neck, pair(x, torch.tensor([3, 3])), 0)
         assert isinstance(new, pair) and torch.equal(new.tokens, x + 1)
         assert new.shape.tolist() == [3, 3]
-        with pytest.raises(TypeError, match='backbone.stage.*returns dict'):
+        with pytest.raises(ValueError, match='backbone.stage.*returns dict'):
             _apply_to_output(neck, dict(x=x), 0)
 
 
@@ -357,7 +357,7 @@ def test_channels_that_a_module_says_it_emits(build, kind, split, expected):
 def test_a_split_that_is_never_reached(build, batch):
     model = build(
         'classifier', split='head.loss_module', in_channels=4)
-    with pytest.raises(RuntimeError, match='never reached'):
+    with pytest.raises(ValueError, match='never reached'):
         model.train().loss(*batch('classifier'))
     assert hooks_of(model) == 0 and patched(model) == []
 
@@ -365,7 +365,7 @@ def test_a_split_that_is_never_reached(build, batch):
 def test_a_level_that_is_not_emitted(build, batch):
     model = build(
         'classifier', split='backbone.layer2', in_channels=[16, 16])
-    with pytest.raises(RuntimeError, match=r'does not emit level\(s\) \[1\]'):
+    with pytest.raises(ValueError, match=r'does not emit level\(s\) \[1\]'):
         model.train().loss(*batch('classifier'))
 
 

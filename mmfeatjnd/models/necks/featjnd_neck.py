@@ -137,18 +137,18 @@ class FeatJNDNeck(BaseModule):
             channels (Sequence[int]): Number of channels of every level.
 
         Raises:
-            ValueError: ``levels`` or ``shared`` do not fit.
+            ConfigError: ``levels`` or ``shared`` do not fit.
         """
         num = len(channels)
         levels = tuple(range(num)) if self.levels is None else self.levels
         if (not levels or len(set(levels)) != len(levels)
                 or not all(0 <= i < num for i in levels)):
-            raise ValueError(
+            raise ConfigError(
                 f'FeatJNDNeck: levels={list(levels)} must be different '
                 f'indices into in_channels={list(channels)} (0 to '
                 f'{num - 1}).')
         if self.shared and len({channels[i] for i in levels}) > 1:
-            raise ValueError(
+            raise ConfigError(
                 'FeatJNDNeck: shared=True needs the same number of channels '
                 f'in all levels, but in_channels={list(channels)}.')
         self.in_channels, self.levels = tuple(channels), levels
@@ -405,7 +405,7 @@ class FeatJNDNeck(BaseModule):
             Run: With ``measured`` after the pass.
 
         Raises:
-            RuntimeError: The host did not pass the split.
+            ConfigError: The host did not pass the split.
         """
         run = Run(operation, self, images, **kwargs)
         self.row_images = None  # of another pass

@@ -5,6 +5,8 @@ from typing import Any, Iterator, List, Optional
 
 from torch import Tensor, nn
 
+from mmfeatjnd.utils import ConfigError
+
 
 def resolve_split(neck) -> List[nn.Module]:
     """The modules of the host whose outputs are the levels of a split.
@@ -17,7 +19,7 @@ def resolve_split(neck) -> List[nn.Module]:
         list[nn.Module]: One module, or the members of a list.
 
     Raises:
-        ValueError: There is no such module; the nearest names are given.
+        ConfigError: There is no such module; the nearest names are given.
     """
     name, host = neck.split, neck.host
     if not neck.detached and (name == 'neck' or name.startswith('neck.')):
@@ -30,7 +32,7 @@ def resolve_split(neck) -> List[nn.Module]:
         ]
         near = difflib.get_close_matches(neck.split, names, 3, 0.5)
         hint = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
-        raise ValueError(
+        raise ConfigError(
             f"FeatJNDNeck: {type(host).__name__} has no module '{neck.split}' "
             f'to split at.{hint}')
     module = modules[name]
@@ -48,14 +50,14 @@ def attached(neck) -> Iterator[None]:
         neck (FeatJNDNeck): Gets the features.
 
     Raises:
-        ValueError: The host has no such split.
+        ConfigError: The host has no such split.
     """
     if not neck.hooked or neck.host is None or neck.attached:
         yield
         return
     modules = resolve_split(neck)
     if len(modules) > 1 and neck.levels and max(neck.levels) >= len(modules):
-        raise ValueError(
+        raise ConfigError(
             f"FeatJNDNeck: split='{neck.split}' is a list of {len(modules)} "
             f'modules, but {neck.configured} are configured.')
     neck.emitted = _emitted(neck, modules)
@@ -83,7 +85,7 @@ def _apply_to_output(neck, output: Any, level: int) -> Any:
     if _is_level(output):
         return neck.apply_level(output, level)
     if not isinstance(output, (tuple, list)):
-        raise TypeError(
+        raise ConfigError(
             f"FeatJNDNeck: the module at split='{neck.split}' returns "
             f'{type(output).__name__}; a tensor, tuple or list is needed.')
     new = []

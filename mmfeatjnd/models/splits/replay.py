@@ -5,6 +5,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from mmfeatjnd.utils import ConfigError
 from .reach import resolve_split
 
 
@@ -105,14 +106,14 @@ class PrefixReplay:
             stack.enter_context(self.neck.changing(stop))
             yield
         if not seen and not self.neck.by_region:
-            raise RuntimeError(
+            raise ConfigError(
                 f"FeatJNDNeck: split='{self.neck.split}' was never reached: "
                 f'{type(self.host).__name__} does not run that module, or '
                 'does not pass its features through `neck` (an `extract_feat`'
                 ' of its own). Choose another split point.')
         missing = sorted(set(self.neck.active_levels) - seen)
         if missing and not self.neck.by_region:
-            raise RuntimeError(
+            raise ConfigError(
                 f"FeatJNDNeck: split='{self.neck.split}' does not emit "
                 f'level(s) {missing} of {self.neck.configured}. Set '
                 'in_channels and levels to what it emits.')

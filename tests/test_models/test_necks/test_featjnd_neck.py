@@ -97,11 +97,11 @@ def test_nothing_outlives_a_run_that_breaks_off(error):
 
 def test_a_run_that_did_not_pass_the_split():
     neck = make_neck()
-    with pytest.raises(RuntimeError, match=r'not reached for level\(s\) '
+    with pytest.raises(ValueError, match=r'not reached for level\(s\) '
                        r'\[0, 1\]'):
         with neck.run(plus_one):
             pass
-    with pytest.raises(RuntimeError, match=r'level\(s\) \[1\].*'
+    with pytest.raises(ValueError, match=r'level\(s\) \[1\].*'
                        r'in_channels=\[3, 5\]'):
         with neck.run(plus_one):
             neck.apply_level(make_features()[0], 0)
