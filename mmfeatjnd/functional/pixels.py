@@ -52,7 +52,17 @@ def _zigzag(block: int) -> List[int]:
 
 
 def check_block(block: int) -> None:
-    """Raise a ValueError unless this is the edge of a block."""
+    """Raise unless this is the edge of a block.
+
+    Args:
+        block (int): Edge, in pixels.
+
+    Raises:
+        ValueError: No integer from 1 to 64.
+
+    Example:
+        >>> check_block(8)
+    """
     if not isinstance(block, int) or not 1 <= block <= MAX_BLOCK:
         raise ValueError(f'block must be an integer from 1 to {MAX_BLOCK}, '
                          f'but got {block!r}')
@@ -70,8 +80,17 @@ def _check_images(images: Tensor, name: str = 'images') -> None:
 
 
 def check_pixels(images: Tensor) -> None:
-    """Raise a ValueError unless these are images, (B, C, H, W), of pixels in
-    [0, 255]."""
+    """Raise unless these are images of pixels.
+
+    Args:
+        images (Tensor): Any tensor.
+
+    Raises:
+        ValueError: Not (B, C, H, W), empty, or not within [0, 255].
+
+    Example:
+        >>> check_pixels(torch.full((1, 3, 8, 8), 255.))
+    """
     _check_images(images)
     low, high = images.min().item(), images.max().item()
     if not 0 <= low <= high <= 255:  # also where they are NaN
@@ -97,6 +116,13 @@ def block_dct(images: Tensor, block: int = 8, colour: bool = True) -> Tensor:
         Tensor: (B, C * b * b, ceil(H / b), ceil(W / b)), the dtype of the
         images. Channels: the colours, and of each the frequencies in JPEG's
         zigzag.
+
+    Raises:
+        ValueError: No images, or no edge of a block.
+
+    Example:
+        >>> block_dct(torch.zeros(2, 3, 32, 44)).shape
+        torch.Size([2, 192, 4, 6])
     """
     _check_images(images)
     check_block(block)
@@ -122,14 +148,23 @@ def inverse_block_dct(coefficients: Tensor,
     """Undo :func:`block_dct`.
 
     Args:
-        coefficients (Tensor): (B, C * b * b, h, w).
+        coefficients (Tensor): (B, C * b * b, h, w), floating.
         size (Sequence[int], optional): H, W of the images. Defaults to None:
             whole blocks.
-        block (int): b. Defaults to 8.
+        block (int): b, the edge of a block. Defaults to 8.
         colour (bool): See :func:`block_dct`. Defaults to True.
 
     Returns:
-        Tensor: (B, C, H, W).
+        Tensor: (B, C, H, W), the dtype of the coefficients.
+
+    Raises:
+        ValueError: No coefficients of such blocks.
+
+    Example:
+        >>> images = torch.rand(2, 3, 32, 44)
+        >>> back = inverse_block_dct(block_dct(images), (32, 44))
+        >>> torch.allclose(back, images, atol=1e-5)
+        True
     """
     _check_images(coefficients, 'coefficients')
     check_block(block)
@@ -159,12 +194,23 @@ def block_steps(jnd: Tensor, block: int = 8, finest: float = 1.0) -> Steps:
         jnd (Tensor): e, (B, C, H, W), in pixels: of an image normalized by a
             standard deviation, times that. Its sign does not matter.
         block (int): Edge of a block. Defaults to 8.
-        finest (float): No step is finer than this many grey levels (up to
-            the grid of half octaves). Defaults to 1: images have 8 bits.
+        finest (float): Least step, in grey levels (up to the grid of half
+            octaves). Defaults to 1: images have 8 bits.
 
     Returns:
         Steps: One base an image, and half octaves for its blocks, ``token``,
         (B, 1, ceil(H / b), ceil(W / b)).
+
+    Raises:
+        ValueError: A JND that is not finite or not (B, C, H, W), no edge of a
+            block, or a ``finest`` that is not positive.
+
+    Example:
+        >>> steps = block_steps(torch.full((2, 3, 32, 44), -3.))
+        >>> steps.token.shape
+        torch.Size([2, 1, 4, 6])
+        >>> steps.base  # in grey levels
+        tensor([6., 6.])
     """
     _check_images(jnd, 'jnd')
     check_block(block)
@@ -179,8 +225,20 @@ def block_steps(jnd: Tensor, block: int = 8, finest: float = 1.0) -> Steps:
 
 
 def check_steps(steps: Steps, shape: Sequence[int]) -> None:
-    """Raise a ValueError unless these are steps of images whose blocks have
-    the shape (B, ..., h, w)."""
+    """Raise unless these are steps of images.
+
+    Args:
+        steps (Steps): Any steps.
+        shape (Sequence[int]): Shape of the coefficients of the images' blocks,
+            (B, ..., h, w).
+
+    Raises:
+        ValueError: Steps that differ by channels or elements, have an offset
+            or another shape, or are not positive and finite.
+
+    Example:
+        >>> check_steps(Steps(torch.tensor([4., 4.])), (2, 192, 4, 6))
+    """
     batch, *_, h, w = shape
     others = [n for n in ('channel', 'element', 'offset')
               if getattr(steps, n) is not None]
@@ -206,7 +264,7 @@ def quantize_pixels(images: Tensor,
                     block: int = 8,
                     colour: bool = True,
                     rounding: float = 0.5) -> Tensor:
-    """The levels of images' coefficients; see :func:`restore_pixels`.
+    """The symbols of images' coefficients; see :func:`restore_pixels`.
 
     Args:
         images (Tensor): (B, C, H, W), pixels in [0, 255], of any dtype.
@@ -214,7 +272,7 @@ def quantize_pixels(images: Tensor,
             ``block``; without ``token``, one step an image.
         block (int): Edge of a block; 1: a plain quantizer of pixels.
             Defaults to 8.
-        colour (bool): Transform the colours. Defaults to True.
+        colour (bool): Transform the colours, too. Defaults to True.
         rounding (float): See :func:`quantize`; less than 0.5 zeroes more
             coefficients, with errors of more than half a step. Defaults to
             0.5.
@@ -225,30 +283,36 @@ def quantize_pixels(images: Tensor,
 
     Raises:
         ValueError: No images in [0, 255], steps that do not fit or are not
-            positive, or so fine that a level exceeds 16 bits.
+            positive, or so fine that a symbol exceeds 16 bits.
+
+    Example:
+        >>> images = torch.full((2, 3, 32, 44), 100.)
+        >>> quantize_pixels(images, Steps(torch.tensor([4., 4.]))).shape
+        torch.Size([2, 192, 4, 6])
     """
     check_pixels(images)
-    # float64, then rounded: levels do not depend on batch and device
+    # float64, then rounded: symbols do not depend on batch and device
     x = block_dct(images.double() - CENTER, block, colour).float()
     check_steps(steps, x.shape)
-    level = quantize(x, steps.size(x), rounding)
-    if level.abs().max() >= MAX_LEVEL:
-        raise ValueError(f'steps are too fine: a level exceeds {MAX_LEVEL}')
-    return level
+    symbols = quantize(x, steps.size(x), rounding)
+    if symbols.abs().max() >= MAX_LEVEL:
+        raise ValueError(f'steps are too fine: a symbol exceeds {MAX_LEVEL}')
+    return symbols
 
 
 @torch.no_grad()
-def restore_pixels(level: Tensor,
+def restore_pixels(symbols: Tensor,
                    steps: Steps,
                    size: Optional[Sequence[int]] = None,
                    block: int = 8,
                    colour: bool = True) -> Tensor:
-    """The images that levels stand for.
+    """The images that symbols stand for.
 
     Rounded and clipped to 8 bits, as every receiver of an image gets it.
 
     Args:
-        level (Tensor): What :func:`quantize_pixels` returned.
+        symbols (Tensor): What :func:`quantize_pixels` returned,
+            (B, C * b * b, h, w).
         steps (Steps): Its steps.
         size (Sequence[int], optional): H, W of the images. Defaults to None:
             whole blocks.
@@ -257,8 +321,21 @@ def restore_pixels(level: Tensor,
 
     Returns:
         Tensor: (B, C, H, W), uint8.
+
+    Raises:
+        ValueError: Symbols and steps that do not fit.
+
+    Example:
+        >>> images = torch.full((2, 3, 32, 44), 100.)
+        >>> steps = Steps(torch.tensor([4., 4.]))
+        >>> symbols = quantize_pixels(images, steps)
+        >>> decoded = restore_pixels(symbols, steps, (32, 44))
+        >>> decoded.shape, decoded.dtype
+        (torch.Size([2, 3, 32, 44]), torch.uint8)
+        >>> (decoded - images).abs().max() <= 2
+        tensor(True)
     """
-    check_steps(steps, level.shape)
-    x = dequantize(level, steps.size(level)).double()
+    check_steps(steps, symbols.shape)
+    x = dequantize(symbols, steps.size(symbols)).double()
     x = inverse_block_dct(x, size, block, colour) + CENTER
     return (x + (0.5 + _NUDGE)).floor().clamp(0, 255).byte()
