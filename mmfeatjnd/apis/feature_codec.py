@@ -278,7 +278,7 @@ class FeatureCodec:
                 neck.levels or content.levels):
             raise CodecError(
                 f"it was encoded at split='{content.split}', levels="
-                f'{list(content.levels)}, but the config has split='
+                f'{list(content.levels)}, but here the host is split at '
                 f"'{neck.split}', {neck.configured}")
         skeleton = PrefixShapes(neck)
         try:
