@@ -374,7 +374,7 @@ def test_decode_refuses(run, encode, project, tmp_path, make):
         refused(f'sub/a.fjnd: .*{match}')
     (out / 'sub/a.fjnd').write_bytes(good)
 
-    refused('encoded at split=.backbone.*config has split=.neck', '--cfg',
+    refused('encoded at split=.backbone.*host is split at .neck', '--cfg',
             'model.neck.split=neck', 'model.neck.in_channels=[16,16,16,16,16]')
     state = torch.load(checkpoint)
     state['state_dict']['backbone.conv1.weight'] += 1
