@@ -16,7 +16,8 @@ of the steps (:func:`mmfeatjnd.functional.steps.half_octaves`), so Delta / b
 takes few values and the probabilities come from small tables of 16-bit
 numbers: encoder and decoder agree on every machine. Ours.
 """
-from typing import NamedTuple
+import functools
+from typing import NamedTuple, Tuple
 
 import numpy as np
 import torch
@@ -155,6 +156,13 @@ def _reference(steps: Steps, like: Tensor) -> Tensor:
     return to_tokens(steps.channel).int()[:, 0]
 
 
+@functools.lru_cache(maxsize=None)
+def _tables_on(device: torch.device) -> Tuple[Tensor, Tensor]:
+    """:data:`NONZERO` and :data:`POSITIVE` on a device: a copy in every step
+    would wait for it."""
+    return NONZERO.to(device), POSITIVE.to(device)
+
+
 class Probabilities(NamedTuple):
     """Probabilities that symbols are coded with; see :func:`probabilities`."""
     nonzero: Tensor
@@ -188,13 +196,13 @@ def probabilities(model: EntropyModel, steps: Steps,
     row = ratio.clamp_(low, high).sub_(low).long()
     reference = _reference(steps, like) - model.scale
     column = reference.clamp(low, high).long() - low
-    device = like.device
+    nonzero, positive = _tables_on(like.device)
     # one small table a channel first: features are large
-    table = NONZERO.to(device).transpose(1, 2)[model.nonzero.long(), column]
+    table = nonzero.transpose(1, 2)[model.nonzero.long(), column]
     shape = as_samples(like).shape
     return Probabilities(
         table.transpose(1, 2).gather(1, row).expand(shape), row.expand(shape),
-        POSITIVE.to(device)[model.positive.long()][:, None])
+        positive[model.positive.long()][:, None])
 
 
 def code_length(quantized: QuantizedLevel) -> Tensor:

@@ -22,6 +22,13 @@ _MIX2 = 0x94D049BB133111EB - (1 << 64)
 _VIEW = 0xD1B54A32D192ED03 - (1 << 64)
 
 
+def _key(identity: Union[int, str], seed: int) -> int:
+    # a file's name need not be UTF-8
+    name = f'{seed}:{identity}'.encode(errors='surrogateescape')
+    digest = hashlib.blake2b(name, digest_size=8).digest()
+    return int.from_bytes(digest, 'little', signed=True)
+
+
 def image_keys(ids: Sequence[Union[int, str]],
                seed: int = 0,
                device: Union[str, torch.device] = 'cpu') -> Tensor:
@@ -42,11 +49,10 @@ def image_keys(ids: Sequence[Union[int, str]],
         >>> bool((keys == image_keys(['a.png', 7], seed=1)).any())
         False
     """
-    # a file's name need not be UTF-8
-    names = (f'{seed}:{i}'.encode(errors='surrogateescape') for i in ids)
-    digests = (hashlib.blake2b(n, digest_size=8).digest() for n in names)
-    keys = [int.from_bytes(d, 'little', signed=True) for d in digests]
-    return torch.tensor(keys, dtype=torch.int64, device=device)
+    keys = [_key(i, seed) for i in ids]
+    # a copy from the host that the host does not wait for
+    return torch.tensor(
+        keys, dtype=torch.int64).to(device, non_blocking=True)
 
 
 def step_seed(step: Optional[int], call: int = 0, seed: int = 0) -> int:
@@ -68,7 +74,7 @@ def step_seed(step: Optional[int], call: int = 0, seed: int = 0) -> int:
         >>> step_seed(7) == step_seed(7), step_seed(7) == step_seed(7, 1)
         (True, False)
     """
-    return int(image_keys([f'{step}.{call}'], seed)) % (1 << 63)
+    return _key(f'{step}.{call}', seed) % (1 << 63)
 
 
 def view_keys(keys: Tensor, views: Tensor) -> Tensor:

@@ -300,7 +300,7 @@ class Run:
             yield None, ()
             return
         for size, rows in sizes.items():
-            yield torch.tensor(rows, device=x.device), size
+            yield torch.tensor(rows).to(x.device, non_blocking=True), size
 
     def check_visited(self) -> None:
         """Raise unless the host has asked for every level."""
