@@ -4,6 +4,8 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 # At most so many processes for the tests; each needs about 1.5 GB.
 JOBS ?= 4
+# What `make gpu-bundle` is for.
+STAGES ?= tests cost
 # One thread each: with more they would share the cores, and be slower.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --maxprocesses $(JOBS) \
 	--dist worksteal
@@ -12,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --maxprocesses $(JOBS) \
 .PHONY: help setup demo test test-fast lint bench-featjnd-cifar10 \
 	bench-featjnd-dsb2018 bench-quantization-cifar10 \
 	bench-quantization-dsb2018 bench-dmv-jnd bench-dmv-jnd-reduced \
-	bench-cost bench-report
+	bench-cost bench-gpu gpu-bundle bench-report
 
 help:  ## list the commands
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | \
@@ -60,6 +62,12 @@ bench-dmv-jnd-reduced: setup  ## the same with narrow classifiers (hours on a CP
 
 bench-cost: setup  ## time FeatJND against its hosts
 	$(PY) benchmarks/cost.py
+
+bench-gpu:  ## all that waits for a GPU, in stages (see docs/dev/gpu.md)
+	$(PYTHON) benchmarks/gpu.py
+
+gpu-bundle:  ## what STAGES need on a GPU without network, in .gpu
+	$(PY) benchmarks/gpu_bundle.py $(STAGES)
 
 bench-report: setup  ## write docs/benchmarks.md from benchmarks/results
 	$(PY) benchmarks/report.py

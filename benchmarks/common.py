@@ -47,6 +47,23 @@ BENCHMARKS = dict(
         host='hosts/resnet18-w32_1xb128-5e_cifar10.py',
         featjnd='featjnd/resnet18-w32_cifar10.py',
         quantization='quantization/quantization_resnet18-w32_cifar10.py'),
+    # of full width and length: needs a GPU
+    **{'cifar10-full': dict(
+        amp=True,
+        dataset='CIFAR-10',
+        train_split='train',
+        test_split='test',
+        host='hosts/resnet18_1xb512-24e_cifar10.py',
+        featjnd='featjnd/resnet18_cifar10.py',
+        quantization='quantization/quantization_resnet18_cifar10.py')},
+    **{'dsb2018-full': dict(
+        amp=False,
+        dataset='DSB2018',
+        train_split='train',
+        test_split='val',
+        host='hosts/mask-rcnn_r50_1xb8-30e_dsb2018.py',
+        featjnd='featjnd/mask-rcnn_r50_dsb2018.py',
+        quantization='quantization/quantization_mask-rcnn_r50_dsb2018.py')},
     dsb2018=dict(
         amp=False,  # mmcv's CPU operators take float32 only
         dataset='DSB2018',

@@ -141,6 +141,9 @@ def measure(host_config, featjnd_config, checkpoint, batch, size, repeats,
         ours(), theirs()  # warm up
         ratios = [seconds(ours) / seconds(theirs) for _ in range(repeats)]
         result[name] = statistics.median(ratios) - less
+        if name.startswith('quantizer'):
+            result['quantized_images_per_second'] = batch / statistics.median(
+                seconds(ours) for _ in range(repeats))
         result[name + '_range'] = [min(ratios) - less, max(ratios) - less]
     return result
 
@@ -165,18 +168,26 @@ def copy_bandwidth_share(repeats: int, size: int = 1 << 26):
         12 / 8 * seconds(copy_it) / seconds(fused) for _ in range(repeats))
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/benchmarks'))
     parser.add_argument('--repeats', type=int, default=15)
-    args = parser.parse_args()
+    parser.add_argument(
+        '--no-trained-hosts',
+        action='store_true',
+        help='leave out the hosts that must be trained first')
+    parser.add_argument(
+        '--cases', type=int, help='only so many of the hosts')
+    args = parser.parse_args(argv)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     share = copy_bandwidth_share(args.repeats)
     rows = []
-    for host, featjnd, benchmark, batch, size in CASES:
+    for host, featjnd, benchmark, batch, size in CASES[:args.cases]:
+        if benchmark and args.no_trained_hosts:
+            continue
         checkpoint = benchmark and train_host(benchmark, args.work_dir)
         row = dict(
             device=device,

@@ -17,7 +17,7 @@ from mmfeatjnd.models import distortion_names
 
 # the small ones: Gaussian noise costs 1 % below 0.25
 NRMSE = (0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-ENVELOPE = ('cifar10', )  # where the envelope is trained, too
+ENVELOPE = ('cifar10', 'cifar10-full')  # where the envelope is trained, too
 MODES = dict(
     signed={},
     # the NRMSE is learned: dual ascent holds the discrepancy at 0.05
@@ -31,10 +31,10 @@ MODES = dict(
     })
 
 
-def parse_args():
+def parse_args(argv=None):
     parser = benchmark_parser(__doc__)
     parser.add_argument('--nrmse', nargs='+', type=float, default=NRMSE)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def curve(benchmark: CurveBenchmark, mode: str,
@@ -54,8 +54,8 @@ def curve(benchmark: CurveBenchmark, mode: str,
         mode, MODES[mode], measure, distortions=distortions)
 
 
-def main():
-    benchmark = CurveBenchmark(parse_args(), 'featjnd', dict(nrmse=NRMSE))
+def main(argv=None):
+    benchmark = CurveBenchmark(parse_args(argv), 'featjnd', dict(nrmse=NRMSE))
     rows = curve(benchmark, 'signed', distortion_names())
     if benchmark.args.benchmark in ENVELOPE:
         rows += curve(benchmark, 'envelope', ['featjnd'])

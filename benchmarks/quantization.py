@@ -33,7 +33,7 @@ POLICIES = {
 }
 
 
-def parse_args():
+def parse_args(argv=None):
     parser = benchmark_parser(__doc__)
     parser.add_argument(
         '--policies', nargs='+', choices=POLICIES, default=list(POLICIES))
@@ -41,11 +41,11 @@ def parse_args():
         '--mean-bits', nargs='+', type=float, default=MEAN_BITS)
     parser.add_argument(
         '--noise-budgets', nargs='+', type=float, default=NOISE_BUDGETS)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
     benchmark = CurveBenchmark(
         args, 'quantization',
         dict(

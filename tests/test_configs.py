@@ -44,7 +44,10 @@ STOCK = {
     'mmpretrain::vision_transformer/vit-base-p16_32xb128-mae_in1k.py',
 }
 # the other configs that have a FeatJND and a quantization version
-SMALL = ['mask-rcnn_r18_dsb2018', 'resnet18-w32_cifar10', 'resnet18_cifar10']
+SMALL = [
+    'mask-rcnn_r18_dsb2018', 'mask-rcnn_r50_dsb2018', 'resnet18-w32_cifar10',
+    'resnet18_cifar10'
+]
 
 
 def build(cfg):

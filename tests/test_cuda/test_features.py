@@ -116,6 +116,15 @@ def test_nothing_waits(device, no_waiting, operation):
     assert all(x.isfinite().all() for x in out)
 
 
+@pytest.mark.parametrize('operation', OPERATIONS + TRAININGS, ids=NAMES)
+def test_nothing_stays_on_the_cpu(operation):
+    """Tensors without values mix with no others."""
+    neck = make_neck().train(operation in TRAININGS)
+    content = [(12, 10, 12, 10), (9, 10, 12, 10)] * 2
+    out, result = run(neck, operation, make_features(), 'meta', content)
+    assert all(x.is_meta for x in (*out, *result.measured.values()))
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('operation', OPERATIONS, ids=NAMES[:len(OPERATIONS)])
 def test_half_precision(device, share_of_others, operation, dtype):
