@@ -105,7 +105,7 @@ def explained(source: str,
 
     Args:
         source (str): The checkpoint, a file or a URL.
-        error (CheckpointError): Of :func:`read_checkpoint` or
+        error (CheckpointError): Error of :func:`read_checkpoint` or
             :func:`weights_of`.
         remedy (str, optional): How another file is passed, with ``{}`` for
             its path. Defaults to None: it goes without saying.

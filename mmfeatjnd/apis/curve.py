@@ -138,7 +138,7 @@ class OperationTest:
         this once.
 
         Args:
-            batch (dict): Of a data loader.
+            batch (dict): Batch of a data loader.
             operations (Sequence[BaseOperation]): What will run on it.
 
         Yields:

@@ -20,7 +20,7 @@ def split_dataloader(runner: Runner,
     """Images of a split through the pipeline of the test.
 
     Args:
-        runner (Runner): Of a config with a ``test_dataloader``.
+        runner (Runner): Runner of a config with a ``test_dataloader``.
         split (str): 'test', or 'train': the images of ``train_dataloader``.
             Defaults to 'test'.
         every (int): Only every so many-th image, in the data set's order.

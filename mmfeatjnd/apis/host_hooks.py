@@ -20,8 +20,8 @@ def drop_misfits(cfg: Config) -> None:
     say so.
 
     Args:
-        cfg (Config): Of a FeatJND model; its ``custom_hooks`` are edited in
-            place. The config of another model is left alone.
+        cfg (Config): Config of a FeatJND model; its ``custom_hooks`` are
+            edited in place. The config of another model is left alone.
 
     Example:
         >>> cfg.custom_hooks = [dict(type='EMAHook'), dict(type='SetEpoch')]

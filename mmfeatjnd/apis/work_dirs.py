@@ -53,7 +53,7 @@ def moved(work_dir: PathLike, path: str) -> str:
 
     Args:
         work_dir (str | Path): The work dir.
-        path (str): Of the file, as written down before.
+        path (str): Path of the file, as written down before.
 
     Returns:
         str: The file of that name in the work dir, ``path`` without one.
@@ -145,7 +145,7 @@ def check_run(cfg: Config, checkpoint: str) -> None:
 
     Args:
         cfg (Config): The config.
-        checkpoint (str): In its work dir.
+        checkpoint (str): Checkpoint in its work dir.
 
     Raises:
         WorkDirError: It is of another config.

@@ -61,7 +61,8 @@ def open_test(args: argparse.Namespace, checkpoints: Sequence[str]) -> Config:
     """:func:`open_config`, for a tool that tests checkpoints.
 
     Args:
-        args (argparse.Namespace): With ``config`` and ``cfg_options``.
+        args (argparse.Namespace): Arguments with ``config`` and
+            ``cfg_options``.
         checkpoints (Sequence[str]): The files.
 
     Returns:
@@ -103,7 +104,7 @@ def set_out_folder(cfg: Config, args: argparse.Namespace) -> None:
 
     Args:
         cfg (Config): The config, edited in place.
-        args (argparse.Namespace): With ``out`` and ``work_dir``.
+        args (argparse.Namespace): Arguments with ``out`` and ``work_dir``.
 
     Raises:
         WriteError: If ``out`` cannot be written.
@@ -117,7 +118,7 @@ def require_parts(cfg: Config, *names: str) -> None:
 
     Args:
         cfg (Config): The config.
-        *names (str): Of fields that must be there and not None.
+        *names (str): Names of fields that must be there and not None.
     """
     missing = [name for name in names if cfg.get(name) is None]
     if missing:

@@ -11,7 +11,8 @@ def find_files(source: Union[str, Path],
 
     Args:
         source (str | Path): File or folder.
-        suffixes (tuple[str]): Of the files in a folder, in lower case.
+        suffixes (tuple[str]): Suffixes of the files in a folder, in lower
+            case.
 
     Yields:
         tuple[Path, str]: The file, and its name below the folder.

@@ -23,7 +23,7 @@ def merge_test_args(cfg: Config, args: argparse.Namespace) -> Config:
 
     Args:
         cfg (Config): The config, edited in place.
-        args (argparse.Namespace): From :func:`parse_test_args`.
+        args (argparse.Namespace): Arguments of :func:`parse_test_args`.
 
     Returns:
         Config: The same config.
@@ -54,8 +54,8 @@ def enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
 
     Args:
         cfg (Config): The config, edited in place.
-        args (argparse.Namespace): With ``show``, ``show_dir``, ``wait_time``
-            and ``interval``.
+        args (argparse.Namespace): Arguments with ``show``, ``show_dir``,
+            ``wait_time`` and ``interval``.
 
     Raises:
         UsageError: If ``default_hooks`` has no ``visualization``.
@@ -168,7 +168,7 @@ def route_output(cfg: Config, args: argparse.Namespace) -> None:
 
     Args:
         cfg (Config): The config, edited in place.
-        args (argparse.Namespace): With ``out`` and ``out_item``.
+        args (argparse.Namespace): Arguments with ``out`` and ``out_item``.
 
     Raises:
         UsageError: If the suffix does not fit what is to be written.

@@ -28,7 +28,7 @@ def merge_train_args(cfg: Config, args: argparse.Namespace) -> Config:
 
     Args:
         cfg (Config): The config, edited in place.
-        args (argparse.Namespace): From :func:`parse_train_args`.
+        args (argparse.Namespace): Arguments of :func:`parse_train_args`.
 
     Returns:
         Config: The same config.

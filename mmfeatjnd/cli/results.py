@@ -24,9 +24,9 @@ def save_results(rows: List[dict],
     Args:
         rows (list[dict]): What was measured.
         out (Path): The folder.
-        name (str): Of ``<name>.json`` with the rows and of ``<name>.md`` with
-            the table.
-        table (Callable): From the rows to Markdown.
+        name (str): Stem of ``<name>.json`` with the rows and of ``<name>.md``
+            with the table.
+        table (Callable): Function from the rows to Markdown.
         pictures (dict): Name of a file to what draws the rows into it.
         metric (str, optional): The argument ``--metric``. Defaults to None:
             there is none.
@@ -54,7 +54,7 @@ def check_metric(metric: str, rows: List[dict], saved: Path) -> None:
 
     Args:
         metric (str): The argument ``--metric``.
-        rows (list[dict]): Of a curve.
+        rows (list[dict]): Rows of a curve.
         saved (Path): Where they are.
     """
     if metric not in rows[0]['metrics']:

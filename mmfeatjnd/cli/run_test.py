@@ -15,7 +15,7 @@ def run_test(runner: Runner, args: argparse.Namespace) -> dict:
 
     Args:
         runner (Runner): The runner.
-        args (argparse.Namespace): With ``out`` and ``out_item``.
+        args (argparse.Namespace): Arguments with ``out`` and ``out_item``.
 
     Returns:
         dict: The metrics.

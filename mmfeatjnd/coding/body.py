@@ -237,7 +237,7 @@ def decode_level(data: bytes, header: dict) -> QuantizedLevel:
 
     Args:
         data (bytes): What holds the body.
-        header (dict): Of the level, see
+        header (dict): Header of the level, see
             :func:`mmfeatjnd.coding.read_header`; ``start`` counts from the
             start of ``data``.
     """

@@ -57,10 +57,10 @@ class FeatureFile(NamedTuple):
     Attributes:
         split (str): Name of the split.
         levels (tuple[int]): The levels that the stream holds, in its order.
-        strides (tuple[tuple[int]]): Of the features on the sending side; the
-            layout decides the last bit of what the host computes.
+        strides (tuple[tuple[int]]): Strides of the features on the sending
+            side; the layout decides the last bit of what the host computes.
         host (str): First 16 digits of :func:`mmfeatjnd.apis.host_hash`.
-        metainfo (dict): Of the host's data sample, with ``img_path``.
+        metainfo (dict): That of the host's data sample, with ``img_path``.
         inputs (Tensor): Shape and dtype of the host's input, (1, 3, H, W), on
             the meta device.
         outputs (dict[str, list]): What the modules before the split returned,

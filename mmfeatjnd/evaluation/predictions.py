@@ -60,7 +60,8 @@ class Annotations:
         """Give a prediction the id and the annotations of its image.
 
         Args:
-            prediction (BaseDataElement): With ``img_path``; edited in place.
+            prediction (BaseDataElement): Prediction with ``img_path``; edited
+                in place.
 
         Returns:
             bool: Whether exactly one image of the test set has this name;

@@ -263,8 +263,8 @@ def _best_grid(x: Tensor, sums: Tensor, step: Tensor,
 
     Args:
         x (Tensor): The features of each image, sorted, (B, M).
-        sums (Tensor): Of the first 0 to M of them, (B, M + 1), in units of
-            2^-30.
+        sums (Tensor): Sums of the first 0 to M of them, (B, M + 1), in units
+            of 2^-30.
         step (Tensor): Delta, (B, S), the largest first: of those that are
             as good, it is taken.
         bins (int): Number of bins.

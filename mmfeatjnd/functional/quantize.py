@@ -109,7 +109,7 @@ def cast_to(value: Tensor, dtype: torch.dtype) -> Tensor:
     above the largest half-precision number is no longer infinite.
 
     Args:
-        value (Tensor): Of any shape and floating dtype.
+        value (Tensor): Values of any shape and floating dtype.
         dtype (torch.dtype): The dtype wanted.
 
     Returns:

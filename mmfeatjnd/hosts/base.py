@@ -17,8 +17,8 @@ class Answer(NamedTuple):
         logits (Tensor): (B, K) or (B, K, H, W).
         kind (str): 'categorical': a softmax over K >= 2 classes; 'binary': a
             sigmoid on each of K >= 1 logits.
-        threshold (float): Of 'binary': the probability above which the host
-            says yes. Defaults to 0.5.
+        threshold (float): Probability above which a 'binary' host says
+            yes. Defaults to 0.5.
     """
     logits: Tensor
     kind: str

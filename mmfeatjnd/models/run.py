@@ -348,7 +348,7 @@ def image_rows(
     """What was measured, image by image.
 
     Args:
-        batches (Sequence[tuple]): Of every batch its number of images, and
+        batches (Sequence[tuple]): Number of images of every batch, and
             :attr:`Run.measured`.
 
     Returns:
@@ -367,8 +367,8 @@ def columns_of(rows: Sequence[dict],
     """What was measured of a data set.
 
     Args:
-        rows (Sequence[dict]): Of :func:`image_rows`. An empty one counts as 0
-            of what is summed and as NaN of the rest, as an image without any
+        rows (Sequence[dict]): Rows of :func:`image_rows`. An empty one counts as
+            0 of what is summed and as NaN of the rest, as an image without any
             region does beside others.
         totals (Sequence[str]): What is summed. Defaults to ().
 

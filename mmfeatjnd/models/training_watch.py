@@ -36,7 +36,7 @@ class TrainingWatch:
 
         Args:
             neck (FeatJNDNeck): Holds the estimators.
-            run (Run): Of the perturbed pass.
+            run (Run): Run of the perturbed pass.
             discrepancy (Tensor): D_t, a scalar.
         """
         if run.faults is None:  # no region in the whole batch

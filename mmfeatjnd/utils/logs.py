@@ -17,7 +17,7 @@ def log(message: str, level: int = logging.INFO) -> None:
 
     Args:
         message (str): The message.
-        level (int): Of :mod:`logging`. Defaults to ``logging.INFO``.
+        level (int): Level of :mod:`logging`. Defaults to ``logging.INFO``.
     """
     if is_first():
         print_log(message, logger='current', level=level)

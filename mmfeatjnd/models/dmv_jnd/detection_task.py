@@ -111,7 +111,7 @@ class DetectionTask(BaseTask):
         attend_to (str): 'masks': a detection covers the pixels of its mask,
             those of its box if the detector has no masks; 'boxes': always
             those of its box. Defaults to 'masks'.
-        loss_weight (float): Times the loss, to balance it against other
+        loss_weight (float): Factor of the loss, to balance it against other
             tasks. Defaults to 1.
         name (str, optional): Name of the task in metrics. Defaults to None:
             that of the config file, or of the detector's class.

@@ -61,8 +61,8 @@ class BaseTraining(ABC):
         """M of a batch.
 
         Args:
-            kept (Sequence[tuple]): Of :meth:`keep`, for each level and size
-                of images; at least one.
+            kept (Sequence[tuple]): What :meth:`keep` kept, for each level and
+                size of images; at least one.
 
         Returns:
             Tensor: A scalar, with a gradient to the estimators.

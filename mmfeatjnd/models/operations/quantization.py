@@ -45,8 +45,8 @@ class Quantization(BaseOperation):
     Args:
         policy (str | dict): A name in ``STEP_POLICIES``, or a config with it
             as ``type``. Defaults to 'featjnd'.
-        scale (float, optional): Of the policy's steps, in its unit. Defaults
-            to None: 1, if neither of the others is given.
+        scale (float, optional): Scale of the policy's steps, in its unit.
+            Defaults to None: 1, if neither of the others is given.
         noise_budget (float, optional): NRMSE of each image and level, the
             paper's protocol.
         bits (float, optional): Bits per element of each image and level.
@@ -264,7 +264,7 @@ def streams(kept: Sequence[tuple], batch_size: int) -> List[bytes]:
     """Bitstreams of the images of a batch.
 
     Args:
-        kept (Sequence[tuple]): Of every visit: the image of each row, (R,),
+        kept (Sequence[tuple]): What visits kept: image of each row, (R,),
             and a :class:`mmfeatjnd.functional.QuantizedLevel` of R rows.
         batch_size (int): Number of images.
 

@@ -29,10 +29,10 @@ class QuantizationSurrogate(BaseTraining):
         mode (str): 'straight-through': the real symbols, with the gradient of
             a soft staircase; 'noise': uniform noise of one step instead of
             rounding. Defaults to 'straight-through'.
-        granularity (str): As in the policy that will use the estimator.
-            Defaults to 'channel-token'.
-        jnd_rounding (bool): As in that policy; with 'noise' without effect on
-            the features. Defaults to True.
+        granularity (str): Granularity of the policy that will use the
+            estimator. Defaults to 'channel-token'.
+        jnd_rounding (bool): Rounding of that policy; with 'noise' without effect
+            on the features. Defaults to True.
         magnitude (str): M: 'log' or 'l2' of the envelope, or 'rate': minus
             the bits per element. Defaults to 'log'.
     """
@@ -88,7 +88,7 @@ class QuantizationSurrogate(BaseTraining):
         Args:
             feature (Tensor): The clean feature, (B, C, H, W), (B, N, C) or
                 (B, C).
-            envelope (Tensor): Of the estimator, the same shape.
+            envelope (Tensor): Envelope of the estimator, the same shape.
             keys (Tensor): (B,), int64, keys of the noise.
             stream (int): Stream of the noise. Defaults to 0.
 
