@@ -367,9 +367,9 @@ def columns_of(rows: Sequence[dict],
     """What was measured of a data set.
 
     Args:
-        rows (Sequence[dict]): Rows of :func:`image_rows`. An empty one counts as
-            0 of what is summed and as NaN of the rest, as an image without any
-            region does beside others.
+        rows (Sequence[dict]): Rows of :func:`image_rows`. An empty one counts
+            as 0 of what is summed and as NaN of the rest, as an image without
+            any region does beside others.
         totals (Sequence[str]): What is summed. Defaults to ().
 
     Returns:

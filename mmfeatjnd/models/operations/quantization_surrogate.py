@@ -31,8 +31,8 @@ class QuantizationSurrogate(BaseTraining):
             rounding. Defaults to 'straight-through'.
         granularity (str): Granularity of the policy that will use the
             estimator. Defaults to 'channel-token'.
-        jnd_rounding (bool): Rounding of that policy; with 'noise' without effect
-            on the features. Defaults to True.
+        jnd_rounding (bool): Rounding of that policy; with 'noise' without
+            effect on the features. Defaults to True.
         magnitude (str): M: 'log' or 'l2' of the envelope, or 'rate': minus
             the bits per element. Defaults to 'log'.
     """
