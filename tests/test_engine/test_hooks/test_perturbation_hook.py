@@ -127,6 +127,28 @@ def test_a_plain_host_needs_a_hook_and_nothing_else(
     assert not any(m._forward_hooks for m in host.modules())
 
 
+@pytest.mark.parametrize('size', [1, 3])
+def test_tta_of_a_plain_host(test, build, configs, size):
+    host = build(configs[0]('classifier'))
+    clean, _ = test(tta=True, size=size, model=host)
+    metrics, _ = test(hook(), tta=True, size=size, model=host)
+    assert metrics['jnd/nrmse'] == pytest.approx(0.4, rel=1e-4)
+    assert metrics['score'] != clean['score']
+    assert test(tta=True, size=size, model=host)[0] == clean
+
+
+def test_a_plain_host_that_is_trained(test, build, configs):
+    """Its validations are distorted, and its training is not."""
+    states = []
+    for hooks in ((), (hook(), )):
+        host = build(configs[0]('classifier'))
+        test(*hooks, what='train', model=host)
+        assert not any(m._forward_hooks for m in host.modules())
+        states.append(host.state_dict())
+    for key, value in states[0].items():
+        assert torch.equal(states[1][key], value), key
+
+
 def test_a_plain_host_has_no_estimator(test, build, configs):
     with pytest.raises(ValueError, match='needs a trained estimator'):
         test(hook('featjnd'), model=build(configs[0]('classifier')))
