@@ -64,6 +64,26 @@ BENCHMARKS = dict(
         host='hosts/mask-rcnn_r50_1xb8-30e_dsb2018.py',
         featjnd='featjnd/mask-rcnn_r50_dsb2018.py',
         quantization='quantization/quantization_mask-rcnn_r50_dsb2018.py')},
+    # the hosts and the data of a user: stock configs, real weights
+    yolox=dict(
+        amp=False,
+        dataset='COCO (135 pictures)',
+        train_split='train',
+        test_split='val',
+        checkpoint='data/hosts/yolox_nano_coco.pth',
+        host='hosts/yolox-nano_1xb4_coco-small.py',
+        featjnd='featjnd/yolox-nano_coco-small.py',
+        quantization='quantization/quantization_yolox-nano_coco-small.py'),
+    mobilenet=dict(
+        amp=False,
+        dataset='ImageNet (a picture of each class)',
+        train_split='train',
+        test_split='test',
+        checkpoint='data/hosts/mobilenet_v2_in1k.pth',
+        host='hosts/mobilenet-v2_1xb32_imagenet-sample.py',
+        featjnd='featjnd/mobilenet-v2_imagenet-sample.py',
+        quantization='quantization/quantization_mobilenet-v2_imagenet-sample'
+        '.py'),
     dsb2018=dict(
         amp=False,  # mmcv's CPU operators take float32 only
         dataset='DSB2018',
@@ -146,7 +166,8 @@ def train(cfg: Config, work_dir: Path, amp: bool = False) -> str:
 
 
 def train_host(benchmark: str, work_dir: Path) -> str:
-    """Train the host of a benchmark, once for all scripts.
+    """Train the host of a benchmark, once for all scripts, unless its
+    weights are given.
 
     Args:
         benchmark (str): Key of ``BENCHMARKS``.
@@ -156,6 +177,8 @@ def train_host(benchmark: str, work_dir: Path) -> str:
         str: The checkpoint.
     """
     settings = BENCHMARKS[benchmark]
+    if 'checkpoint' in settings:
+        return existing(settings['checkpoint'])
     return train(
         read_config(CONFIGS / settings['host']), work_dir / benchmark / 'host',
         settings['amp'])
@@ -312,7 +335,9 @@ class CurveBenchmark:
                 sys.argv[1:])
         host = read_config(CONFIGS / benchmark['host'])
         train_split = 'not known: --host names the checkpoint'
-        if not self.args.host:
+        if 'checkpoint' in benchmark:
+            train_split = 'that of the stock weights'
+        elif not self.args.host:
             images = count_images(host, host.train_dataloader.dataset)
             train_split = f'{benchmark["train_split"]}, {images:,} images'
         cfg = read_config(self.config)

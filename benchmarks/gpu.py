@@ -36,7 +36,7 @@ class Stage(NamedTuple):
         minutes (float): Limit.
         commands (list[list[str]]): Scripts of ``benchmarks``, or modules of
             Python after '-m', with their arguments.
-        data (tuple[str]): Folders of ``data`` that it needs.
+        data (tuple[str]): Folders and files of ``data`` that it needs.
     """
     about: str
     minutes: float
@@ -61,6 +61,14 @@ STAGES: Dict[str, Stage] = dict(
         'Mask R-CNN R-50 on all of DSB2018, its JND curve and its rates', 8,
         [['featjnd.py', 'dsb2018-full'], ['quantization.py', 'dsb2018-full']],
         ('dsb2018', )),
+    yolox=Stage(
+        'the real YOLOX-Nano on COCO: its JND curve and its rates', 8,
+        [['featjnd.py', 'yolox'], ['quantization.py', 'yolox']],
+        ('coco_small', 'hosts/yolox_nano_coco.pth')),
+    mobilenet=Stage(
+        'the real MobileNetV2 on ImageNet: its JND curve and its rates', 8,
+        [['featjnd.py', 'mobilenet'], ['quantization.py', 'mobilenet']],
+        ('imagenet_sample', 'hosts/mobilenet_v2_in1k.pth')),
     dmv_jnd=Stage(
         'DMV-JND of four full-size classifiers on all of CIFAR-10, 3 seeds: '
         'hours, a stage for a machine that stays', 600,
@@ -184,7 +192,7 @@ def run_stage(name: str, args: argparse.Namespace, seconds: float,
         bool: Whether all its scripts ended well.
     """
     stage = STAGES[name]
-    missing = [d for d in stage.data if not (ROOT / 'data' / d).is_dir()]
+    missing = [d for d in stage.data if not (ROOT / 'data' / d).exists()]
     limit = min(60 * stage.minutes, seconds)
     start, began, runs = time.monotonic(), time.time(), []
     for command in stage.commands if not missing else ():

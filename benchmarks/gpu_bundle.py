@@ -97,12 +97,20 @@ def bundle(args: argparse.Namespace) -> int:
         ignore=shutil.ignore_patterns(*['*.whl'] * (not args.wheels)))
     for file in out.rglob('*'):  # the source may be read-only
         file.chmod(0o755 if file.is_dir() else 0o644)
+    # MMPretrain takes a newer transformers than it knows for one that it
+    # knows, and fails; the machine is ours for minutes
+    with (out / 'setup.sh').open('a') as file:
+        file.write('PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip uninstall '
+                   '-q -y transformers 2>/dev/null || true\n')
     (out / 'data').mkdir()
     (out / 'unpack.py').write_text(UNPACK)
     for name in sorted({d for s in args.stages for d in STAGES[s].data}):
         if name == 'cifar10':
             copy_cifar10(args.data / name, out / 'data' / name,
                          *args.images)
+        elif (args.data / name).is_file():
+            (out / 'data' / name).parent.mkdir(exist_ok=True)
+            shutil.copy(args.data / name, out / 'data' / name)
         else:
             shutil.copytree(args.data / name, out / 'data' / name)
     return size_of(out) + checkout_size()

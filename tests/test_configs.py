@@ -46,7 +46,8 @@ STOCK = {
 # the other configs that have a FeatJND and a quantization version
 SMALL = [
     'mask-rcnn_r18_dsb2018', 'mask-rcnn_r50_dsb2018', 'resnet18-w32_cifar10',
-    'resnet18_cifar10'
+    'resnet18_cifar10', 'yolox-nano_coco-small',
+    'mobilenet-v2_imagenet-sample'
 ]
 
 
@@ -107,8 +108,8 @@ def test_a_local_checkpoint_is_the_one_that_another_config_leaves(path):
     if cfg.get('load_from'):
         sources.append(cfg.load_from)
     for source in sources:
-        if '://' in source:
-            continue
+        if '://' in source or source.startswith('data/hosts/'):
+            continue  # weights that somebody else has trained
         top, trained, name = source.split('/')
         assert top == 'work_dirs' and trained != stem(path)
         origin, = (p for p in CONFIGS if stem(p) == trained)

@@ -193,7 +193,7 @@ class OperationTest:
 
     def _one_pass(self, operations, clean: bool) -> List[dict]:
         loader = self.dataloader()
-        self.neck.read_levels = None  # asked, and all checked, anew
+        self.neck.forget()
 
         def new(operation=None):
             return _Setting(new_evaluator(self.runner, loader), operation)

@@ -70,7 +70,7 @@ class _Calibration:
             with test.batch(batch, [recorder]) as (_, predict):
                 self.visits += predict(recorder)[1].kept
             bar.update()
-        test.neck.read_levels = None  # asked, and all checked, in the test
+        test.neck.forget()
 
     @torch.no_grad()
     def scales(self, estimator: int, operation: Quantization,

@@ -160,7 +160,8 @@ def _reference(steps: Steps, like: Tensor) -> Tensor:
 def _tables_on(device: torch.device) -> Tuple[Tensor, Tensor]:
     """:data:`NONZERO` and :data:`POSITIVE` on a device: a copy in every step
     would wait for it."""
-    return NONZERO.to(device), POSITIVE.to(device)
+    with torch.inference_mode(False):  # they stay for whoever comes next
+        return NONZERO.to(device), POSITIVE.to(device)
 
 
 class Probabilities(NamedTuple):

@@ -97,6 +97,23 @@ def sharing_prefix(host: nn.Module, prefix) -> Iterator[None]:
         del vars(host)['_shared_prefix']
 
 
+@contextmanager
+def frozen(host: nn.Module) -> Iterator[None]:
+    """Inside, the host's parameters need no gradient, whoever trains them.
+
+    Args:
+        host (nn.Module): The host.
+    """
+    wanted = [p for p in host.parameters() if p.requires_grad]
+    for p in wanted:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in wanted:
+            p.requires_grad_(True)
+
+
 def total_loss(losses: dict) -> Tensor:
     """Sum of all entries with 'loss' in their key, as MMEngine sums them."""
     terms: List[Tensor] = []

@@ -48,7 +48,8 @@ class ClassifierAdapter(HostAdapter):
         samples = data_samples or [DataSample() for _ in answer.logits]
         targets = [DataSample(metainfo=s.metainfo) for s in samples]
         if answer.kind == 'categorical':
-            for target, label in zip(targets, answer.decisions()):
+            # one at a time in a tensor: a number would go by way of the CPU
+            for target, label in zip(targets, answer.decisions()[:, None]):
                 target.set_gt_label(label)
             return targets
         topk = host.head.topk if host.head.thr is None else None

@@ -130,7 +130,7 @@ def read_estimator(model: nn.Module,
         neck = find_neck(model)
     given = {**content['neck'], **content}
     expected = dict(
-        split=neck.split, levels=list(neck.levels), **_about(neck))
+        split=neck.split, levels=list(neck.levels or ()), **_about(neck))
     for name, ours in expected.items():
         theirs = given[name]
         if theirs != ours:
@@ -192,8 +192,9 @@ def neck_at(model: nn.Module,
         levels (Sequence[int], optional): See there. Defaults to None: those
             of the model's neck or of the estimator file, else all.
         estimator (str | Path, optional): A file of :func:`save_estimator`,
-            which says how a neck of its own is built. Its weights are left to
-            :func:`read_estimator`. Defaults to None: no estimator.
+            which says how a neck of its own is built. Its weights are loaded
+            by :func:`load_estimator`, once those of the host are there.
+            Defaults to None: no estimator.
 
     Returns:
         FeatJNDNeck: It knows its host.
@@ -216,7 +217,12 @@ def neck_at(model: nn.Module,
         settings = dict(_read(estimator)['neck'])
         cfg = settings.pop('estimator')
         neck, owner = FeatJNDNeck(**settings), estimator
-        neck.build_estimators(cfg)
+        try:
+            neck.build_estimators(cfg)
+        except KeyError as error:
+            raise CheckpointError(
+                f'{estimator} needs the estimator {cfg["type"]!r}, which is '
+                'not registered. Import the module that does so.') from error
         neck.bind(model)
     else:
         neck, owner = FeatJNDNeck(split=split or 'backbone',
@@ -226,19 +232,22 @@ def neck_at(model: nn.Module,
                   (levels and tuple(levels) != neck.levels)):
         raise ConfigError(
             f"split='{split}' and levels={levels} are asked for, but {owner} "
-            f"has split='{neck.split}' and levels={list(neck.levels)}. Leave "
-            'them out.')
+            f"has split='{neck.split}' and {neck.configured}. Leave them out.")
     with attached(neck):
         pass  # a split that does not exist fails here
     return neck
 
 
-def load_estimator(model: nn.Module, path: Union[str, Path]) -> None:
-    """:func:`read_estimator` into the model.
+def load_estimator(model: nn.Module,
+                   path: Union[str, Path],
+                   neck: Optional[FeatJNDNeck] = None) -> None:
+    """:func:`read_estimator` into a neck.
 
     Args:
         model (nn.Module): See there.
         path (str | Path): See there.
+        neck (FeatJNDNeck, optional): See there. Defaults to None: the
+            model's.
 
     Raises:
         CheckpointError: See there. The model is left as it was.
@@ -247,5 +256,5 @@ def load_estimator(model: nn.Module, path: Union[str, Path]) -> None:
         >>> save_estimator(model, 'jnd.pth')
         >>> load_estimator(model, 'jnd.pth')
     """
-    state = read_estimator(model, path)
-    find_neck(model).estimators.load_state_dict(state)
+    neck = find_neck(model) if neck is None else neck
+    neck.estimators.load_state_dict(read_estimator(model, path, neck))

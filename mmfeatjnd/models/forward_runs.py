@@ -32,8 +32,8 @@ def prepare(neck: FeatJNDNeck, operations: Sequence[BaseOperation],
     host = neck.host
     if neck.read_levels is None:
         find_read_levels(neck, inputs, data_samples)
-        for operation in operations:
-            operation.check(neck)
+    for operation in operations:
+        neck.check(operation)
     sensitivity = None
     if any(o.needs_sensitivity for o in operations):
         sensitivity = task_sensitivity(neck, inputs, data_samples)

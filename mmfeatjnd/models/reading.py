@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from mmfeatjnd.functional import channel_dim, to_channels_first
-from mmfeatjnd.hosts import adapter_of
+from mmfeatjnd.hosts import adapter_of, frozen
 from .necks.featjnd_neck import FeatJNDNeck
 from .splits import resolve_split
 
@@ -55,16 +55,20 @@ def find_read_levels(neck: FeatJNDNeck, inputs: Tensor,
     # one image is enough
     samples = data_samples and data_samples[:1]
     with ExitStack() as stack:
+        stack.enter_context(frozen(host))
         stack.enter_context(neck.changing(leaf))
         for module in _readers(neck):
             handle = module.register_forward_hook(keep)
             stack.callback(handle.remove)
         stack.enter_context(torch.enable_grad())
         adapter.predict(host, inputs[:1], samples)
+    if not channels and (neck.by_region or neck.in_channels is None):
+        return  # an image without regions, or an error told later
     if neck.in_channels is None:
-        if not channels:  # an image without regions, or an error told later
-            return
-        neck.learn_channels([channels[i] for i in sorted(channels)])
+        if neck.levels is None:  # a module of a list may not run
+            neck.levels = tuple(sorted(channels))
+        neck.learn_channels(
+            [channels.get(i, 0) for i in range(max(channels) + 1)])
     found = _reachable(outputs, leaves)
     if not found:  # a host that hides its graph, or did not pass the split
         found = set(neck.levels)

@@ -5,7 +5,7 @@ from typing import Dict, List, Optional
 import torch
 from torch import Tensor
 
-from mmfeatjnd.hosts import adapter_of, sharing_prefix
+from mmfeatjnd.hosts import adapter_of, frozen, sharing_prefix
 from .necks.featjnd_neck import FeatJNDNeck
 from .splits import PrefixReplay
 
@@ -47,19 +47,10 @@ def task_sensitivity(neck: FeatJNDNeck, inputs: Tensor,
 
     host = neck.host
     with sharing_prefix(host, PrefixReplay(neck)):
-        # the host's parameters need no gradient, whoever trains them
-        wanted = [p for p in host.parameters() if p.requires_grad]
-        for p in wanted:
-            p.requires_grad_(False)
-        try:
-            with torch.enable_grad(), neck.changing(leaf):
-                loss = adapter_of(host).clean_loss(host, inputs, data_samples)
-                flat = [x for calls in leaves.values() for x in calls]
-                grads = iter(
-                    torch.autograd.grad(loss, flat, allow_unused=True))
-        finally:
-            for p in wanted:
-                p.requires_grad_(True)
+        with frozen(host), torch.enable_grad(), neck.changing(leaf):
+            loss = adapter_of(host).clean_loss(host, inputs, data_samples)
+            flat = [x for calls in leaves.values() for x in calls]
+            grads = iter(torch.autograd.grad(loss, flat, allow_unused=True))
     result: Dict[int, List[Tensor]] = {}
     for level, calls in leaves.items():
         result[level] = [

@@ -31,7 +31,7 @@ def gpu(tiny, loaders, monkeypatch):
         QUANTIZATION.format(root=common.ROOT) + loaders)
     settings = dict(
         common.BENCHMARKS['tiny'], quantization=str(tiny / 'quantization.py'))
-    for name in ('cifar10-full', 'dsb2018-full'):
+    for name in ('cifar10-full', 'dsb2018-full', 'yolox', 'mobilenet'):
         monkeypatch.setitem(common.BENCHMARKS, name, settings)
     for module in (featjnd, quantization):  # they have imported it
         monkeypatch.setattr(module, 'SEEDS', common.SEEDS)
@@ -54,8 +54,9 @@ def gpu(tiny, loaders, monkeypatch):
         return dict(command=' '.join(command), seconds=seconds, exit=0,
                     output=output.getvalue().splitlines())
 
-    for folder in ('cifar10', 'dsb2018'):
-        (tiny / 'data' / folder).mkdir(parents=True)
+    for stage in gpu.STAGES.values():
+        for name in stage.data:
+            (tiny / 'data' / name).mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(gpu, 'ROOT', tiny)
     monkeypatch.setattr(gpu, 'RESULTS', common.RESULTS)
     gpu.ran, gpu.in_process, gpu.tiny = ran, run, tiny
@@ -73,8 +74,8 @@ def test_every_stage(gpu):
         for file in result['results']:
             assert (args.out / file).is_file()
         assert gpu.is_done(name, args.out)
-    assert result['results'] == ['featjnd_dsb2018-full.json',
-                                 'quantization_dsb2018-full.json']
+    assert result['results'] == ['featjnd_mobilenet.json',
+                                 'quantization_mobilenet.json']
     tests = json.loads((args.out / 'gpu_tests.json').read_text())
     assert tests['tests'] == dict(passed=3, skipped=2)
 

@@ -53,8 +53,9 @@ def test_a_training_step(device, build, batch, kind, training):
 @pytest.mark.parametrize('amp', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_training_step_in_mixed_precision(device, build, batch, kind, amp):
-    if device.type == 'cpu' and kind == 'detector':
-        pytest.skip("MMCV's RoIAlign has no half precision on a CPU")
+    if kind == 'detector' and (device.type == 'cpu' or
+                               amp == torch.bfloat16):
+        pytest.skip("MMCV's RoIAlign has no bfloat16, nor half on a CPU")
     losses, grads = train(
         build(kind), batch(kind), device, steps=1, amp=amp)
     exact, _ = train(build(kind), batch(kind), device, steps=1)
@@ -84,6 +85,9 @@ def test_a_test_step(device, build, configs, batch, kind, plain, operation):
         values.append(features)
     for name, value in measured[0].items():
         assert measured[1][name].isfinite().all()
+        if kind == 'detector' and operation.needs_sensitivity \
+                and name != 'nrmse':
+            continue  # a last bit can choose another proposal
         torch.testing.assert_close(
             measured[1][name], value, rtol=2e-2, atol=1e-3)
     assert type(values[0]) is type(values[1])

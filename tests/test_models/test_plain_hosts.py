@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from mmfeatjnd.apis import read_estimator, save_estimator
+from mmfeatjnd.apis import load_estimator, read_estimator, save_estimator
 from mmfeatjnd.models import (
     CheckpointError,
     Perturbation,
@@ -96,7 +96,10 @@ def test_an_estimator_file_says_how_its_neck_is_built(
     file = tmp_path / 'jnd.pth'
     save_estimator(ours, file)
     beside = neck_at(host, estimator=file)
-    beside.estimators.load_state_dict(read_estimator(host, file, beside))
+    with pytest.raises(CheckpointError, match='needs a trained estimator'):
+        with beside.run(Perturbation('featjnd', 0.7)):
+            host.extract_feat(batch(kind)[0])
+    load_estimator(host, file, beside)
     operation = Perturbation('featjnd', 0.7)
     assert_equal(
         run(beside, batch(kind), operation),
@@ -125,6 +128,18 @@ def test_a_notebook(build, configs, batch):
         rtol=1e-4, atol=0)
     assert not any(torch.equal(a, b) for a, b in zip(clean, changed))
     assert all(torch.equal(a, b) for a, b in zip(clean, again))
+
+
+def test_another_host_is_asked_anew(build, configs, batch):
+    detector, segmentor = (build(configs[0](k))
+                           for k in ('detector', 'segmentor'))
+    neck = neck_at(segmentor)
+    run(neck, batch('segmentor'), Perturbation('gaussian', 0.5))
+    assert neck.read_levels == (3, ) and len(neck.in_channels) == 4
+    neck.bind(detector)
+    assert neck.read_levels is neck.in_channels is neck.levels is None
+    run(neck, batch('detector'), Perturbation('gaussian', 0.5))
+    assert neck.read_levels == (0, 1, 2, 3)
 
 
 def test_a_run_that_reaches_nothing(build, configs, batch):

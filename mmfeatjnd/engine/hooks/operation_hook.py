@@ -6,7 +6,7 @@ from typing import Iterator, Optional, Sequence
 from mmengine.dist import collect_results, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from mmfeatjnd.models import (
@@ -69,9 +69,14 @@ class OperationHook(Hook):
         self._measurements = Measurements()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Check that everything of the host is there."""
+        """Check that everything of the host is there, unless a stock host is
+        trained, which may begin with a part."""
+        model = unwrapped(runner.model)
+        if isinstance(runner._train_loop, BaseLoop) and not any(
+                isinstance(m, FeatJNDNeck) for m in model.modules()):
+            return
         check_host_weights(
-            unwrapped(runner.model), checkpoint.get('state_dict', checkpoint),
+            model, checkpoint.get('state_dict', checkpoint),
             f'the checkpoint {runner._load_from or ""}'.rstrip())
 
     def _neck_of(self, host: nn.Module) -> FeatJNDNeck:
@@ -88,7 +93,7 @@ class OperationHook(Hook):
         state = None
         if self.estimator is not None:
             state = read_estimator(host, self.estimator, neck)
-        neck.read_levels = None  # asked, and the estimators checked, anew
+        neck.forget()
         left = vars(loop).pop('run_iter', None)  # by a test that broke off
         if left is not None and getattr(left, 'hook', None) is not self:
             raise RuntimeError(

@@ -1,6 +1,14 @@
 """The one module through which features change."""
 from contextlib import contextmanager
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import (
+    Callable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from mmengine.config import Config
 from mmengine.model import BaseModule
@@ -99,6 +107,8 @@ class FeatJNDNeck(BaseModule):
         self.levels = None if levels is None else tuple(levels)
         if in_channels is not None:
             self.learn_channels(in_channels)
+        self._configured = self.in_channels, self.levels
+        self._checked: List[Operation] = []
         self.build_estimators(estimator)
         #: What :meth:`changing` has set: (feature, level) -> feature.
         self.change: Optional[Callable[[Tensor, int], Tensor]] = None
@@ -178,6 +188,10 @@ class FeatJNDNeck(BaseModule):
         Args:
             host (nn.Module): The host, with this neck or without one.
         """
+        if self.host is not None and self.host is not host:
+            # what was learned of another one
+            self.in_channels, self.levels = self._configured
+            self.forget()
         # not a submodule: it is the other way round
         object.__setattr__(self, 'host', host)
         self.detached = all(m is not self for m in host.modules())
@@ -275,11 +289,31 @@ class FeatJNDNeck(BaseModule):
     #: RoI extractor.
     row_images: Optional[Tensor] = None
 
+    def forget(self) -> None:
+        """Ask the host anew what it reads, and check operations anew."""
+        self.read_levels = None
+        self._checked.clear()
+
+    def check(self, operation: Operation) -> None:
+        """Raise if an operation needs what the neck does not have. Asked once
+        for each, since it waits for the device.
+
+        Args:
+            operation (Callable): See :meth:`run`.
+
+        Raises:
+            CheckpointError: It needs estimators, and they were never trained.
+        """
+        if hasattr(operation, 'check') and all(
+                o is not operation for o in self._checked):
+            operation.check(self)
+            self._checked.append(operation)
+
     @property
     def active_levels(self) -> Tuple[int, ...]:
         """tuple[int]: The configured levels that something reads; the others
-        are neither changed nor measured. None, as long as nothing is known of
-        the split."""
+        are neither changed nor measured. Empty, as long as nothing is known
+        of the split."""
         return tuple(i for i in self.levels or () if self.works_on(i))
 
     def works_on(self, level: int) -> bool:
@@ -407,6 +441,8 @@ class FeatJNDNeck(BaseModule):
         Raises:
             ConfigError: The host did not pass the split.
         """
+        if self.detached:  # its estimators are loaded by nobody else
+            self.check(operation)
         run = Run(operation, self, images, **kwargs)
         self.row_images = None  # of another pass
         with self.changing(run.apply):
