@@ -244,7 +244,7 @@ def test_changes_only_what_it_must(name, stock_config):
         else:
             assert cfg.model[key] == value
     # the schedule is the shared one
-    base = schedule('featjnd_5k')
+    base = schedule('featjnd_1k')
     for key in ('optim_wrapper', 'train_cfg'):
         expected = dict(base[key])
         assert expected.pop('_delete_')
@@ -294,7 +294,7 @@ class Watch(Hook):
 
 
 @pytest.mark.parametrize('name, warmup, iters', [
-    ('featjnd_5k', 100, None), ('featjnd_5k', 100, 120),
+    ('featjnd_1k', 100, None), ('featjnd_1k', 100, 120),
     ('featjnd_short', 0, None), ('featjnd_short', 0, 5)])
 def test_one_number_sets_a_schedule(name, warmup, iters, tmp_path):
     shared = schedule(name)

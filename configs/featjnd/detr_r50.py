@@ -1,7 +1,7 @@
 # The split lies before the 1x1 convolution that feeds the transformer.
 _base_ = [
     'mmdet::detr/detr_r50_8xb2-150e_coco.py',
-    '../_base_/schedules/featjnd_5k.py',
+    '../_base_/schedules/featjnd_1k.py',
 ]
 model = dict(
     type='mmfeatjnd.FeatJND',

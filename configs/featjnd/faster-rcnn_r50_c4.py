@@ -1,7 +1,7 @@
 # A host without a neck: what the split emits must be said.
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py',
-    '../_base_/schedules/featjnd_5k.py',
+    '../_base_/schedules/featjnd_1k.py',
 ]
 model = dict(
     type='mmfeatjnd.FeatJND',

@@ -2,7 +2,7 @@
 # auxiliary head, which uses the third, does not predict.
 _base_ = [
     'mmseg::pspnet/pspnet_r50-d8_4xb2-80k_cityscapes-512x1024.py',
-    '../_base_/schedules/featjnd_5k.py',
+    '../_base_/schedules/featjnd_1k.py',
 ]
 model = dict(
     type='mmfeatjnd.FeatJND',

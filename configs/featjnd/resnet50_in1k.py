@@ -2,7 +2,7 @@
 # every change of zero mean. The split lies one stage earlier.
 _base_ = [
     'mmpretrain::resnet/resnet50_8xb32_in1k.py',
-    '../_base_/schedules/featjnd_5k.py',
+    '../_base_/schedules/featjnd_1k.py',
 ]
 model = dict(
     type='mmfeatjnd.FeatJND',

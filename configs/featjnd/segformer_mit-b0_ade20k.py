@@ -1,6 +1,6 @@
 _base_ = [
     'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
-    '../_base_/schedules/featjnd_5k.py',
+    '../_base_/schedules/featjnd_1k.py',
 ]
 model = dict(
     type='mmfeatjnd.FeatJND',

@@ -2,7 +2,7 @@
 # tokens (B, 196, 384) of the third stage, before they are merged.
 _base_ = [
     'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py',
-    '../_base_/schedules/featjnd_5k.py',
+    '../_base_/schedules/featjnd_1k.py',
 ]
 model = dict(
     type='mmfeatjnd.FeatJND',

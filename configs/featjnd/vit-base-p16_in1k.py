@@ -2,7 +2,7 @@
 # twelve blocks: tokens (B, 197, 768) with the class token first.
 _base_ = [
     'mmpretrain::vision_transformer/vit-base-p16_32xb128-mae_in1k.py',
-    '../_base_/schedules/featjnd_5k.py',
+    '../_base_/schedules/featjnd_1k.py',
 ]
 model = dict(
     type='mmfeatjnd.FeatJND',

@@ -40,6 +40,7 @@ from .layout import (
     to_tokens,
 )
 from .level import Level
+from .likelihood import Distribution, Terms, nats, score
 from .magnitude import bits_per_element, l2_magnitude, log_magnitude
 from .noise import (
     gaussian_noise,
@@ -60,6 +61,15 @@ from .nrmse import (
 )
 from .quantize import Allocation, cast_to, dequantize, quantize
 from .quantized import EntropyModel, QuantizedLevel
+from .sensitivity import (
+    log_sensitivity,
+    over_channels,
+    relative_energy,
+    resize_map,
+    to_grid,
+    token_sensitivity,
+    tolerated_log_std,
+)
 from .steps import GRANULARITIES, Steps, make_steps, modelled_noise
 from .surrogate import additive_noise, soft_code_length, straight_through
 from .symbols import saturated
@@ -67,12 +77,14 @@ from .symbols import saturated
 __all__ = [
     'Allocation',
     'DEFINITIONS',
+    'Distribution',
     'EntropyModel',
     'GRANULARITIES',
     'LAYOUTS',
     'Level',
     'QuantizedLevel',
     'Steps',
+    'Terms',
     'additive_noise',
     'binary_cross_entropy',
     'binary_kl_divergence',
@@ -100,20 +112,26 @@ __all__ = [
     'kl_divergence',
     'l2_magnitude',
     'log_magnitude',
+    'log_sensitivity',
     'make_steps',
     'meets_target',
     'modelled_noise',
+    'nats',
     'nrmse',
+    'over_channels',
     'participation_ratio',
     'probabilities',
     'quantize',
     'random_permutation',
     'range_log_steps',
+    'relative_energy',
+    'resize_map',
     'rms',
     'saturated',
     'scale_limits',
     'scale_to_modelled_noise',
     'scale_to_nrmse',
+    'score',
     'sensitivity_log_scale',
     'shuffle_channels',
     'shuffle_tokens',
@@ -121,7 +139,10 @@ __all__ = [
     'step_seed',
     'straight_through',
     'to_channels_first',
+    'to_grid',
     'to_tokens',
+    'token_sensitivity',
+    'tolerated_log_std',
     'uniform_log_steps',
     'uniform_noise',
     'view_keys',

@@ -20,7 +20,7 @@ def _check_classes(logits: Tensor) -> None:
             'binary_kl_divergence or binary_cross_entropy')
 
 
-def _expected_ratio(p: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
+def expected_ratio(p: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
     """p log(p / q); 0 where p is."""
     return p * torch.where(p == 0, 0.0, log_p - log_q)
 
@@ -50,7 +50,7 @@ def kl_divergence(clean: Tensor,
     _check_classes(clean)
     log_p = F.log_softmax(clean.float() / temperature, 1)
     log_q = F.log_softmax(perturbed.float() / temperature, 1)
-    return _expected_ratio(log_p.exp(), log_p, log_q).sum(1).mean()
+    return expected_ratio(log_p.exp(), log_p, log_q).sum(1).mean()
 
 
 def cross_entropy(clean: Tensor, perturbed: Tensor) -> Tensor:
@@ -103,8 +103,8 @@ def binary_kl_divergence(clean: Tensor,
     """
     z, w = clean.float() / temperature, perturbed.float() / temperature
     p = z.sigmoid()
-    kl = _expected_ratio(p, F.logsigmoid(z), F.logsigmoid(w))
-    kl = kl + _expected_ratio(1 - p, F.logsigmoid(-z), F.logsigmoid(-w))
+    kl = expected_ratio(p, F.logsigmoid(z), F.logsigmoid(w))
+    kl = kl + expected_ratio(1 - p, F.logsigmoid(-z), F.logsigmoid(-w))
     return kl.sum(1).mean()
 
 

@@ -1,5 +1,5 @@
 """A level of features: what distortions and step policies may look at."""
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from torch import Tensor
 
@@ -12,12 +12,16 @@ class Level(NamedTuple):
         keys (Tensor): (B,), int64, keys of the noise.
         stream (int): Stream of the noise, e.g. the index of the level.
             Defaults to 0.
-        distortion (Tensor, optional): What FeatJND allows, the shape of
-            ``feature``: the signed map, or noise inside the envelope.
         envelope (Tensor, optional): FeatJND's bound of the noise, >= 0, the
             same shape.
-        sensitivity (Tensor, optional): Squared task gradient, the same
-            shape.
+        sensitivity (Tensor, optional): Diagonal of the task's Fisher
+            information on this very image, the same shape.
+        unit (Tensor, optional): Standard deviation of each channel,
+            broadcastable to the feature, where white noise is to have this
+            unit. None: that of the feature.
+        estimator (Any, optional): The estimator, with what it has counted.
+        detected (Tensor, optional): (B, 1, H, W), bool: tokens inside the
+            host's own detections.
 
     Example:
         >>> import torch
@@ -28,6 +32,8 @@ class Level(NamedTuple):
     feature: Tensor
     keys: Tensor
     stream: int = 0
-    distortion: Optional[Tensor] = None
     envelope: Optional[Tensor] = None
     sensitivity: Optional[Tensor] = None
+    unit: Optional[Tensor] = None
+    estimator: Any = None
+    detected: Optional[Tensor] = None

@@ -2,6 +2,8 @@
 from .base import (
     Answer,
     HostAdapter,
+    Likelihood,
+    NoLikelihood,
     frozen,
     run_host,
     sharing_prefix,
@@ -9,6 +11,6 @@ from .base import (
 from .find import adapter_of
 
 __all__ = [
-    'Answer', 'HostAdapter', 'adapter_of', 'frozen', 'run_host',
-    'sharing_prefix'
+    'Answer', 'HostAdapter', 'Likelihood', 'NoLikelihood', 'adapter_of',
+    'frozen', 'run_host', 'sharing_prefix'
 ]

@@ -6,6 +6,8 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from mmfeatjnd.functional import Distribution, Terms
+
 #: Height and width of an image, and those of the input that it is part of.
 Content = Tuple[int, int, int, int]
 
@@ -24,12 +26,35 @@ class Answer(NamedTuple):
     kind: str
     threshold: float = 0.5
 
+    def distribution(self) -> Distribution:
+        """What is said, as a distribution."""
+        kind = 'categorical' if self.kind == 'categorical' else 'bernoulli'
+        return Distribution(kind, self.logits)
+
     def decisions(self) -> Tensor:
         """The classes, (B,) or (B, H, W); of 'binary' yes (1) or no (0) for
         every logit, in their shape."""
         if self.kind == 'categorical':
             return self.logits.argmax(1)
         return (self.logits.sigmoid() > self.threshold).long()
+
+
+class Likelihood(NamedTuple):
+    """What a host says of some images, as distributions.
+
+    Attributes:
+        terms (dict[str, Distribution]): By what they are of: a class, an
+            objectness, a box, a pixel of a mask.
+        proposals (Any): What they are over: the regions and detections of
+            the clean pass, which other passes must keep. None: of every
+            place of the output.
+    """
+    terms: Terms
+    proposals: Any = None
+
+
+class NoLikelihood(TypeError):
+    """The host's answer is not known as distributions."""
 
 
 @contextmanager
@@ -75,10 +100,23 @@ def run_host(host: nn.Module,
     Returns:
         Any: What it returns.
     """
+    with one_pass(host, training):
+        return _own(host, method)(*args, **kwargs)
+
+
+@contextmanager
+def one_pass(host: nn.Module, training: bool = False) -> Iterator[None]:
+    """Inside, parts of a host are called that make one pass together; see
+    :func:`run_host`.
+
+    Args:
+        host (nn.Module): The host.
+        training (bool): See :func:`run_host`. Defaults to False.
+    """
     prefix = vars(host).get('_shared_prefix')
     share = prefix.one_pass() if prefix is not None else nullcontext()
     with _host_pass(host, training), share:
-        return _own(host, method)(*args, **kwargs)
+        yield
 
 
 @contextmanager
@@ -167,6 +205,32 @@ class HostAdapter(ABC):
             "discrepancy=dict(type='mmfeatjnd.PseudoGroundTruth') or dict("
             "type='mmfeatjnd.Annotation').")
 
+    def likelihood(self,
+                   host: nn.Module,
+                   inputs: Tensor,
+                   data_samples: Optional[list],
+                   proposals: Any = None) -> Likelihood:
+        """What the host says, as distributions over fixed proposals.
+
+        A pass without ``proposals`` makes them; a pass over changed features
+        is compared with it over the same ones.
+
+        Args:
+            host (nn.Module): The host, with FeatJND or plain.
+            inputs (Tensor): (B, 3, H, W), as the host takes them.
+            data_samples (list, optional): The host's data samples.
+            proposals (Any): Those of the clean pass. Defaults to None.
+
+        Raises:
+            NoLikelihood: Nobody has written down what this host's outputs
+                mean.
+        """
+        try:
+            answer = self.answer(host, inputs, data_samples)
+        except TypeError as error:
+            raise NoLikelihood(str(error)) from error
+        return Likelihood(dict(cls=answer.distribution()))
+
     def predict(self, host: nn.Module, inputs: Tensor,
                 data_samples: Optional[list]) -> list:
         """The host's predictions, also on images of a training pipeline.
@@ -197,6 +261,25 @@ class HostAdapter(ABC):
         Returns:
             list: New data samples; the user's are not changed.
         """
+
+    def boxes(self, host: nn.Module, inputs: Tensor,
+              data_samples: Optional[list]) -> List[Tensor]:
+        """Where a host finds objects.
+
+        Args:
+            host (nn.Module): The host, with FeatJND or plain.
+            inputs (Tensor): (B, 3, H, W), as the host takes them.
+            data_samples (list, optional): The host's data samples.
+
+        Returns:
+            list[Tensor]: (N, 4) of each image: left, top, right and bottom,
+            as shares of the input.
+
+        Raises:
+            TypeError: The host finds no boxes.
+        """
+        raise TypeError(f'{type(host).__name__} finds no boxes, so there is '
+                        'nothing outside of them. Leave that control out.')
 
     def clean_loss(self, host: nn.Module, inputs: Tensor,
                    data_samples: Optional[list]) -> Tensor:

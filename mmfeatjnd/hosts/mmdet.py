@@ -6,7 +6,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import HostAdapter, run_host
+from .base import HostAdapter, Likelihood, run_host
+from .mmdet_likelihood import likelihood
 
 
 class DetectorAdapter(HostAdapter):
@@ -22,6 +23,26 @@ class DetectorAdapter(HostAdapter):
             meta.update(ori_shape=meta['img_shape'], scale_factor=(1.0, 1.0))
             views.append(type(sample)(metainfo=meta))
         return run_host(host, 'predict', inputs, views)
+
+    def likelihood(self,
+                   host: nn.Module,
+                   inputs: Tensor,
+                   data_samples: Optional[list],
+                   proposals: Any = None) -> Likelihood:
+        """See :meth:`HostAdapter.likelihood` and
+        :mod:`mmfeatjnd.hosts.mmdet_likelihood`."""
+        return likelihood(host, inputs, data_samples, proposals)
+
+    def boxes(self, host: nn.Module, inputs: Tensor,
+              data_samples: Optional[list]) -> List[Tensor]:
+        """See :meth:`HostAdapter.boxes`; detections of a score of at least
+        0.3."""
+        targets = self.own_targets(host, inputs, data_samples, 0.3)
+        height, width = inputs.shape[-2:]
+        return [
+            t.gt_instances.bboxes.float() /
+            inputs.new_tensor([width, height, width, height]) for t in targets
+        ]
 
     def own_targets(self, host: nn.Module, inputs: Tensor,
                     data_samples: Optional[list], score_thr: float) -> List:

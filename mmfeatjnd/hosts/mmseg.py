@@ -1,12 +1,11 @@
 """Segmentors of MMSegmentation."""
-from typing import List, Optional
+from typing import Any, List, Optional
 
 from mmengine.structures import PixelData
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmfeatjnd.functional import binary_cross_entropy, cross_entropy
-from .base import Answer, Content, HostAdapter, run_host
+from .base import Answer, Content, HostAdapter, Likelihood, run_host
 
 
 def _slides(host: nn.Module) -> bool:
@@ -63,12 +62,16 @@ class SegmentorAdapter(HostAdapter):
             targets.append(target)
         return targets
 
-    def clean_loss(self, host: nn.Module, inputs: Tensor,
-                   data_samples: Optional[list]) -> Tensor:
-        """See :meth:`HostAdapter.clean_loss`. Where the host slides a window
-        over an image, the gradient of every window is its own."""
+    def likelihood(self,
+                   host: nn.Module,
+                   inputs: Tensor,
+                   data_samples: Optional[list],
+                   proposals: Any = None) -> Likelihood:
+        """See :meth:`HostAdapter.likelihood`: a distribution for every pixel
+        of the logits. Where the host slides a window over an image, those of
+        all windows count, as in a prediction."""
         if not _slides(host):
-            return super().clean_loss(host, inputs, data_samples)
+            return super().likelihood(host, inputs, data_samples)
         self._check(host)
         size = tuple(inputs.shape[-2:])
         # the host writes the window's size into them
@@ -78,10 +81,7 @@ class SegmentorAdapter(HostAdapter):
         ]
         answer = self._answer(
             host, run_host(host, 'inference', inputs, metas))
-        clean = answer.logits.detach()
-        if answer.kind == 'binary':
-            return binary_cross_entropy(clean, answer.logits, answer.threshold)
-        return cross_entropy(clean, answer.logits)
+        return Likelihood(dict(cls=answer.distribution()))
 
     def content(self, host: nn.Module, inputs: Tensor,
                 data_samples: Optional[list],

@@ -1,20 +1,19 @@
 """FeatJND's training objective on any host model."""
 import inspect
-from typing import Dict, Optional
+from typing import Dict, Optional, Union
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmfeatjnd.compat import host_library
-from mmfeatjnd.hosts import adapter_of, sharing_prefix
 from mmfeatjnd.registry import MODELS
 from .hosts import check_host_weights, extended_class, host_class, host_scope
 from .necks.featjnd_neck import find_neck
-from .operations import BaseTraining
+from .operations import BaseTraining, Distillation
 from .reading import find_read_levels
 from .run import check_faults
-from .splits import PrefixReplay, attached
+from .splits import attached
 from .step_counter import StepCounter
 from .training_watch import TrainingWatch
 
@@ -26,8 +25,10 @@ class FeatJNDMixin:
     extends_host = True
     prefix = 'FeatJND'
 
-    def setup_featjnd(self, training: BaseTraining,
-                      discrepancy: nn.Module, objective: nn.Module) -> None:
+    def setup_featjnd(self,
+                      training: Union[BaseTraining, Distillation],
+                      discrepancy: Optional[nn.Module] = None,
+                      objective: Optional[nn.Module] = None) -> None:
         """Freeze the host, and keep what trains the estimators; called once,
         at build."""
         # not a submodule: it would be in the host twice
@@ -36,8 +37,19 @@ class FeatJNDMixin:
         if not neck.estimators:
             raise ValueError('FeatJND: the FeatJNDNeck has no estimator to '
                              'train. Set estimator=dict(...).')
-        training.check(neck)
-        if objective.adapt is not None and not training.free:
+        modes = {e.mode for e in neck.estimators}
+        if not modes <= set(training.modes):
+            raise ValueError(
+                f'FeatJND: {type(training).__name__} trains estimators of '
+                f'mode {" or ".join(map(repr, training.modes))}, but this one '
+                f'has mode={modes.pop()!r}. Set estimator=dict(mode=...), or '
+                'leave out `training`.')
+        if training.distils and (discrepancy or objective):
+            raise ValueError(
+                f'FeatJND: {type(training).__name__} needs neither a '
+                '`discrepancy` nor an `objective`. Leave them out.')
+        if objective is not None and objective.adapt is not None and \
+                not training.free:
             raise ValueError(
                 f'FeatJND: {type(training).__name__} sets the NRMSE, so no '
                 'multiplier can hold the tolerance. Leave out `adapt` of the '
@@ -64,24 +76,23 @@ class FeatJNDMixin:
                 child.eval()
             for own in (self.featjnd_discrepancy, self.featjnd_objective,
                         self.featjnd_neck.estimators):
-                own.train(mode)
+                if own is not None:
+                    own.train(mode)
         return self
 
     def loss(self,
              inputs: Tensor,
              data_samples: Optional[list] = None,
              **kwargs) -> Dict[str, Tensor]:
-        """FeatJND's loss: a clean pass, then the perturbed pass.
-
-        The part before the split runs once. Only the estimators get a
-        gradient.
+        """FeatJND's loss, of which only the estimators get a gradient.
 
         Args:
             inputs (Tensor): (B, 3, H, W), as the host takes them.
             data_samples (list, optional): The host's data samples.
 
         Returns:
-            dict[str, Tensor]: See :class:`FeatJNDLoss`.
+            dict[str, Tensor]: See :meth:`Distillation.step` and
+            :class:`FeatJNDLoss`.
 
         Raises:
             ValueError: The host's features are not finite (asked in the first
@@ -89,31 +100,16 @@ class FeatJNDMixin:
             RuntimeError: The estimators do not change, or nothing that they
                 do is noticed (asked now and then).
         """
-        neck, discrepancy = self.featjnd_neck, self.featjnd_discrepancy
         with torch.no_grad():
-            find_read_levels(neck, inputs, data_samples)
-        seed = self.featjnd_steps.next_seed()
-        content = adapter_of(self).content(self, inputs, data_samples, True)
-        # what stands for the images where they have no data samples
-        images = data_samples or range(len(inputs))
-        with sharing_prefix(self, PrefixReplay(neck)):
-            with torch.no_grad():
-                reference = discrepancy.reference(self, inputs, data_samples,
-                                                  seed)
-            with neck.run(
-                    self.featjnd_training, images, seed=seed,
-                    content=content) as run:
-                noticed = discrepancy(self, inputs, data_samples, reference)
+            find_read_levels(self.featjnd_neck, inputs, data_samples)
+        losses, run, noticed = self.featjnd_training.step(
+            self, inputs, data_samples, self.featjnd_steps.next_seed())
         if not self.featjnd_watch.begun:
             # the check waits for the device, and a frozen host does not
             # change
             check_faults([run])
-        # a batch without any region keeps nothing
-        magnitude = self.featjnd_training.magnitude(run.kept) if run.kept \
-            else torch.zeros_like(noticed)
-        losses = self.featjnd_objective(noticed, magnitude)
         if self.training:
-            self.featjnd_watch.step(neck, run, losses['jnd_discrepancy'])
+            self.featjnd_watch.step(self.featjnd_neck, run, noticed)
         return self._reaching_all(losses, bool(run.kept))
 
     def _reaching_all(self, losses: Dict[str, Tensor],
@@ -125,8 +121,8 @@ class FeatJNDMixin:
         idle = [p for e in neck.estimators for p in e.parameters()
                 if all(e is not b for b in busy)]
         if idle:
-            losses['loss_jnd_magnitude'] = losses['loss_jnd_magnitude'] + sum(
-                0 * p.sum() for p in idle)
+            last = [name for name in losses if name.startswith('loss')][-1]
+            losses[last] = losses[last] + sum(0 * p.sum() for p in idle)
         return losses
 
 
@@ -141,6 +137,7 @@ def _check_loaded(model: nn.Module, state_dict: dict, prefix: str,
     own = {
         f'{name}.{k}': v
         for name in ('featjnd_discrepancy', 'featjnd_objective')
+        if getattr(model, name) is not None
         for k, v in getattr(model, name).state_dict().items()
     }
     trained = any(k.startswith('neck.estimators.') for k in given)
@@ -177,16 +174,19 @@ def build_featjnd(host: str,
 
     Args:
         host (str): The host's class with its scope, e.g. 'mmdet.MaskRCNN'.
-        training (dict, optional): How the features are disturbed in training:
-            :class:`DrawnNRMSE`, :class:`LearnedNRMSE` or
+        training (dict, optional): How the estimator learns:
+            :class:`Distillation`, or how the features are disturbed in
+            training: :class:`DrawnNRMSE`, :class:`LearnedNRMSE` or
             :class:`QuantizationSurrogate`. Defaults to None; the ``type``
-            defaults to ``DrawnNRMSE``.
-        discrepancy (dict, optional): Config of D_t. Defaults to None; the
+            defaults to what fits the mode of the estimator: ``Distillation``,
+            and for the others ``DrawnNRMSE``.
+        discrepancy (dict, optional): Config of D_t, where features are
+            disturbed. Defaults to None; the
             ``type`` defaults to ``PseudoGroundTruth`` for detectors, and to
             ``PredictionDivergence`` (KL to the clean prediction) for
             classifiers and segmentors.
-        objective (dict, optional): Config of the objective. Defaults to
-            None; the ``type`` defaults to ``FeatJNDLoss``.
+        objective (dict, optional): Config of the objective, likewise.
+            Defaults to None; the ``type`` defaults to ``FeatJNDLoss``.
         **kwargs: The host's own arguments; ``neck`` must be a
             ``mmfeatjnd.FeatJNDNeck``.
 
@@ -215,13 +215,15 @@ def build_featjnd(host: str,
             'the MMDetection model of the same name.')
     with host_scope(host):
         model = extended_class(FeatJNDMixin, host_cls)(**kwargs)
-    detector = host_library(model) == 'mmdet'
-    model.setup_featjnd(
-        _build(training, 'DrawnNRMSE'),
-        _build(
+    signed = any(e.mode != 'sensitivity' for e in find_neck(model).estimators)
+    training = _build(training, 'DrawnNRMSE' if signed else 'Distillation')
+    if not training.distils:
+        detector = host_library(model) == 'mmdet'
+        discrepancy = _build(
             discrepancy,
-            'PseudoGroundTruth' if detector else 'PredictionDivergence'),
-        _build(objective, 'FeatJNDLoss'))
+            'PseudoGroundTruth' if detector else 'PredictionDivergence')
+        objective = _build(objective, 'FeatJNDLoss')
+    model.setup_featjnd(training, discrepancy, objective)
     return model
 
 

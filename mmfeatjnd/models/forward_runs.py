@@ -37,10 +37,14 @@ def prepare(neck: FeatJNDNeck, operations: Sequence[BaseOperation],
     sensitivity = None
     if any(o.needs_sensitivity for o in operations):
         sensitivity = task_sensitivity(neck, inputs, data_samples)
+    detections = None
+    if any(o.needs_detections for o in operations):
+        detections = adapter_of(host).boxes(host, inputs, data_samples)
     return dict(
         images=data_samples or range(len(inputs)),
         content=adapter_of(host).content(host, inputs, data_samples, False),
-        sensitivity=sensitivity)
+        sensitivity=sensitivity,
+        detections=detections)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import (
 )
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmfeatjnd.functional import (
     cast_to,
@@ -77,18 +77,26 @@ class Visit:
             several views of it, such as windows or regions.
         keys (Tensor): (R,), int64: keys of the noise.
         stream (int): Stream of the noise.
-        sensitivity (Tensor, optional): Squared task gradient, the shape of
-            the feature.
+        sensitivity (Tensor, optional): Diagonal of the task's Fisher
+            information, the shape of the feature.
+        detected (Tensor, optional): (R, 1, H, W), bool: tokens inside the
+            host's own detections.
     """
 
-    def __init__(self, run: 'Run', images: Tensor, keys: Tensor, stream: int,
-                 sensitivity: Optional[Tensor]) -> None:
+    def __init__(self,
+                 run: 'Run',
+                 images: Tensor,
+                 keys: Tensor,
+                 stream: int,
+                 sensitivity: Optional[Tensor] = None,
+                 detected: Optional[Tensor] = None) -> None:
         self.run = run
         self.neck = run.neck
         self.images = images
         self.keys = keys
         self.stream = stream
         self.sensitivity = sensitivity
+        self.detected = detected
 
     def measure(self, **values: Tensor) -> None:
         """Add what was measured, (R,) each, by name; see
@@ -108,6 +116,8 @@ class Run:
     Attributes:
         visited (set[int]): Levels that the host has asked for so far.
         kept (list): What the operation keeps for its ``finish``.
+        looked (list): What it keeps of a look at all levels, until it changes
+            the first.
     """
 
     def __init__(self,
@@ -116,7 +126,8 @@ class Run:
                  images: Optional[Sequence] = None,
                  seed: Optional[int] = None,
                  content: Optional[Sequence[tuple]] = None,
-                 sensitivity: Optional[Dict[int, List[Tensor]]] = None):
+                 sensitivity: Optional[Dict[int, List[Tensor]]] = None,
+                 detections: Optional[List[Tensor]] = None):
         if getattr(operation, 'needs_sensitivity', False) and (
                 sensitivity is None):
             raise ValueError(
@@ -130,8 +141,10 @@ class Run:
         self.seed = getattr(operation, 'seed', 0) if seed is None else seed
         self.content = content
         self.sensitivity = sensitivity
+        self.detections = detections
         self.visited = set()
         self.kept: List[Any] = []
+        self.looked: List[Any] = []
         self._keys: Optional[Tensor] = None
         self._calls: Dict[int, int] = defaultdict(int)
         self._sums: Dict[str, Tensor] = {}
@@ -186,6 +199,10 @@ class Run:
         self._faults.scatter_reduce_(1, index, broken, 'amax')
 
     # --------------------------------------------------------------- running
+    def __call__(self, feature: Tensor, level: int) -> Tensor:
+        """See :meth:`apply`."""
+        return self.apply(feature, level)
+
     def apply(self, feature: Tensor, level: int) -> Tensor:
         """Run the operation on one level.
 
@@ -204,34 +221,78 @@ class Run:
         self.visited.add(level)
         layout = neck.layout_of(feature, level)
         x = to_channels_first(feature, layout)
-        images, keys = self._rows(x)
-        call = self._calls[level]
-        self._calls[level] += 1
-        parts = list(self._parts(x))
+        self._prepare(x)
         begin = getattr(self.operation, 'begin', None)
         if begin is not None:
             begin([x if rows is None else _cut(x, rows, size)
-                   for rows, size in parts], level, neck)
+                   for rows, size in self._parts(x)], level, neck)
         if not len(x):  # no regions at all
+            self._calls[level] += 1
             return feature
-        sensitivity = None
-        if self.sensitivity is not None:
-            sensitivity = to_channels_first(
-                self._sensitivity_of(feature, level, call), layout)
-        visit = Visit(self, images, keys, level + call * _CALL, sensitivity)
         value = None
-        for rows, size in parts:
+        for part, visit, rows, size in self._visits(feature, level):
+            changed = self._visit(part, level, visit)
             if rows is None:
-                value = self._visit(x, level, visit)
+                value = changed
                 break
             if value is None:
                 fill = getattr(self.operation, 'padding', None)
                 value = x.clone() if fill is None else torch.full_like(x, fill)
-            value[rows, :, :size[0], :size[1]] = self._visit(
-                *_part(x, visit, rows, size, level))
+            value[rows, :, :size[0], :size[1]] = changed
+        self._calls[level] += 1
         value = from_channels_first(value, layout)
         # a host may view it as tokens
         return value.contiguous() if feature.is_contiguous() else value
+
+    def look(self, features: Sequence[Tuple[int, Tensor]]) -> None:
+        """Let the operation see all levels that arrive together, before it
+        changes the first.
+
+        Args:
+            features (Sequence[tuple]): Their indices, and what the split
+                emits.
+        """
+        look = getattr(self.operation, 'look', None)
+        if look is None:
+            return
+        self.looked = []
+        for level, feature in features:
+            if self.neck.works_on(level) and len(feature):
+                for part, visit, _, _ in self._visits(feature, level):
+                    look(part, level, visit)
+
+    def _prepare(self, x: Tensor) -> None:
+        if self._keys is None:
+            rows = x.size(0)
+            batch = rows if self.images is None else len(self.images)
+            self._keys = image_keys(
+                image_ids(self.images, batch), self.seed, x.device)
+            self._faults = self._keys.new_zeros(2, batch)
+
+    def _visits(self, feature: Tensor, level: int) -> Iterator[tuple]:
+        """The parts of a level, each with its visit, its rows and its size;
+        see :meth:`_parts`."""
+        layout = self.neck.layout_of(feature, level)
+        x = to_channels_first(feature, layout)
+        self._prepare(x)
+        images, keys = self._rows(x)
+        call = self._calls[level]
+        sensitivity = detected = None
+        if self.sensitivity is not None:
+            sensitivity = to_channels_first(
+                self._sensitivity_of(feature, level, call), layout)
+        if self.detections is not None and x.dim() == 4:
+            detected = inside_boxes(self.detections, x.shape[2:])[images]
+        visit = Visit(self, images, keys, level + call * _CALL, sensitivity,
+                      detected)
+        for rows, size in self._parts(x):
+            if rows is None:
+                yield x, visit, None, ()
+            else:
+                yield _cut(x, rows, size), Visit(
+                    self, images[rows], keys[rows], visit.stream,
+                    *(None if y is None else _cut(y, rows, size)
+                      for y in (sensitivity, detected))), rows, size
 
     def _sensitivity_of(self, feature: Tensor, level: int,
                         call: int) -> Tensor:
@@ -255,13 +316,7 @@ class Run:
 
     def _rows(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """Image and key of every row."""
-        rows = x.size(0)
-        if self._keys is None:
-            batch = rows if self.images is None else len(self.images)
-            self._keys = image_keys(
-                image_ids(self.images, batch), self.seed, x.device)
-            self._faults = self._keys.new_zeros(2, batch)
-        batch = len(self._keys)
+        rows, batch = x.size(0), len(self._keys)
         images = self.neck.row_images
         # some of the regions, as a mask head sees them, are nobody's
         alike = images is None or batch == 1
@@ -332,15 +387,24 @@ def _cut(x: Tensor, rows: Tensor, size: Tuple[int, int]) -> Tensor:
     return x[rows, :, :size[0], :size[1]]
 
 
-def _part(x: Tensor, visit: Visit, rows: Tensor, size: Tuple[int, int],
-          level: int) -> Tuple[Tensor, int, Visit]:
-    """The arguments of a visit to the images of one size."""
-    sensitivity = visit.sensitivity
-    if sensitivity is not None:
-        sensitivity = _cut(sensitivity, rows, size)
-    return _cut(x, rows, size), level, Visit(
-        visit.run, visit.images[rows], visit.keys[rows], visit.stream,
-        sensitivity)
+def inside_boxes(boxes: Sequence[Tensor], size: Tuple[int, int]) -> Tensor:
+    """The tokens of a map whose centres lie in a box.
+
+    Args:
+        boxes (Sequence[Tensor]): (N, 4) of each image: left, top, right and
+            bottom, as shares of the input.
+        size (tuple[int, int]): Height and width of the map.
+
+    Returns:
+        Tensor: (B, 1, H, W), bool.
+    """
+    padded = nn.utils.rnn.pad_sequence(list(boxes), batch_first=True)
+    y, x = (
+        (torch.arange(n, device=padded.device) + 0.5) / n for n in size)
+    left, top, right, bottom = padded[..., None].unbind(2)  # (B, N, 1)
+    inside = ((top <= y) & (y < bottom)).float().transpose(1, 2) @ (
+        (left <= x) & (x < right)).float()
+    return (inside > 0)[:, None]
 
 
 def image_rows(

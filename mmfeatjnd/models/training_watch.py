@@ -119,7 +119,7 @@ def _diverged(neck) -> List[int]:
     active = list(neck.active_levels)
     sound = torch.stack([
         torch.stack([v.isfinite().all() for v in (*e.parameters(),
-                                                   e.mean_square)]).all()
+                                                   *e.channels.buffers())]).all()
         for e in map(neck.estimator_of, active)
     ])
     return [level for level, fine in zip(active, sound.tolist()) if not fine]

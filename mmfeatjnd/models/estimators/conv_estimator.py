@@ -39,12 +39,13 @@ class ConvEstimator(BaseEstimator):
         self.contexts = nn.ModuleList(
             nn.Linear(hidden_channels, hidden_channels)
             for _ in range(num_convs))
-        self.expand = nn.Conv2d(hidden_channels, in_channels, 1)
+        self.expand = nn.Conv2d(hidden_channels, self.out_channels, 1)
         self.act = nn.ReLU()
+        self.init_level(hidden_channels)
 
     def body(self, x: Tensor) -> Tensor:
         x = self.act(self.reduce(x))  # (B, hidden, H, W)
         for conv, context in zip(self.convs, self.contexts):
             image = context(x.mean((2, 3)))[..., None, None]
             x = x + self.act(conv(x) + image)
-        return self.expand(x)
+        return self.with_level(self.expand(x), x)

@@ -21,6 +21,7 @@ class TokenEstimator(BaseEstimator):
     """
 
     ndims = (2, 3)
+    grid = (256, )
     advice = ('It takes tokens (B, N, C) or vectors (B, C): use '
               "estimator=dict(type='mmfeatjnd.ConvEstimator') for maps.")
 
@@ -37,12 +38,13 @@ class TokenEstimator(BaseEstimator):
         self.contexts = nn.ModuleList(
             nn.Linear(hidden_channels, hidden_channels)
             for _ in range(num_layers))
-        self.expand = nn.Linear(hidden_channels, in_channels)
+        self.expand = nn.Linear(hidden_channels, self.out_channels)
         self.act = nn.ReLU()
+        self.init_level(hidden_channels)
 
     def body(self, x: Tensor) -> Tensor:
         x = self.act(self.reduce(x))  # (B, N, hidden) or (B, hidden)
         for layer, context in zip(self.layers, self.contexts):
             image = x.mean(1, keepdim=True) if x.dim() == 3 else x
             x = x + self.act(layer(x) + context(image))
-        return self.expand(x)
+        return self.with_level(self.expand(x), x)

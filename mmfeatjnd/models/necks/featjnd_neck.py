@@ -2,6 +2,7 @@
 from contextlib import contextmanager
 from typing import (
     Callable,
+    Iterable,
     Iterator,
     List,
     Optional,
@@ -445,7 +446,7 @@ class FeatJNDNeck(BaseModule):
             self.check(operation)
         run = Run(operation, self, images, **kwargs)
         self.row_images = None  # of another pass
-        with self.changing(run.apply):
+        with self.changing(run):
             yield run
         run.finish()
 
@@ -468,7 +469,20 @@ class FeatJNDNeck(BaseModule):
             raise ValueError(
                 f"FeatJNDNeck: split='{self.split}' emits {len(features)} "
                 f'level(s), but {self.configured} are configured.')
+        self.look(enumerate(features))
         return tuple(self.apply_level(x, i) for i, x in enumerate(features))
+
+    def look(self, features: Iterable[Tuple[int, Tensor]]) -> None:
+        """Show all levels that arrive together to what changes them, if it
+        wants to see them before it changes the first.
+
+        Args:
+            features (Iterable[tuple]): Their indices, and what the split
+                emits.
+        """
+        look = getattr(self.change, 'look', None)
+        if look is not None:
+            look(list(features))
 
     def apply_level(self, feature: Tensor, level: int) -> Tensor:
         """Change one level, if it is configured and somebody changes it.

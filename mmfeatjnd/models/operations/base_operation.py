@@ -18,9 +18,11 @@ class BaseOperation(ABC):
         seed (int): Seed of the random part. Defaults to 0.
     """
 
-    #: Whether it needs the estimators, and the squared task gradient.
+    #: Whether it needs the estimators, the task's Fisher information on the
+    #: very images, and the host's own detections of them.
     needs_jnd = False
     needs_sensitivity = False
+    needs_detections = False
     #: What is measured as a sum over levels, views and calls; the rest are
     #: means.
     totals: Tuple[str, ...] = ()

@@ -1,11 +1,14 @@
-"""What the operations share that estimators are trained by."""
+"""What the operations share that train estimators by disturbing features."""
 from abc import ABC, abstractmethod
-from typing import List, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
+import torch
 from torch import Tensor
 
 from mmfeatjnd.functional import l2_magnitude, log_magnitude
+from mmfeatjnd.hosts import adapter_of, sharing_prefix
 from mmfeatjnd.models.run import Visit
+from mmfeatjnd.models.splits import PrefixReplay
 
 #: Of what M may be, beside the quantizer's bits: what is measured of a level.
 MAGNITUDES = dict(
@@ -27,6 +30,9 @@ class BaseTraining(ABC):
             magnitude relative to the RMS of the channel).
     """
 
+    distils = False
+    #: Modes of the estimators that it can train.
+    modes = ('signed', 'envelope')
     #: Whether the estimator decides how strong its distortion is.
     free = True
     magnitudes = tuple(MAGNITUDES)
@@ -38,8 +44,36 @@ class BaseTraining(ABC):
                 f'{self.magnitudes}, but got {magnitude!r}')
         self.magnitude_name = magnitude
 
-    def check(self, neck) -> None:
-        """Raise a ValueError where the estimators do not fit."""
+    def step(self, model, inputs: Tensor, data_samples: Optional[list],
+             seed: int) -> tuple:
+        """Losses of one batch: a clean pass, then the disturbed pass. The part
+        before the split runs once.
+
+        Args:
+            model (FeatJNDMixin): The host with its neck.
+            inputs (Tensor): (B, 3, H, W), as the host takes them.
+            data_samples (list, optional): The host's data samples.
+            seed (int): Seed of the draws.
+
+        Returns:
+            tuple: The losses, see :class:`FeatJNDLoss`; the run; and what the
+            task notices, a scalar.
+        """
+        neck, discrepancy = model.featjnd_neck, model.featjnd_discrepancy
+        content = adapter_of(model).content(model, inputs, data_samples, True)
+        # what stands for the images where they have no data samples
+        images = data_samples or range(len(inputs))
+        with sharing_prefix(model, PrefixReplay(neck)):
+            with torch.no_grad():
+                reference = discrepancy.reference(model, inputs, data_samples,
+                                                  seed)
+            with neck.run(self, images, seed=seed, content=content) as run:
+                noticed = discrepancy(model, inputs, data_samples, reference)
+        # a batch without any region keeps nothing
+        magnitude = self.magnitude(run.kept) if run.kept \
+            else torch.zeros_like(noticed)
+        losses = model.featjnd_objective(noticed, magnitude)
+        return losses, run, losses['jnd_discrepancy']
 
     def begin(self, parts: List[Tensor], level: int, neck) -> None:
         """Once for a level of a batch, however many sizes its images have:
@@ -54,7 +88,7 @@ class BaseTraining(ABC):
     def keep(self, visit: Visit, level: int, delta: Tensor,
              feature: Tensor) -> None:
         """Note what M is measured on, and the clean feature."""
-        channel_rms = visit.neck.estimator_of(level).channel_rms(feature)
+        channel_rms = visit.neck.estimator_of(level).channel_unit(feature)
         visit.run.kept.append((delta, feature, channel_rms))
 
     def magnitude(self, kept: Sequence[Kept]) -> Tensor:

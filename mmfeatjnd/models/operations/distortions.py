@@ -13,10 +13,9 @@ from mmfeatjnd.functional import (
     Level,
     gaussian_noise,
     sensitivity_log_scale,
-    shuffle_channels,
-    shuffle_tokens,
     uniform_noise,
 )
+from mmfeatjnd.models.estimators.base_estimator import MODES
 from mmfeatjnd.registry import DISTORTIONS
 
 
@@ -24,15 +23,19 @@ class Distortion(ABC):
     """An unscaled change of one level.
 
     Attributes:
-        needs_jnd (bool): ``level.distortion`` must be given.
+        needs_jnd (bool): ``level.estimator`` must be trained.
         needs_sensitivity (bool): ``level.sensitivity`` must be given.
-        random (bool): Its result depends on the seed, beyond that of
-            ``level.distortion``.
+        needs_detections (bool): ``level.detected`` must be given.
+        random (bool): Its result depends on the seed, beyond what the
+            estimator draws.
     """
 
     needs_jnd = False
     needs_sensitivity = False
+    needs_detections = False
     random = True
+    #: Modes of the estimators whose maps it understands.
+    modes = MODES
 
     @abstractmethod
     def __call__(self, level: Level) -> Tensor:
@@ -64,24 +67,14 @@ def distortion_names() -> list:
     return sorted(DISTORTIONS.module_dict)
 
 
-@DISTORTIONS.register_module(name='featjnd')
-class FeatJNDDistortion(Distortion):
-    """The estimator's distortion itself."""
-
-    needs_jnd = True
-    random = False
-
-    def __call__(self, level: Level) -> Tensor:
-        return level.distortion
-
-
 @DISTORTIONS.register_module(name='gaussian')
 class Gaussian(Distortion):
     """White Gaussian noise, the paper's baseline."""
 
     def __call__(self, level: Level) -> Tensor:
-        return gaussian_noise(level.keys, level.feature.shape[1:],
-                              level.stream)
+        noise = gaussian_noise(level.keys, level.feature.shape[1:],
+                               level.stream)
+        return noise if level.unit is None else noise * level.unit
 
 
 @DISTORTIONS.register_module(name='uniform-noise')
@@ -89,41 +82,9 @@ class UniformNoise(Distortion):
     """White uniform noise."""
 
     def __call__(self, level: Level) -> Tensor:
-        return uniform_noise(level.keys, level.feature.shape[1:],
-                             level.stream)
-
-
-@DISTORTIONS.register_module(name='permuted-map')
-class PermutedMap(Distortion):
-    """The FeatJND distortion with the tokens of each image permuted: keeps
-    the histogram and the direction in channel space, and loses where."""
-
-    needs_jnd = True
-
-    def __call__(self, level: Level) -> Tensor:
-        return shuffle_tokens(level.distortion, level.keys, level.stream)
-
-
-@DISTORTIONS.register_module(name='sign-flipped')
-class SignFlipped(Distortion):
-    """The FeatJND distortion with the opposite sign."""
-
-    needs_jnd = True
-    random = False
-
-    def __call__(self, level: Level) -> Tensor:
-        return -level.distortion
-
-
-@DISTORTIONS.register_module(name='channel-shuffled')
-class ChannelShuffled(Distortion):
-    """The FeatJND distortion with the channels of each image permuted: keeps
-    where, and loses the direction in channel space."""
-
-    needs_jnd = True
-
-    def __call__(self, level: Level) -> Tensor:
-        return shuffle_channels(level.distortion, level.keys, level.stream)
+        noise = uniform_noise(level.keys, level.feature.shape[1:],
+                              level.stream)
+        return noise if level.unit is None else noise * level.unit
 
 
 @DISTORTIONS.register_module(name='shrinkage')
@@ -148,11 +109,12 @@ class Amplification(Distortion):
 
 @DISTORTIONS.register_module(name='gradient-sensitivity')
 class GradientSensitivity(Gaussian):
-    """Gaussian noise, weaker where the task's gradient on this very image is
-    large; see :func:`mmfeatjnd.functional.sensitivity_log_scale`. Ours."""
+    """Gaussian noise, weaker in the elements where the task's Fisher
+    information on this very image is large; see :func:`mmfeatjnd.functional.sensitivity_log_scale`. Ours."""
 
     needs_sensitivity = True
 
     def __call__(self, level: Level) -> Tensor:
         scale = sensitivity_log_scale(level.sensitivity).exp()
-        return scale * super().__call__(level)
+        # the scale is in the feature's own unit
+        return scale * super().__call__(level._replace(unit=None))

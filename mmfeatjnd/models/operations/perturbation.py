@@ -1,5 +1,5 @@
-"""The operation that distorts features at a requested NRMSE."""
-from typing import Dict, Union
+"""The operation that distorts features at a requested strength."""
+from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -7,27 +7,47 @@ from torch import Tensor
 from mmfeatjnd.functional import (
     DEFINITIONS,
     Level,
+    bisect_scale,
     cast_to,
     nrmse,
+    over_channels,
     participation_ratio,
     scale_to_nrmse,
 )
-from mmfeatjnd.models.run import Visit
+from mmfeatjnd.functional.layout import per_image
+from mmfeatjnd.models.hosts import CheckpointError
+from mmfeatjnd.models.run import Run, Visit
+from mmfeatjnd.utils import ConfigError
 from .base_operation import BaseOperation
 from .distortions import build_distortion
 
 
+class _Look(NamedTuple):
+    """A level of some images, and the unscaled change that waits for it."""
+    visit: Visit
+    feature: Tensor
+    delta: Tensor
+    unit: Tensor  # of each channel, 0 where it never changed
+    limits: Optional[Tuple[Tensor, Tensor]]
+
+
 class Perturbation(BaseOperation):
-    """Distort every configured level of every image at one NRMSE.
+    """Distort every configured level of every image at one strength.
 
     Measures ``nrmse`` and ``participation_ratio``.
 
     Args:
         distortion (str | dict): A name in ``DISTORTIONS``, or a config with
             it as ``type``.
-        nrmse (float): NRMSE of each image and level, > 0.
-        definition (str): Denominator of the NRMSE: 'rms', 'std' or 'range'.
-            Defaults to 'rms'.
+        nrmse (float): Strength of the distortion, > 0, of each image.
+        definition (str): Its unit. 'rms', 'std' and 'range': NRMSE of each
+            level, with this denominator. 'channel': RMS over all levels in
+            units of the channels' standard deviation over the training
+            pictures, which the estimator knows; so a distortion may spend
+            it where it wants. Defaults to 'rms'.
+        valid (bool): Keep the distorted features in the range that the
+            estimator has seen at the split, such as >= 0 behind a ReLU; the
+            strength is matched after that. Defaults to False.
         seed (int): Seed of the noise. Defaults to 0.
     """
 
@@ -35,6 +55,7 @@ class Perturbation(BaseOperation):
                  distortion: Union[str, dict],
                  nrmse: float,
                  definition: str = 'rms',
+                 valid: bool = False,
                  seed: int = 0) -> None:
         self.distortion = build_distortion(distortion)
         self.distortion_name = (
@@ -43,47 +64,183 @@ class Perturbation(BaseOperation):
             raise ValueError(f'nrmse must be positive and finite, but got '
                              f'{nrmse}. Without a distortion, leave the hook '
                              'out.')
-        if definition not in DEFINITIONS:
-            raise ValueError(f'NRMSE definition must be one of {DEFINITIONS}, '
-                             f'but got {definition!r}')
+        if definition not in (*DEFINITIONS, 'channel'):
+            raise ValueError('NRMSE definition must be one of '
+                             f"{(*DEFINITIONS, 'channel')}, but got "
+                             f'{definition!r}')
         self.nrmse = float(nrmse)
         self.definition = definition
-        self.needs_jnd = self.distortion.needs_jnd
+        self.valid = valid
+        self.needs_jnd = (
+            self.distortion.needs_jnd or valid or definition == 'channel')
         self.needs_sensitivity = self.distortion.needs_sensitivity
+        self.needs_detections = self.distortion.needs_detections
         super().__init__(seed)
 
     @property
     def name(self) -> str:
         return f"distortion='{self.distortion_name}'"
 
-    def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
-        jnd = None
+    def check(self, neck) -> None:
+        """See :meth:`BaseOperation.check`; and raise where the estimators
+        have not counted what the distortion needs."""
+        super().check(neck)
+        modes = {e.mode for e in neck.active_estimators()}
+        if self.distortion.needs_jnd and not modes <= set(
+                self.distortion.modes):
+            raise CheckpointError(
+                f'{self.name} needs an estimator of mode '
+                f'{" or ".join(map(repr, self.distortion.modes))}, but this '
+                f'one has mode={modes.pop()!r}. Train one with a config of '
+                'configs/featjnd.')
+
+    # --------------------------------------------------------------- changing
+    def _unscaled(self, feature: Tensor, level: int, visit: Visit) -> _Look:
+        estimator = unit = limits = None
         if self.needs_jnd:
             estimator = visit.neck.estimator_of(level)
-            jnd = estimator.distortion(
-                estimator(feature), visit.keys, visit.stream)
+            unit = over_channels(estimator.channels.std, feature)
+        if self.valid:
+            limits = estimator.channels.low, estimator.channels.high
         delta = self.distortion(
             Level(
                 feature,
                 visit.keys,
                 visit.stream,
-                distortion=jnd,
-                sensitivity=visit.sensitivity))
-        delta = scale_to_nrmse(delta, feature, self.nrmse, self.definition)
-        value = feature.float() + delta
-        applied = delta
-        if feature.dtype != torch.float32:
-            # half precision rounds, and its range ends early
-            applied = cast_to(value, feature.dtype).float() - feature.float()
+                sensitivity=visit.sensitivity,
+                unit=unit if self.definition == 'channel' else None,
+                estimator=estimator,
+                detected=visit.detected))
+        return _Look(visit, feature, delta, unit, limits)
+
+    @property
+    def look(self):
+        """Callable, optional: Sees every level before the first is changed,
+        where one strength is for all."""
+        return self._look if self.definition == 'channel' else None
+
+    def _look(self, feature: Tensor, level: int, visit: Visit) -> None:
+        visit.run.looked.append(self._unscaled(feature, level, visit))
+
+    def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
+        if self.definition == 'channel':
+            return self._change_jointly(feature, visit)
+        seen = self._unscaled(feature, level, visit)
+        delta = scale_to_nrmse(seen.delta, feature, self.nrmse,
+                               self.definition)
+        if self.valid:
+
+            def measure(scale: Tensor) -> Tensor:
+                return nrmse(
+                    _applied(seen, delta * per_image(scale, delta)), feature,
+                    self.definition)
+
+            more = bisect_scale(
+                measure,
+                torch.full_like(visit.keys, self.nrmse, dtype=torch.float32),
+                finest=1.0)
+            delta = _applied(seen, delta * per_image(more, delta))
+        value, applied = _rounded(feature, delta)
         visit.measure(
             nrmse=nrmse(applied, feature, self.definition),
             participation_ratio=participation_ratio(delta))
         return value
 
+    def _change_jointly(self, feature: Tensor, visit: Visit) -> Tensor:
+        run = visit.run
+        if not run.looked:
+            raise ConfigError(
+                f"FeatJNDNeck: the levels of split='{visit.neck.split}' "
+                "arrive one after the other, so definition='channel' cannot "
+                'share out one strength among them. Use a split that emits '
+                "them together, such as 'backbone', or levels=(i,) of one.")
+        if isinstance(run.looked[0], _Look):  # the first level of a pass
+            run.looked = [self._joint_scale(run), *run.looked]
+        scale, seen, *rest = run.looked
+        run.looked = [scale, *rest] if rest else []
+        delta = seen.delta * per_image(scale[visit.images], feature)
+        if self.valid:
+            delta = _applied(seen, delta)
+        value, applied = _rounded(feature, delta)
+        alive = seen.unit > 0
+        relative = applied / torch.where(alive, seen.unit, 1.0) * alive
+        visit.measure(
+            square=relative.square().flatten(1).sum(1),
+            elements=torch.full_like(visit.keys, relative[0].numel()),
+            participation_ratio=participation_ratio(delta))
+        return value
+
+    def _joint_scale(self, run: Run) -> Tensor:
+        """The scale of each image, (B,), by which its levels together have
+        the strength."""
+        looked: List[_Look] = run.looked
+
+        def measure(scale: Tensor, limited: bool) -> Tensor:
+            total, number = scale.new_zeros(2, len(scale))
+            for seen in looked:
+                images = seen.visit.images
+                delta = seen.delta * per_image(scale[images], seen.delta)
+                if limited:
+                    delta = _applied(seen, delta)
+                alive = seen.unit > 0
+                relative = delta / torch.where(alive, seen.unit, 1.0) * alive
+                total.index_add_(0, images,
+                                 relative.square().flatten(1).sum(1))
+                number.index_add_(
+                    0, images,
+                    torch.full_like(images, delta[0].numel(),
+                                    dtype=total.dtype))
+            return (total / number.clamp_min(1)).sqrt()
+
+        ones = looked[0].delta.new_ones(run.batch_size)
+        now = measure(ones, False)
+        scale = self.nrmse / torch.where(now > 0, now, 1.0)
+        if self.valid:
+            scale = scale * bisect_scale(
+                lambda more: measure(scale * more, True),
+                self.nrmse * ones,
+                finest=1.0)
+        return scale
+
+    # -------------------------------------------------------------- reporting
+    @property
+    def totals(self) -> Tuple[str, ...]:
+        return ('square', 'elements') if self.definition == 'channel' else ()
+
+    def summary(self, columns: Dict[str, Tensor]) -> Dict[str, float]:
+        """``nrmse`` and ``participation_ratio``, means over the images."""
+        columns = dict(columns)
+        if 'square' in columns:
+            columns['nrmse'] = (columns.pop('square') /
+                                columns.pop('elements')).sqrt()
+        return super().summary(columns)
+
     def row(self, summary: Dict[str, float]) -> dict:
         return dict(
             distortion=self.distortion_name,
+            definition=self.definition,
+            valid=self.valid,
             nrmse=self.nrmse,
             nrmse_measured=summary['nrmse'],
             participation_ratio=summary['participation_ratio'],
             seed=self.seed)
+
+
+def _applied(seen: _Look, delta: Tensor) -> Tensor:
+    """What is left of a change within the range of the split."""
+    low, high = seen.limits
+    feature = seen.feature.float()
+    # a feature beyond what training has seen may stay where it is
+    bounded = torch.minimum(
+        torch.maximum(feature + delta, torch.minimum(feature, low)),
+        torch.maximum(feature, high))
+    return bounded - feature
+
+
+def _rounded(feature: Tensor, delta: Tensor) -> Tuple[Tensor, Tensor]:
+    """The changed feature, and the change that the host will get: half
+    precision rounds, and its range ends early."""
+    value = feature.float() + delta
+    if feature.dtype == torch.float32:
+        return value, delta
+    return value, cast_to(value, feature.dtype).float() - feature.float()

@@ -38,6 +38,7 @@ class QuantizationSurrogate(BaseTraining):
     """
 
     magnitudes = (*BaseTraining.magnitudes, 'rate')
+    modes = ('envelope', )
 
     def __init__(self,
                  mode: str = 'straight-through',
@@ -48,19 +49,10 @@ class QuantizationSurrogate(BaseTraining):
         if mode not in MODES:
             raise ValueError('QuantizationSurrogate: mode must be one of '
                              f'{MODES}, but got {mode!r}')
-        if granularity not in GRANULARITIES:
-            raise ValueError('QuantizationSurrogate: granularity must be one '
-                             f'of {GRANULARITIES}, but got {granularity!r}')
+        check_granularity(granularity)
         self.mode = mode
         self.granularity = granularity
         self.jnd_rounding = jnd_rounding
-
-    def check(self, neck) -> None:
-        """Raise a ValueError unless the estimators give envelopes."""
-        if {e.mode for e in neck.estimators} != {'envelope'}:
-            raise ValueError(
-                'QuantizationSurrogate: the steps are taken from an envelope. '
-                "Use estimator=dict(mode='envelope').")
 
     def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
         envelope = visit.neck.estimator_of(level)(feature)

@@ -51,8 +51,8 @@ class JNDMapRecorder:
 
     def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
         estimator = visit.neck.estimator_of(level)
-        rms = estimator.channel_rms(feature)
-        relative = estimator(feature) / rms.clamp_min(1e-6)
+        unit = estimator.channel_unit(feature)
+        relative = estimator(feature) / unit.clamp_min(1e-6)
         self.maps.append((visit.images, relative.square().mean(
             channel_dim(feature)).sqrt()))
         return feature

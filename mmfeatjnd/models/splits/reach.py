@@ -83,11 +83,13 @@ def _is_level(x: Any) -> bool:
 def _apply_to_output(neck, output: Any, level: int) -> Any:
     """The float tensors of a module's output are its levels, in order."""
     if _is_level(output):
+        neck.look([(level, output)])
         return neck.apply_level(output, level)
     if not isinstance(output, (tuple, list)):
         raise ConfigError(
             f"FeatJNDNeck: the module at split='{neck.split}' returns "
             f'{type(output).__name__}; a tensor, tuple or list is needed.')
+    neck.look(enumerate(filter(_is_level, output), level))
     new = []
     for item in output:
         if _is_level(item):

@@ -92,6 +92,8 @@ class PrefixReplay:
             seen.add(level)
             return change(feature, level) if change else feature
 
+        stop.look = getattr(change, 'look', None)
+
         def keep(module, args, kwargs, output):
             if self._finished(module, seen):
                 outputs.setdefault(module, []).append(self._keep(output))
