@@ -12,5 +12,6 @@ model = dict(
         type='mmfeatjnd.FeatJNDNeck',
         neck=_base_.model.neck,
         estimator=dict(type='mmfeatjnd.ConvEstimator')))
+_base_.featjnd_schedule.train_cfg.max_iters = 300
 globals().update(_base_.pop('featjnd_schedule'))
 load_from = 'data/hosts/yolox_nano_coco.pth'

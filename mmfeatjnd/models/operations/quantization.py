@@ -119,26 +119,29 @@ class Quantization(BaseOperation):
     def check(self, neck) -> None:
         super().check(neck)
         modes = {e.mode for e in neck.active_estimators()}
-        if self.needs_jnd and modes != {'envelope'}:
+        if self.needs_jnd and not modes <= set(self.policy.modes):
             raise CheckpointError(
-                f'{self.name} takes its steps from an envelope, but the '
-                f'estimator has mode={modes.pop()!r}: a signed map says which '
-                'direction is harmless, not how much noise is. Train one with '
-                'a config of configs/quantization.')
+                f'{self.name} takes its steps from an estimator of mode '
+                f'{" or ".join(map(repr, self.policy.modes))}, but this one '
+                f'has mode={modes.pop()!r}: a signed map says which direction '
+                'is harmless, not how much noise is. Train one with a config '
+                'of configs/featjnd.')
 
     def allocate(self, feature: Tensor, visit: Visit,
                  level: int) -> Callable[[Tensor], Allocation]:
         """How one level is quantized, as a function of the scale (B,)."""
-        envelope = None
+        envelope = estimator = None
         if self.needs_jnd:
-            envelope = visit.neck.estimator_of(level)(feature)
+            estimator = visit.neck.estimator_of(level)
+            envelope = estimator(feature)
         allocate = self.policy(
             Level(
                 feature,
                 visit.keys,
                 visit.stream,
                 envelope=envelope,
-                sensitivity=visit.sensitivity))
+                sensitivity=visit.sensitivity,
+                estimator=estimator))
 
         def at(scale: Tensor) -> Allocation:
             allocation = allocate(scale)

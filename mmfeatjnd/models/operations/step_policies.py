@@ -29,6 +29,8 @@ from mmfeatjnd.functional import (
 from mmfeatjnd.functional.steps import check_granularity
 from mmfeatjnd.functional.symbols import MAX_SYMBOL
 from mmfeatjnd.registry import STEP_POLICIES
+from .distortions import build_distortion
+from .token_maps import TokenMap
 
 
 class StepPolicy(ABC):
@@ -88,6 +90,8 @@ class FeatJNDPolicy(StepPolicy):
     """
 
     needs_jnd = True
+    #: Modes of the estimators that give a bound of noise.
+    modes = ('sensitivity', 'envelope')
 
     def __init__(self,
                  granularity: str = 'channel-token',
@@ -120,6 +124,39 @@ class PermutedPolicy(FeatJNDPolicy):
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
         envelope = shuffle_tokens(level.envelope, level.keys, level.stream)
         return super().__call__(level._replace(envelope=envelope))
+
+
+@STEP_POLICIES.register_module(name='token-map')
+class TokenMapPolicy(FeatJNDPolicy):
+    """The steps of FeatJND with another map in the place of the learned one:
+    its controls, and its reference.
+
+    Args:
+        map (str): A token map in ``DISTORTIONS``: 'static', 'other-image',
+            'level-gain', 'feature-energy' or 'fisher'; or 'white': one step
+            in units of each channel's standard deviation.
+        **kwargs: See :class:`FeatJNDPolicy`.
+    """
+
+    def __init__(self, map: str, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.modes = ('sensitivity', )
+        self.map = None if map == 'white' else build_distortion(map)
+        if self.map is not None and not isinstance(self.map, TokenMap):
+            raise ValueError(f'token-map: {map!r} is no token map')
+        if getattr(self.map, 'needs_detections', False):
+            raise ValueError(f'token-map: {map!r} says where no noise may '
+                             'be, and gives no steps')
+        self.needs_sensitivity = getattr(self.map, 'needs_sensitivity', False)
+
+    def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
+        feature, estimator = level.feature, level.estimator
+        if self.map is None:
+            log_w = torch.zeros_like(estimator.known.static(feature))
+        else:
+            log_w = self.map.log_sensitivity(level)
+        return super().__call__(
+            level._replace(envelope=estimator.envelope_of(log_w, feature)))
 
 
 @STEP_POLICIES.register_module(name='one-step')

@@ -1,0 +1,264 @@
+"""Files that hold the task metric of a split, tied to the host by a hash."""
+import json
+from pathlib import Path
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mmfeatjnd.utils import atomic_path, unwrapped
+from mmfeatjnd.version import __version__
+from .estimator_file import host_hash
+from .hosts import CheckpointError
+from .necks.featjnd_neck import ALIASES, FeatJNDNeck, find_neck
+
+_FORMAT = 'mmfeatjnd.metric'
+#: Of the file; raised where older readers would take it for something else.
+FORMAT_VERSION = 1
+_KEY = 'mmfeatjnd'  # one entry: several have no fixed order in the file
+_MAKE = 'Make one with tools/estimate_metric.py.'
+
+
+class FrequencyMetric(NamedTuple):
+    """Moments of a level in the coefficients of a block DCT, F = block**2
+    frequencies row by row; see :func:`mmfeatjnd.functional.block_dct`.
+
+    Attributes:
+        block (int): Side of a block, tokens.
+        blocks (float): Mean number of blocks of a picture.
+        mean (Tensor): (F, C), of the feature, padded by its edge.
+        covariance (Tensor): (F, C, C), of the same.
+        metric (Tensor): (F, C, C), E[g g^T], nats per square of a
+            coefficient.
+    """
+    block: int
+    blocks: float
+    mean: Tensor
+    covariance: Tensor
+    metric: Tensor
+
+
+class LevelMetric(NamedTuple):
+    """What is known of one level, over all tokens of the pictures but those
+    of their padding. Tensors are float32.
+
+    Attributes:
+        tokens (float): Mean number T of tokens of a picture.
+        elements_per_pixel (float): T * C over the pixels of a picture as the
+            host takes it.
+        pooled (float): Share of tr(M) that the mean of the gradients over
+            the tokens of a picture has: 1 where nothing but the mean is read,
+            as before a global average pooling, so that noise with the mean 0
+            costs nothing; 1 / T where tokens are read independently.
+        log_w (float): Mean of the log sensitivity of the tokens, nats; see
+            :mod:`mmfeatjnd.functional.sensitivity`.
+        log_w_map (Tensor): Its mean over the pictures on a fixed grid: (h, w),
+            (n,) of token sequences, (1,) of vectors.
+        mean (Tensor): (C,), of the feature.
+        std (Tensor): (C,), standard deviation of each channel.
+        covariance (Tensor): (C, C), of the feature.
+        metric (Tensor): (C, C), M = E[g g^T], nats per square of a feature.
+        frequencies (FrequencyMetric, optional): The same by frequency.
+    """
+    tokens: float
+    elements_per_pixel: float
+    pooled: float
+    log_w: float
+    log_w_map: Tensor
+    mean: Tensor
+    std: Tensor
+    covariance: Tensor
+    metric: Tensor
+    frequencies: Optional[FrequencyMetric] = None
+
+    @property
+    def channels(self) -> int:
+        """int: Number C of channels."""
+        return len(self.mean)
+
+
+class TaskMetric(NamedTuple):
+    """The task metric of a split of a host.
+
+    Attributes:
+        levels (dict[int, LevelMetric]): By their index; without those that
+            nothing reads.
+        split (str): The split point.
+        configured (tuple[int]): Levels that were asked for, read or not.
+        host_hash (str): Of the host's weights, see :func:`host_hash`.
+        images (int): Number of pictures.
+        draws (int): Draws of the gradient for each picture.
+        seed (int): Seed of the choice of pictures, and of the draws.
+        version (str): That of mmfeatjnd.
+    """
+    levels: Dict[int, LevelMetric]
+    split: str
+    configured: Tuple[int, ...]
+    host_hash: str
+    images: int
+    draws: int
+    seed: int
+    version: str = __version__
+
+
+def _parts(level: tuple) -> Tuple[Dict[str, Tensor], Dict[str, Any]]:
+    """Its tensors, and its numbers."""
+    fields = {k: v for k, v in level._asdict().items() if k != 'frequencies'}
+    tensors = {k: v for k, v in fields.items() if isinstance(v, Tensor)}
+    return tensors, {k: v for k, v in fields.items() if k not in tensors}
+
+
+def save_metric(metric: TaskMetric, path: Union[str, Path]) -> None:
+    """Write a task metric.
+
+    The file is of the safetensors format: names, shapes and bytes, and no
+    code that would run where it is read. Tensors are named
+    ``LEVEL.FIELD`` and ``LEVEL.frequencies.FIELD``; the rest is in the
+    metadata, as JSON.
+
+    Args:
+        metric (TaskMetric): Its tensors are on any device.
+        path (str | Path): The file, written atomically.
+
+    Raises:
+        CheckpointError: A value is NaN or infinite.
+        WriteError: The file cannot be written.
+
+    Example:
+        >>> save_metric(metric, 'metric.safetensors')
+        >>> load_metric('metric.safetensors').split == metric.split
+        True
+    """
+    tensors: Dict[str, Tensor] = {}
+    about = dict(metric._asdict(), format=_FORMAT,
+                 format_version=FORMAT_VERSION, levels={})
+    for index, level in metric.levels.items():
+        found, about['levels'][index] = _parts(level)
+        tensors.update({f'{index}.{k}': v for k, v in found.items()})
+        if level.frequencies is not None:
+            found, numbers = _parts(level.frequencies)
+            about['levels'][index]['frequencies'] = numbers
+            tensors.update(
+                {f'{index}.frequencies.{k}': v for k, v in found.items()})
+    tensors = {
+        k: v.detach().float().cpu().contiguous() for k, v in tensors.items()
+    }
+    _check_values(tensors, 'the metric')
+    with atomic_path(str(path)) as partial:
+        save_file(tensors, partial, {_KEY: json.dumps(about)})
+
+
+def _check_values(tensors: Dict[str, Tensor], source: object) -> None:
+    broken = [k for k, v in tensors.items() if not v.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f'{source}: NaN or infinite values in {broken[0]!r}. Check the '
+            'checkpoint of the host and its input.')
+
+
+def load_metric(path: Union[str, Path],
+                model: Optional[nn.Module] = None,
+                split: Optional[str] = None,
+                levels: Optional[Sequence[int]] = None) -> TaskMetric:
+    """Read a task metric, for the host and the split that it belongs to.
+
+    Args:
+        path (str | Path): A file of :func:`save_metric`.
+        model (nn.Module, optional): The host, its weights loaded, with a
+            FeatJND neck or plain. Defaults to None: of any host.
+        split (str, optional): The split wanted. Defaults to None: that of the
+            model's FeatJND neck, or any.
+        levels (Sequence[int], optional): Levels that must be known. Defaults
+            to None: those of the model's FeatJND neck, or any.
+
+    Returns:
+        TaskMetric: On the CPU.
+
+    Raises:
+        CheckpointError: The file holds no metric, has another version of the
+            format, or belongs to another host, split or other levels.
+
+    Example:
+        >>> save_metric(metric, 'metric.safetensors')
+        >>> load_metric('metric.safetensors', split='nowhere')
+        Traceback (most recent call last):
+        mmfeatjnd.models.hosts.CheckpointError: metric.safetensors is of \
+split='backbone', but split='nowhere' is wanted. Estimate it again there.
+    """
+    about, tensors = _read(path)
+    _check_values(tensors, path)
+    metric = _assembled(path, about, tensors)
+    neck = None
+    if model is not None:
+        model = unwrapped(model)
+        if any(isinstance(m, FeatJNDNeck) for m in model.modules()):
+            neck = find_neck(model)
+    if neck is not None:
+        split = neck.split if split is None else split
+        levels = neck.levels if levels is None else levels
+    if split is not None and ALIASES.get(split, split) != metric.split:
+        raise CheckpointError(
+            f"{path} is of split='{metric.split}', but split='{split}' is "
+            'wanted. Estimate it again there.')
+    if unknown := sorted(set(levels or ()) - set(metric.configured)):
+        raise CheckpointError(
+            f'{path} is of levels={list(metric.configured)}, but '
+            f'level {unknown[0]} is wanted, too. Estimate it again with it.')
+    if model is not None and host_hash(model) != metric.host_hash:
+        raise CheckpointError(
+            f'{path} is of another host checkpoint (hash '
+            f'{metric.host_hash[:8]}, but the loaded host has '
+            f'{host_hash(model)[:8]}). Load the checkpoint that it was '
+            'estimated of, or estimate it again.')
+    return metric
+
+
+def _read(path: Union[str, Path]) -> Tuple[dict, Dict[str, Tensor]]:
+    """The metadata and the tensors of a file of this format."""
+    try:
+        with safe_open(str(path), 'pt') as file:
+            about = json.loads((file.metadata() or {}).get(_KEY, '{}'))
+            tensors = {k: file.get_tensor(k) for k in file.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f'{path} is no metric file: {error}. {_MAKE}') from error
+    if not isinstance(about, dict) or about.get('format') != _FORMAT:
+        raise CheckpointError(f'{path} is no metric file. {_MAKE}')
+    version = about.get('format_version')
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f'{path} has version {version} of the format (mmfeatjnd '
+            f'{about.get("version")}), but this mmfeatjnd ({__version__}) '
+            f'reads version {FORMAT_VERSION}. Estimate it again with '
+            'tools/estimate_metric.py.')
+    return about, tensors
+
+
+def _assembled(path: object, about: dict,
+               tensors: Dict[str, Tensor]) -> TaskMetric:
+    """The metric of what a file holds."""
+
+    def under(prefix: str) -> Dict[str, Tensor]:
+        return {
+            k[len(prefix):]: v
+            for k, v in tensors.items()
+            if k.startswith(prefix) and '.' not in k[len(prefix):]
+        }
+
+    levels = {}
+    try:
+        for index, numbers in about['levels'].items():
+            numbers = dict(numbers)
+            frequencies = numbers.pop('frequencies', None)
+            if frequencies is not None:
+                frequencies = FrequencyMetric(
+                    **frequencies, **under(f'{index}.frequencies.'))
+            levels[int(index)] = LevelMetric(
+                **numbers, **under(f'{index}.'), frequencies=frequencies)
+        fields = {k: about[k] for k in TaskMetric._fields}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f'{path} is no whole metric file ({error}). {_MAKE}') from error
+    return TaskMetric(**dict(
+        fields, levels=levels, configured=tuple(fields['configured'])))
