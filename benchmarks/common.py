@@ -33,65 +33,61 @@ CONFIGS = ROOT / 'configs'
 #: Of what the same command trains and measures. Whoever changes that raises
 #: it: what was kept of the former protocol is then no longer taken, and the
 #: report marks what was published by it.
-PROTOCOL = 2
+PROTOCOL = 3
 SEEDS = (0, 1, 2)
 #: The validation that a training for a benchmark leaves out.
 IDLE = dict.fromkeys(('val_cfg', 'val_dataloader', 'val_evaluator'))
-#: Host, and the configs of the scripts, below ``configs``.
-BENCHMARKS = dict(
-    cifar10=dict(
-        amp=True,
-        dataset='CIFAR-10',
+
+
+def _benchmark(data: str,
+               dataset: str,
+               host: str,
+               config: str,
+               test_split: str = 'test',
+               amp: bool = False,
+               checkpoint: Optional[str] = None) -> dict:
+    """A benchmark: what its results are called by, its data set, its host and
+    its config, below ``configs``, and the host's weights where they are
+    given."""
+    return dict(
+        data=data,
+        dataset=dataset,
         train_split='train',
-        test_split='test',
-        host='hosts/resnet18-w32_1xb128-5e_cifar10.py',
-        featjnd='featjnd/resnet18-w32_cifar10.py',
-        quantization='quantization/quantization_resnet18-w32_cifar10.py'),
-    # of full width and length: needs a GPU
-    **{'cifar10-full': dict(
-        amp=True,
-        dataset='CIFAR-10',
-        train_split='train',
-        test_split='test',
-        host='hosts/resnet18_1xb512-24e_cifar10.py',
-        featjnd='featjnd/resnet18_cifar10.py',
-        quantization='quantization/quantization_resnet18_cifar10.py')},
-    **{'dsb2018-full': dict(
-        amp=False,
-        dataset='DSB2018',
-        train_split='train',
-        test_split='val',
-        host='hosts/mask-rcnn_r50_1xb8-30e_dsb2018.py',
-        featjnd='featjnd/mask-rcnn_r50_dsb2018.py',
-        quantization='quantization/quantization_mask-rcnn_r50_dsb2018.py')},
+        test_split=test_split,
+        host=f'hosts/{host}.py',
+        featjnd=f'featjnd/{config}.py',
+        quantization=f'quantization/quantization_{config}.py',
+        amp=amp,
+        **({} if checkpoint is None else dict(checkpoint=checkpoint)))
+
+
+#: What the scripts can measure.
+BENCHMARKS = {
+    'cifar10':
+    _benchmark('cifar10', 'CIFAR-10', 'resnet18-w32_1xb128-5e_cifar10',
+               'resnet18-w32_cifar10', amp=True),
+    # mmcv's CPU operators take float32 only
+    'dsb2018':
+    _benchmark('dsb2018', 'DSB2018', 'mask-rcnn_r18_1xb4-8e_dsb2018',
+               'mask-rcnn_r18_dsb2018', 'val'),
     # the hosts and the data of a user: stock configs, real weights
-    yolox=dict(
-        amp=False,
-        dataset='COCO (135 pictures)',
-        train_split='train',
-        test_split='val',
-        checkpoint='data/hosts/yolox_nano_coco.pth',
-        host='hosts/yolox-nano_1xb4_coco-small.py',
-        featjnd='featjnd/yolox-nano_coco-small.py',
-        quantization='quantization/quantization_yolox-nano_coco-small.py'),
-    mobilenet=dict(
-        amp=False,
-        dataset='ImageNet (a picture of each class)',
-        train_split='train',
-        test_split='test',
-        checkpoint='data/hosts/mobilenet_v2_in1k.pth',
-        host='hosts/mobilenet-v2_1xb32_imagenet-sample.py',
-        featjnd='featjnd/mobilenet-v2_imagenet-sample.py',
-        quantization='quantization/quantization_mobilenet-v2_imagenet-sample'
-        '.py'),
-    dsb2018=dict(
-        amp=False,  # mmcv's CPU operators take float32 only
-        dataset='DSB2018',
-        train_split='train',
-        test_split='val',
-        host='hosts/mask-rcnn_r18_1xb4-8e_dsb2018.py',
-        featjnd='featjnd/mask-rcnn_r18_dsb2018.py',
-        quantization='quantization/quantization_mask-rcnn_r18_dsb2018.py'))
+    'yolox':
+    _benchmark('coco', 'COCO (135 pictures)', 'yolox-nano_1xb4_coco-small',
+               'yolox-nano_coco-small', 'val',
+               checkpoint='data/hosts/yolox_nano_coco.pth'),
+    'mobilenet':
+    _benchmark('in1k', 'ImageNet (a picture of each class)',
+               'mobilenet-v2_1xb32_imagenet-sample',
+               'mobilenet-v2_imagenet-sample',
+               checkpoint='data/hosts/mobilenet_v2_in1k.pth'),
+    # of full width and length: need a GPU
+    'cifar10-full':
+    _benchmark('cifar10-full', 'CIFAR-10', 'resnet18_1xb512-24e_cifar10',
+               'resnet18_cifar10', amp=True),
+    'dsb2018-full':
+    _benchmark('dsb2018-full', 'DSB2018', 'mask-rcnn_r50_1xb8-30e_dsb2018',
+               'mask-rcnn_r50_dsb2018', 'val'),
+}
 
 
 def existing(text: str) -> str:
@@ -320,13 +316,15 @@ class CurveBenchmark:
 
         return cached(self.work_dir / f'rows_{mode}.json', key, run)
 
-    def publish(self, claim: str, rows: List[dict]) -> Path:
+    def publish(self, claim: str, rows: List[dict],
+                comparisons: Optional[dict] = None) -> Path:
         """:func:`publish` the rows.
 
         Args:
             claim (str): What the benchmark is to show.
             rows (list[dict]): Rows, of which those of the clean host
                 become the field ``clean``.
+            comparisons (dict, optional): What they say. Defaults to None.
         """
         benchmark = self.benchmark
         command = f'make bench-{self.kind}-{self.args.benchmark}'
@@ -342,7 +340,7 @@ class CurveBenchmark:
             train_split = f'{benchmark["train_split"]}, {images:,} images'
         cfg = read_config(self.config)
         return publish(
-            f'{self.kind}_{self.args.benchmark}',
+            f'{self.kind}_{benchmark["data"]}',
             dict(
                 claim=claim,
                 command=command,
@@ -356,6 +354,8 @@ class CurveBenchmark:
                                           self.whole),
                 clean=clean_of(rows),
                 reduced=self.used < self.whole or not self.complete,
+                **({} if comparisons is None else dict(
+                    comparisons=comparisons)),
                 rows=[row for row in rows if not is_clean(row)]))
 
 

@@ -1,67 +1,175 @@
-"""FeatJND against noise of equal NRMSE and its controls, on real images.
+"""Where noise costs the least: the learned map, its controls, and the signed
+map of the FeatJND paper, on real images.
 
+    python benchmarks/featjnd.py yolox
+    python benchmarks/featjnd.py mobilenet
     python benchmarks/featjnd.py cifar10
     python benchmarks/featjnd.py dsb2018
 
-Trains the host and three estimators of each mode (what is done is skipped),
-measures the JND curve on the test split, and writes
-benchmarks/results/featjnd_<set>.json. docs/benchmarks.md says where to get
-the data.
+Trains the host, unless its weights are given, and three estimators (what is
+done is skipped), measures the task metric and the distance of the answer in
+nats on all test images, and writes benchmarks/results/featjnd_<set>.json.
+docs/benchmarks.md says where to get the data.
 """
-from typing import Dict, List
+from typing import List
 
-from common import SEEDS, CurveBenchmark, benchmark_parser
+from common import (
+    BENCHMARKS,
+    CONFIGS,
+    SEEDS,
+    CurveBenchmark,
+    benchmark_parser,
+    read_config,
+)
 
-from mmfeatjnd.apis import measure_curve
-from mmfeatjnd.models import distortion_names
+from mmfeatjnd.apis.curve import OperationTest
+from mmfeatjnd.evaluation.comparison import compare, gain_in_octaves
+from mmfeatjnd.models import Perturbation
+from mmfeatjnd.utils import config_library
 
-# the small ones: Gaussian noise costs 1 % below 0.25
-NRMSE = (0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-ENVELOPE = ('cifar10', 'cifar10-full')  # where the envelope is trained, too
-MODES = dict(
-    signed={},
-    # the NRMSE is learned: dual ascent holds the discrepancy at 0.05
-    envelope={
-        'model.neck.estimator.mode': 'envelope',
-        'model.training': dict(type='mmfeatjnd.LearnedNRMSE'),
-        'model.objective.magnitude_weight': 1.0,
-        'model.objective.multiplier': 10.0,
-        'model.objective.adapt': 0.05,
-        'model.objective.tolerance': 0.05
-    })
+#: RMS of the noise in units of the channels' standard deviation, by whether
+#: the host is a detector, and that of noise that keeps features valid.
+NRMSE = {True: (0.5, 1.0, 2.0, 3.0, 4.0, 8.0),
+         False: (0.125, 0.25, 0.5, 1.0, 2.0)}
+VALID_NRMSE = {True: (1.0, 2.0, 4.0), False: (0.25, 0.5)}
+#: Maps that know less of the image than the learned one.
+CONTROLS = ('level-gain', 'static', 'other-image', 'permuted-map')
+MAIN = ('gaussian', *CONTROLS, 'featjnd')
+#: Measured with one estimator and one seed.
+ONCE = ('fisher', 'feature-energy', 'gradient-sensitivity')
+#: The paper's map, and one tensor for all images in its place.
+SIGNED = {
+    'featjnd-signed': {
+        'model.neck.estimator.mode': 'signed'
+    },
+    'static-learned': {
+        'model.neck.estimator.mode': 'signed',
+        'model.neck.estimator.type': 'mmfeatjnd.StaticEstimator'
+    }
+}
+SIGNED_NRMSE = (0.5, 1.0, 1.5)
+SIGNED_CONTROLS = ('gaussian', 'permuted-map', 'channel-shuffled',
+                   'sign-flipped', 'shrinkage')
+NATS = 0.02
+DRAWS = 200
 
 
 def parse_args(argv=None):
     parser = benchmark_parser(__doc__)
-    parser.add_argument('--nrmse', nargs='+', type=float, default=NRMSE)
-    return parser.parse_args(argv)
+    parser.add_argument(
+        '--nrmse', nargs='+', type=float, help='by default that of the host')
+    parser.add_argument('--valid-nrmse', nargs='*', type=float)
+    parser.add_argument(
+        '--no-signed',
+        action='store_true',
+        help='leave out the signed map; the result is marked reduced')
+    args = parser.parse_args(argv)
+    cfg = read_config(CONFIGS / BENCHMARKS[args.benchmark]['featjnd'])
+    args.detector = config_library(cfg) == 'mmdet'
+    args.nrmse = args.nrmse or NRMSE[args.detector]
+    if args.valid_nrmse is None:
+        args.valid_nrmse = VALID_NRMSE[args.detector]
+    return args
 
 
-def curve(benchmark: CurveBenchmark, mode: str,
-          distortions: List[str]) -> List[Dict]:
-    """The rows of one mode."""
+def settings(args) -> List[dict]:
+    """Arguments of the perturbations of the token maps."""
+    once = [*ONCE, *['outside-boxes'] * args.detector]
+    asked = [(name, nrmse, False, seed) for nrmse in args.nrmse
+             for seed in SEEDS for name in (*MAIN, *once)
+             if seed == SEEDS[0] or name in MAIN]
+    asked += [(name, nrmse, True, seed) for nrmse in args.valid_nrmse
+              for seed in SEEDS for name in MAIN]
+    return [
+        dict(
+            distortion=name,
+            nrmse=nrmse,
+            definition='channel',
+            valid=valid,
+            seed=seed) for name, nrmse, valid, seed in asked
+    ]
+
+
+def signed_settings(mode: str) -> List[dict]:
+    """The same of the signed map, and of what is compared with it."""
+    names = ['featjnd', *SIGNED_CONTROLS] if mode == 'featjnd-signed' else \
+        ['featjnd']
+    return [
+        dict(
+            distortion=name,
+            nrmse=nrmse,
+            definition='rms',
+            valid=valid,
+            seed=seed) for nrmse in SIGNED_NRMSE for valid in (False, True)
+        for seed in SEEDS for name in names
+    ]
+
+
+def curve(benchmark: CurveBenchmark, mode: str, options: dict,
+          asked: List[dict]) -> List[dict]:
+    """The rows of one kind of estimators."""
 
     def measure(cfg, host, estimators):
-        rows = measure_curve(cfg, host, distortions, benchmark.args.nrmse,
-                             SEEDS, estimators)
-        if mode == 'envelope':
-            for row in rows:
-                if row['distortion'] != 'clean':
-                    row['distortion'] += '-envelope'
+        test = OperationTest(cfg, host, estimators)
+        operations = [(SEEDS.index(setting['seed']), Perturbation(**setting))
+                      for setting in asked]
+        rows = test.measure(operations, nats=True, draws=DRAWS)
+        rows[0] = dict(
+            distortion='clean',
+            nrmse=0.0,
+            nrmse_measured=0.0,
+            participation_ratio=0.0,
+            seed=0,
+            **rows[0])
+        for row in rows:
+            if row['distortion'] == 'featjnd' and mode != 'featjnd':
+                row['distortion'] = mode
         return rows
 
-    return benchmark.measure(
-        mode, MODES[mode], measure, distortions=distortions)
+    return benchmark.measure(mode, options, measure, settings=asked)
+
+
+def comparisons(rows: List[dict]) -> dict:
+    """What the rows say of the learned map, with intervals."""
+    clean = next(r for r in rows if r['distortion'] == 'clean')
+    result = {
+        metric: compare(rows, metric, controls=CONTROLS)
+        for metric in [*clean['draws'], 'kl']
+    }
+    result['octaves_at_nats'] = [
+        dict(
+            nats=NATS,
+            valid=valid,
+            distortion=name,
+            against='gaussian',
+            octaves=gain_in_octaves(
+                rows, name, 'gaussian', NATS, valid=valid))
+        for valid in (False, True)
+        for name in (*CONTROLS, 'featjnd', *ONCE)
+    ]
+    return result
 
 
 def main(argv=None):
-    benchmark = CurveBenchmark(parse_args(argv), 'featjnd', dict(nrmse=NRMSE))
-    rows = curve(benchmark, 'signed', distortion_names())
-    if benchmark.args.benchmark in ENVELOPE:
-        rows += curve(benchmark, 'envelope', ['featjnd'])
+    args = parse_args(argv)
+    benchmark = CurveBenchmark(
+        args, 'featjnd',
+        dict(
+            nrmse=NRMSE[args.detector],
+            valid_nrmse=VALID_NRMSE[args.detector]))
+    rows = curve(benchmark, 'featjnd', {}, settings(args))
+    compared = comparisons(rows)
+    if args.no_signed:
+        benchmark.complete = False
+    else:
+        for mode, options in SIGNED.items():
+            rows += curve(benchmark, mode, options, signed_settings(mode))
+    for row in rows:
+        row.pop('draws', None)
     benchmark.publish(
-        'At equal NRMSE the FeatJND distortion costs the task less than '
-        'Gaussian noise and than its own controls.', rows)
+        'Noise shared out among tokens by the learned map costs the task at '
+        'most half of what it costs by the best map that does not know the '
+        'image.', rows, comparisons=compared)
 
 
 if __name__ == '__main__':

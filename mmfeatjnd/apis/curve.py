@@ -1,19 +1,36 @@
 """Measure operations at the split in few passes over the data."""
 import copy
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 from itertools import product
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import (
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmfeatjnd.evaluation import scalar_metrics
+from mmfeatjnd.evaluation.bootstrap import (
+    correct_answers,
+    image_weights,
+    keeping_images,
+)
+from mmfeatjnd.functional import nats as divergence
+from mmfeatjnd.hosts import Likelihood, adapter_of
 from mmfeatjnd.models import (
     BaseOperation,
     Perturbation,
@@ -38,10 +55,12 @@ class _Setting:
         self.evaluator = evaluator
         self.operation = operation
         self.measurements = Measurements()
+        self.nats: List[Tensor] = []
 
-    def row(self, size: int) -> dict:
+    def row(self, size: int, draws: int = 0) -> dict:
+        per_image = self._per_image() if draws else {}
         # the tables that COCO's tools print would bury the progress bar
-        with redirect_stdout(StringIO()):
+        with redirect_stdout(StringIO()), keeping_images() as kept:
             metrics = self.evaluator.evaluate(size)
         row = {}
         if self.operation is not None:
@@ -53,7 +72,23 @@ class _Setting:
                     'the test data has a region at the split')
             row = self.operation.row(self.operation.summary(columns))
         row['metrics'] = scalar_metrics(metrics)
+        if self.nats:
+            per_image['kl'] = torch.cat(self.nats).double().cpu().numpy()
+            row['metrics']['kl'] = float(np.nanmean(per_image['kl']))
+        if draws:
+            weights = image_weights(size, draws)
+            row['draws'] = {
+                name: values.tolist()
+                for name, values in kept.draws(per_image, weights).items()
+            }
         return row
+
+    def _per_image(self) -> Dict[str, np.ndarray]:
+        """What a classifier's evaluator has kept of each image."""
+        for metric in self.evaluator.metrics:
+            if type(metric).__name__ == 'Accuracy' and metric.results:
+                return {'accuracy/top1': correct_answers(metric.results)}
+        return {}
 
 
 def new_evaluator(runner: Runner, loader: DataLoader) -> Evaluator:
@@ -158,13 +193,23 @@ class OperationTest:
                     outputs = self.model.predict(inputs, samples)
                 return outputs, run
 
+            def answer(operation=None, proposals=None) -> Likelihood:
+                change = nullcontext() if operation is None else \
+                    self.neck.run(operation, **known)
+                with change, prefix.replay():
+                    return adapter_of(self.model).likelihood(
+                        self.model, inputs, samples, proposals)
+
             with prefix.record():
                 clean = self.model.predict(inputs, samples)
+            predict.nats = lambda: _nats_from(answer(), answer, len(inputs))
             yield clean, predict
 
     def measure(self,
                 operations: Sequence[Tuple[int, BaseOperation]],
-                settings_per_pass: int = 24) -> List[dict]:
+                settings_per_pass: int = 24,
+                nats: bool = False,
+                draws: int = 0) -> List[dict]:
         """The task metrics under every operation.
 
         All operations share a pass over the data: an image is loaded and runs
@@ -176,6 +221,14 @@ class OperationTest:
                 operation.
             settings_per_pass (int): Bounds the memory that the evaluators
                 take. Defaults to 24.
+            nats (bool): Whether to measure how far the host's answer is from
+                the clean one, too: ``kl`` of the metrics, the mean over the
+                images of :func:`mmfeatjnd.functional.nats`. It takes one more
+                pass of the rest of the host. Defaults to False.
+            draws (int): Number of draws of the bootstrap over images. Rows
+                then hold ``draws``, by metric a list of its value on the
+                images as they are and on every draw, the same ones in all
+                rows. Defaults to 0.
 
         Returns:
             list[dict]: The metrics of the clean host, then for every
@@ -185,13 +238,14 @@ class OperationTest:
         # at least the clean host
         for start in range(0, max(len(operations), 1), settings_per_pass):
             chunk = operations[start:start + settings_per_pass]
-            rows += self._one_pass(chunk, clean=not rows)
+            rows += self._one_pass(chunk, not rows, nats, draws)
         self.runner.call_hook('after_test_epoch', metrics=rows[0]['metrics'])
         self.runner.call_hook('after_test')
         self.runner.call_hook('after_run')
         return rows
 
-    def _one_pass(self, operations, clean: bool) -> List[dict]:
+    def _one_pass(self, operations, clean: bool, nats: bool,
+                  draws: int) -> List[dict]:
         loader = self.dataloader()
         self.neck.forget()
 
@@ -207,15 +261,30 @@ class OperationTest:
                 if clean:
                     reference.evaluator.process(outputs, batch)
                 bar.update()
+                distance = predict.nats() if nats else None
                 for i, setting in settings:
                     self.use(i)
                     outputs, run = predict(setting.operation)
                     setting.evaluator.process(outputs, batch)
                     setting.measurements.add([run])
+                    if nats:
+                        setting.nats.append(distance(setting.operation))
                     bar.update()
         size = len(loader.dataset)
-        rows = [reference.row(size)] if clean else []
-        return rows + [setting.row(size) for _, setting in settings]
+        rows = [reference.row(size, draws)] if clean else []
+        return rows + [setting.row(size, draws) for _, setting in settings]
+
+
+def _nats_from(clean: Likelihood, answer: Callable,
+               batch_size: int) -> Callable[[BaseOperation], Tensor]:
+    """A function from an operation to how far it moves the host's answer, in
+    nats of each image, (B,)."""
+
+    def distance(operation: BaseOperation) -> Tensor:
+        changed = answer(operation, clean.proposals)
+        return divergence(clean.terms, changed.terms, batch_size)
+
+    return distance
 
 
 def measure_curve(cfg: Config,

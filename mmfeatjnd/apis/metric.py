@@ -179,7 +179,6 @@ def metric_of(neck: FeatJNDNeck,
         >>> runner = build_runner(cfg)
         >>> neck = neck_at(runner.model.eval())
         >>> metric = metric_of(neck, split_dataloader(runner, 'train'))
-        [...
         >>> metric.split, metric.images
         ('backbone.layer2', 8)
     """

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
 
 import numpy as np
+import torch
 
 
 class Interval(NamedTuple):
@@ -120,26 +121,26 @@ def _precision_of_class(row: Sequence, weights: np.ndarray):
     some = [(i, r) for i, r in enumerate(row) if r is not None]
     scores = np.concatenate([r['dtScores'] for _, r in some])
     image = np.concatenate([np.full(len(r['dtScores']), i) for i, r in some])
-    order = np.argsort(-scores, kind='mergesort')
+    order = np.argsort(-scores, kind='mergesort')  # as COCO's
     right = np.concatenate([r['dtMatches'] for _, r in some], 1)[:, order] > 0
     ignored = np.concatenate([r['dtIgnore'] for _, r in some], 1)[:, order]
-    weight = weights[:, image[order].astype(int)]
-    result = np.zeros(len(weights))
-    for hit, ignore in zip(right, ignored.astype(bool)):
+    weight = torch.from_numpy(weights[:, image[order].astype(int)])
+    asked = torch.from_numpy(_RECALLS).expand(len(weights), -1).contiguous()
+    whole = torch.from_numpy(total)[:, None]
+    result = torch.zeros(len(weights), dtype=torch.float64)
+    for hit, ignore in zip(torch.from_numpy(right),
+                           torch.from_numpy(ignored.astype(bool))):
         counted = weight * ~ignore
         hits = (counted * hit).cumsum(1)
-        with np.errstate(invalid='ignore', divide='ignore'):
-            precision = hits / counted.cumsum(1)
-            recall = hits / total[:, None]
-        precision = np.nan_to_num(precision)
+        precision = (hits / counted.cumsum(1)).nan_to_num(0)
         # the best that is to come
-        precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-        padded = np.concatenate(
-            [precision, np.zeros((len(precision), 1))], 1)
-        for draw in range(len(weights)):
-            at = np.searchsorted(recall[draw], _RECALLS, side='left')
-            result[draw] += padded[draw, at].mean()
-    result /= len(right)
+        precision = precision.flip(1).cummax(1).values.flip(1) if len(
+            hit) else precision
+        padded = torch.cat([precision, precision.new_zeros(len(hits), 1)], 1)
+        # rounding must not hide a recall that is reached
+        at = torch.searchsorted((hits / whole).contiguous(), asked - 1e-12)
+        result += padded.gather(1, at).mean(1)
+    result = (result / len(right)).numpy()
     return np.where(total > 0, result, np.nan)
 
 

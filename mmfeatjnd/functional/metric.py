@@ -156,8 +156,8 @@ def dct_matrix(size: int,
     """
     n = torch.arange(size, dtype=torch.float64, device=device)
     matrix = torch.cos(math.pi / size * n[:, None] * (n + 0.5))
-    return (matrix * torch.where(n == 0, 1 / size,
-                                 2 / size).sqrt()[:, None]).to(dtype)
+    norm = ((2 - (n == 0).double()) / size).sqrt()
+    return (norm[:, None] * matrix).to(dtype)
 
 
 def block_dct(feature: Tensor,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from mmfeatjnd.utils import atomic_path, unwrapped
@@ -146,7 +146,8 @@ def save_metric(metric: TaskMetric, path: Union[str, Path]) -> None:
     }
     _check_values(tensors, 'the metric')
     with atomic_path(str(path)) as partial:
-        save_file(tensors, partial, {_KEY: json.dumps(about)})
+        # its own writer makes files that nobody else may read
+        Path(partial).write_bytes(save(tensors, {_KEY: json.dumps(about)}))
 
 
 def _check_values(tensors: Dict[str, Tensor], source: object) -> None:

@@ -10,7 +10,8 @@ no generator, and no library's arithmetic, is behind them.
 
 ``NAME.bin`` holds the bytes. What a reader must return beside these inputs,
 features and pixels, is in ``values.npz``. How PyTorch packs the file of an
-estimator is its own affair; what is in it counts.
+estimator, and safetensors that of a metric, is their own affair; what is in
+them counts.
 """
 import sys
 from pathlib import Path
@@ -28,6 +29,12 @@ from mmfeatjnd.coding import (
 )
 from mmfeatjnd.functional import QuantizedLevel, Steps, dequantize
 from mmfeatjnd.models import FeatJNDNeck
+from mmfeatjnd.models.metric_file import (
+    FrequencyMetric,
+    LevelMetric,
+    TaskMetric,
+    save_metric,
+)
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -147,6 +154,45 @@ def host():
     return model
 
 
+# ---------------------------------------------------------------- task metric
+def square(*shape):
+    x = numbers(shape, 5)
+    return (x @ x.mT).float() / 4
+
+
+def task_metric():
+    """Of a map with frequencies, and of tokens."""
+
+    def level(channels, grid, frequencies=None):
+        covariance = square(channels, channels)
+        return LevelMetric(
+            tokens=48.5,
+            elements_per_pixel=0.375,
+            pooled=0.25,
+            log_w=-3.5,
+            log_w_map=numbers(grid, 9) / 4,
+            mean=numbers((channels, ), 20) / 8,
+            std=covariance.diagonal().sqrt(),
+            covariance=covariance,
+            metric=square(channels, channels) / 1024,
+            frequencies=frequencies)
+
+    return TaskMetric(
+        levels={
+            1: level(4, (3, 2), FrequencyMetric(
+                2, 12.25, numbers((4, 4), 20) / 8, square(4, 4, 4),
+                square(4, 4, 4) / 1024)),
+            3: level(3, (5, ))
+        },
+        split='backbone.layer2',
+        configured=(0, 1, 3),
+        host_hash='0123456789abcdef' * 4,
+        images=256,
+        draws=2,
+        seed=0,
+        version='0.0.0')
+
+
 def files():
     """The bytes of every file, by name."""
     streams = {name: data for name, (data, ) in pixel_streams().items()}
@@ -158,6 +204,7 @@ def files():
 
 def main(folder=FOLDER):
     save_estimator(host(), Path(folder) / 'estimator.bin')
+    save_metric(task_metric(), Path(folder) / 'metric.safetensors')
     values = {f'level_{i}': bits(x) for i, x in enumerate(levels())}
     for name, data in files().items():
         (Path(folder) / f'{name}.bin').write_bytes(data)

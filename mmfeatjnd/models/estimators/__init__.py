@@ -1,5 +1,8 @@
 from .base_estimator import BaseEstimator
 from .conv_estimator import ConvEstimator
+from .static_estimator import StaticEstimator
 from .token_estimator import TokenEstimator
 
-__all__ = ['BaseEstimator', 'ConvEstimator', 'TokenEstimator']
+__all__ = [
+    'BaseEstimator', 'ConvEstimator', 'StaticEstimator', 'TokenEstimator'
+]

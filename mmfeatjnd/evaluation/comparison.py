@@ -1,0 +1,161 @@
+"""Two distortions of equal strength compared, with what can be said of it."""
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from .bootstrap import Interval, interval
+from .crossing import Bounded
+from .metric_values import better_when
+from .rows import Rows, is_clean
+
+#: What tells rows of one curve apart, beside the strength and the seed.
+SETTING = ('definition', 'valid')
+
+
+def setting_of(row: dict) -> Tuple:
+    """What must be equal where two rows are compared."""
+    return tuple(row.get(key) for key in SETTING) + (row['nrmse'], )
+
+
+def losses(rows: Rows, metric: str) -> Dict[tuple, np.ndarray]:
+    """What every distortion costs, on the images as they are and on every
+    draw of the bootstrap.
+
+    Args:
+        rows (Sequence[dict]): Rows with ``draws``, see
+            :meth:`mmfeatjnd.apis.curve.OperationTest.measure`; the clean
+            row among them.
+        metric (str): Name of the metric. Of one that is better when higher,
+            the loss is the share of the clean metric that is lost; else the
+            metric itself, such as ``kl``, which is 0 of the clean host.
+
+    Returns:
+        dict: By distortion and :func:`setting_of` (1 + D,), the mean over the
+        seeds.
+    """
+    higher = better_when(metric) == 'higher'
+    clean = next(r for r in rows if is_clean(r)) if higher else None
+    found: Dict[tuple, List[np.ndarray]] = {}
+    for row in rows:
+        if is_clean(row) or metric not in row.get('draws', ()):
+            continue
+        values = np.asarray(row['draws'][metric], float)
+        if higher:
+            values = 1 - values / np.asarray(clean['draws'][metric], float)
+        key = (row['distortion'], *setting_of(row))
+        found.setdefault(key, []).append(values)
+    return {key: np.mean(values, 0) for key, values in found.items()}
+
+
+def compare(rows: Rows,
+            metric: str,
+            ours: str = 'featjnd',
+            controls: Sequence[str] = (),
+            reference: str = 'gaussian') -> List[dict]:
+    """Our loss against the best of the controls at each strength.
+
+    Args:
+        rows (Sequence[dict]): See :func:`losses`.
+        metric (str): Name of the metric.
+        ours (str): Name of a distortion. Defaults to 'featjnd'.
+        controls (Sequence[str]): Those of which the least loss counts, on the
+            images as they are.
+        reference (str): White noise. Defaults to 'gaussian'.
+
+    Returns:
+        list[dict]: For each setting and strength ``definition``, ``valid``,
+        ``nrmse``, ``metric``, ``ours``, ``control`` and its name
+        ``best_control``, ``reference``, ``difference`` (control minus ours)
+        and ``share`` (ours over control), each but the names [value, low,
+        high] with the 95 % interval of the paired bootstrap over images.
+    """
+    found = losses(rows, metric)
+    result = []
+    for key, own in found.items():
+        name, *setting = key
+        if name != ours:
+            continue
+        against = {
+            c: found[(c, *setting)]
+            for c in controls if (c, *setting) in found
+        }
+        if not against:
+            continue
+        best = min(against, key=lambda c: against[c][0])
+        white = found.get((reference, *setting))
+        with np.errstate(invalid='ignore', divide='ignore'):
+            share = own / against[best]
+        result.append(
+            dict(
+                zip((*SETTING, 'nrmse'), setting),
+                metric=metric,
+                best_control=best,
+                ours=list(interval(own)),
+                control=list(interval(against[best])),
+                reference=None if white is None else list(interval(white)),
+                difference=list(interval(against[best] - own)),
+                share=list(interval(share))))
+    return sorted(result, key=lambda r: (str(r['valid']), r['nrmse']))
+
+
+def tolerated_strength(rows: Rows, distortion: str, nats: float,
+                       definition: str = 'channel',
+                       valid: bool = False) -> Optional[Tuple[Bounded, ...]]:
+    """The strength at which an answer is so far from the clean one.
+
+    Interpolated between the measured strengths, linearly in the logarithms.
+
+    Args:
+        rows (Sequence[dict]): Rows with ``kl`` among their draws or metrics.
+        distortion (str): Name of a distortion.
+        nats (float): Mean over the images.
+        definition (str): Of the strength. Defaults to 'channel'.
+        valid (bool): See :class:`mmfeatjnd.models.Perturbation`. Defaults to
+            False.
+
+    Returns:
+        tuple[Bounded], optional: log2 of the strength, on the images as they
+        are and on every draw; None if it was not measured.
+    """
+    curves = {
+        key[-1]: values
+        for key, values in losses(rows, 'kl').items()
+        if key[:-1] == (distortion, definition, valid)
+    }
+    if not curves:
+        return None
+    strengths = sorted(curves)
+    x = np.log2(strengths)
+    y = np.log2(np.maximum([curves[s] for s in strengths], 1e-12))
+    return tuple(
+        _crossing(x, y[:, draw], np.log2(nats)) for draw in range(y.shape[1]))
+
+
+def _crossing(x: np.ndarray, y: np.ndarray, target: float) -> Bounded:
+    above = np.flatnonzero(y >= target)
+    if not len(above):
+        return Bounded(float(x[-1]), '>')
+    i = above[0]
+    if i == 0:
+        return Bounded(float(x[0]), '<')
+    share = (target - y[i - 1]) / (y[i] - y[i - 1])
+    return Bounded(float(x[i - 1] + share * (x[i] - x[i - 1])))
+
+
+def gain_in_octaves(rows: Rows, distortion: str, reference: str, nats: float,
+                    **setting) -> Optional[Interval]:
+    """log2 of how many times the strength of a reference is tolerated at so
+    many nats, with its interval; None where a strength is only bounded.
+
+    Args:
+        rows (Sequence[dict]): See :func:`tolerated_strength`.
+        distortion (str): Name of a distortion.
+        reference (str): Name of another.
+        nats (float): Mean over the images.
+        **setting: Of :func:`tolerated_strength`.
+    """
+    both = [tolerated_strength(rows, name, nats, **setting)
+            for name in (distortion, reference)]
+    if None in both or not all(b[0].exact for b in both):
+        return None
+    return interval([a.value - b.value for a, b in zip(*both)])
