@@ -4,8 +4,10 @@ import argparse
 import copy
 import json
 import math
+import multiprocessing
 import platform
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
@@ -24,7 +26,10 @@ from mmfeatjnd.apis import (
     train_once,
 )
 from mmfeatjnd.cli.arguments import count
-from mmfeatjnd.compat import installed_versions
+from mmfeatjnd.compat import (
+    installed_versions,
+    register_trusted_checkpoint_loader,
+)
 from mmfeatjnd.evaluation.rows import is_clean, value_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,6 +117,11 @@ def benchmark_parser(description: str) -> argparse.ArgumentParser:
         help='test on every N-th image; the result is marked reduced')
     parser.add_argument(
         '--host', type=existing, help='use this host checkpoint')
+    parser.add_argument(
+        '--jobs',
+        type=count,
+        default=1,
+        help='so many trainings and measurements at once, each a process')
     return parser
 
 
@@ -287,14 +297,7 @@ class CurveBenchmark:
         Returns:
             list[dict]: The rows.
         """
-        estimators = [
-            train_estimator(self.config, self.host,
-                            self.work_dir / f'{mode}_seed{seed}',
-                            self.benchmark['amp'], {
-                                'randomness.seed': seed,
-                                **options
-                            }) for seed in SEEDS
-        ]
+        estimators = self.estimators(mode, options)
         cfg = read_config(self.config, options)
         key = dict(
             environment(),
@@ -315,6 +318,64 @@ class CurveBenchmark:
             return measure(cfg, self.host, estimators)
 
         return cached(self.work_dir / f'rows_{mode}.json', key, run)
+
+    def estimators(self, mode: str, options: dict) -> List[str]:
+        """An estimator file for each seed; what is trained is not trained
+        again.
+
+        Args:
+            mode (str): Names them.
+            options (dict): See :meth:`measure`.
+        """
+        asked = [(self.config, self.host,
+                  self.work_dir / f'{mode}_seed{seed}', self.benchmark['amp'],
+                  {
+                      'randomness.seed': seed,
+                      **options
+                  }) for seed in SEEDS]
+        return self._in_processes(train_estimator, asked)
+
+    def measure_parts(self,
+                      mode: str,
+                      options: dict,
+                      settings: List[dict],
+                      measure: Callable[..., List[dict]],
+                      size: int = 12) -> List[dict]:
+        """The rows of many settings, some at a time: each part is kept, so
+        that a run that is cut goes on, and ``--jobs`` of them run at once.
+
+        Args:
+            mode (str): Names the estimators and the files of the rows.
+            options (dict): See :meth:`measure`.
+            settings (list[dict]): What is measured, JSON each.
+            measure (Callable): A function of a module from config, host,
+                estimators and settings to the row of the clean host and one
+                for each setting.
+            size (int): Settings in a part. Defaults to 12.
+
+        Returns:
+            list[dict]: The clean row, then one for each setting.
+        """
+        common = (self.config, options, self.host,
+                  self.estimators(mode, options), self.args.every,
+                  self.work_dir)
+        # as many as there are processes
+        size = min(size, -(-len(settings) // self.args.jobs))
+        parts = [settings[i:i + size] for i in range(0, len(settings), size)]
+        found = self._in_processes(_measure_part, [
+            (f'{mode}_{i}', self.used, *common, part, measure)
+            for i, part in enumerate(parts)
+        ])
+        clean_of([row[0] for row in found])
+        return found[0][:1] + [row for rows in found for row in rows[1:]]
+
+    def _in_processes(self, function: Callable, arguments: List[tuple]):
+        jobs = min(self.args.jobs, len(arguments))
+        if jobs <= 1:
+            return [function(*x) for x in arguments]
+        context = multiprocessing.get_context('spawn')
+        with ProcessPoolExecutor(jobs, context) as pool:
+            return list(pool.map(function, *zip(*arguments)))
 
     def publish(self, claim: str, rows: List[dict],
                 comparisons: Optional[dict] = None) -> Path:
@@ -357,6 +418,30 @@ class CurveBenchmark:
                 **({} if comparisons is None else dict(
                     comparisons=comparisons)),
                 rows=[row for row in rows if not is_clean(row)]))
+
+
+def _measure_part(name: str, used: int, config: Path, options: dict, host: str,
+                  estimators: List[str], every: int, work_dir: Path,
+                  settings: List[dict], measure: Callable) -> List[dict]:
+    """One part of :meth:`CurveBenchmark.measure_parts`."""
+    register_trusted_checkpoint_loader()
+    cfg = read_config(config, options)
+    key = dict(
+        environment(),
+        config=cfg,
+        host=host,
+        estimators=estimators,
+        every=every,
+        images=used,
+        settings=settings)
+
+    def run():
+        cfg.work_dir = str(work_dir / 'test' / name)
+        if every > 1:
+            keep_every(cfg, every, work_dir)
+        return measure(cfg, host, estimators, settings)
+
+    return cached(work_dir / f'rows_{name}.json', key, run)
 
 
 def clean_of(rows: List[dict]) -> dict:

@@ -105,28 +105,23 @@ def signed_settings(mode: str) -> List[dict]:
     ]
 
 
-def curve(benchmark: CurveBenchmark, mode: str, options: dict,
-          asked: List[dict]) -> List[dict]:
-    """The rows of one kind of estimators."""
-
-    def measure(cfg, host, estimators):
-        test = OperationTest(cfg, host, estimators)
-        operations = [(SEEDS.index(setting['seed']), Perturbation(**setting))
-                      for setting in asked]
-        rows = test.measure(operations, nats=True, draws=DRAWS)
-        rows[0] = dict(
-            distortion='clean',
-            nrmse=0.0,
-            nrmse_measured=0.0,
-            participation_ratio=0.0,
-            seed=0,
-            **rows[0])
-        for row in rows:
-            if row['distortion'] == 'featjnd' and mode != 'featjnd':
-                row['distortion'] = mode
-        return rows
-
-    return benchmark.measure(mode, options, measure, settings=asked)
+def measure(cfg, host: str, estimators: List[str],
+            asked: List[dict]) -> List[dict]:
+    """The rows of the clean host and of the perturbations."""
+    test = OperationTest(cfg, host, estimators)
+    rows = test.measure(
+        [(SEEDS.index(setting['seed']), Perturbation(**setting))
+         for setting in asked],
+        nats=True,
+        draws=DRAWS)
+    rows[0] = dict(
+        distortion='clean',
+        nrmse=0.0,
+        nrmse_measured=0.0,
+        participation_ratio=0.0,
+        seed=0,
+        **rows[0])
+    return rows
 
 
 def comparisons(rows: List[dict]) -> dict:
@@ -157,13 +152,19 @@ def main(argv=None):
         dict(
             nrmse=NRMSE[args.detector],
             valid_nrmse=VALID_NRMSE[args.detector]))
-    rows = curve(benchmark, 'featjnd', {}, settings(args))
+    rows = benchmark.measure_parts('featjnd', {}, settings(args), measure)
     compared = comparisons(rows)
     if args.no_signed:
         benchmark.complete = False
     else:
         for mode, options in SIGNED.items():
-            rows += curve(benchmark, mode, options, signed_settings(mode))
+            found = benchmark.measure_parts(mode, options,
+                                            signed_settings(mode), measure)
+            rows += [
+                dict(row, distortion=mode)
+                if row['distortion'] == 'featjnd' else row
+                for row in found[1:]
+            ]
     for row in rows:
         row.pop('draws', None)
     benchmark.publish(

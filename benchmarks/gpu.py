@@ -53,21 +53,21 @@ STAGES: Dict[str, Stage] = dict(
     cost=Stage(
         'what FeatJND costs as a share of its host, and the quantizer of the '
         "device's copy bandwidth", 4, [['cost.py', '--no-trained-hosts']]),
-    cifar10=Stage(
-        'ResNet-18 of full width on all of CIFAR-10, its JND curve and its '
-        'rates', 8, [['featjnd.py', 'cifar10-full'],
-                     ['quantization.py', 'cifar10-full']], ('cifar10', )),
     dsb2018=Stage(
-        'Mask R-CNN R-50 on all of DSB2018, its JND curve and its rates', 8,
-        [['featjnd.py', 'dsb2018-full'], ['quantization.py', 'dsb2018-full']],
+        'Mask R-CNN on all of DSB2018: noise by the learned map against its '
+        'controls', 9,
+        [['featjnd.py', 'dsb2018', '--no-signed', '--jobs', '14']],
         ('dsb2018', )),
+    cifar10=Stage(
+        'ResNet-18 on all of CIFAR-10: the same', 8,
+        [['featjnd.py', 'cifar10', '--jobs', '4']], ('cifar10', )),
     yolox=Stage(
-        'the real YOLOX-Nano on COCO: its JND curve and its rates', 8,
-        [['featjnd.py', 'yolox'], ['quantization.py', 'yolox']],
-        ('coco_small', 'hosts/yolox_nano_coco.pth')),
+        'the real YOLOX-Nano on COCO: the same', 9,
+        [['featjnd.py', 'yolox', '--jobs', '14']],
+        ('coco_small', 'imagenet_sample', 'hosts/yolox_nano_coco.pth')),
     mobilenet=Stage(
-        'the real MobileNetV2 on ImageNet: its JND curve and its rates', 8,
-        [['featjnd.py', 'mobilenet'], ['quantization.py', 'mobilenet']],
+        'the real MobileNetV2 on ImageNet: the same', 8,
+        [['featjnd.py', 'mobilenet', '--jobs', '6']],
         ('imagenet_sample', 'hosts/mobilenet_v2_in1k.pth')),
     dmv_jnd=Stage(
         'DMV-JND of four full-size classifiers on all of CIFAR-10, 3 seeds: '

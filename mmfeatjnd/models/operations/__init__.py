@@ -12,8 +12,8 @@ from .step_policies import StepPolicy
 from .token_maps import TokenMap
 
 __all__ = [
-    'BaseOperation', 'BaseTraining', 'Distillation', 'Distortion', 'DrawnNRMSE',
-    'FeatureRecorder', 'JNDMapRecorder', 'LearnedNRMSE', 'Perturbation',
-    'Quantization', 'QuantizationSurrogate',
-    'StepPolicy', 'TokenMap', 'build_distortion', 'distortion_names'
+    'BaseOperation', 'BaseTraining', 'Distillation', 'Distortion',
+    'DrawnNRMSE', 'FeatureRecorder', 'JNDMapRecorder', 'LearnedNRMSE',
+    'Perturbation', 'Quantization', 'QuantizationSurrogate', 'StepPolicy',
+    'TokenMap', 'build_distortion', 'distortion_names'
 ]

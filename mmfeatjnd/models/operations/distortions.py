@@ -110,7 +110,8 @@ class Amplification(Distortion):
 @DISTORTIONS.register_module(name='gradient-sensitivity')
 class GradientSensitivity(Gaussian):
     """Gaussian noise, weaker in the elements where the task's Fisher
-    information on this very image is large; see :func:`mmfeatjnd.functional.sensitivity_log_scale`. Ours."""
+    information on this very image is large; see
+    :func:`mmfeatjnd.functional.sensitivity_log_scale`. Ours."""
 
     needs_sensitivity = True
 

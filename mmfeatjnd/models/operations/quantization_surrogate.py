@@ -4,7 +4,6 @@ from typing import Sequence, Tuple
 from torch import Tensor
 
 from mmfeatjnd.functional import (
-    GRANULARITIES,
     additive_noise,
     bits_per_element,
     jnd_log_steps,
@@ -13,6 +12,7 @@ from mmfeatjnd.functional import (
     soft_code_length,
     straight_through,
 )
+from mmfeatjnd.functional.steps import check_granularity
 from mmfeatjnd.models.run import Visit
 from mmfeatjnd.registry import MODELS
 from .base_training import BaseTraining, Kept
