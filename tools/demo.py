@@ -1,8 +1,9 @@
 """See FeatJND work on made-up images, in minutes and without a download.
 
 Makes a set of textured shapes, trains a small Mask R-CNN on it, trains the
-estimator of its feature JND, and tests the host clean, with FeatJND and with
-Gaussian noise of equal NRMSE. A second run skips what is trained.
+estimator of its feature JND, and tests the host clean and under noise of equal
+strength: shared out by the learned map, by maps that know less, and white. A
+second run skips what is trained.
 """
 import argparse
 import json
@@ -25,17 +26,24 @@ from mmfeatjnd.compat import (
 )
 from mmfeatjnd.datasets import generate_shapes
 from mmfeatjnd.evaluation import curve
-from mmfeatjnd.models import Perturbation, find_neck
+from mmfeatjnd.evaluation.figure import saved_figure
+from mmfeatjnd.models import JNDMapRecorder, Perturbation, find_neck
 from mmfeatjnd.utils import atomic_path
-from mmfeatjnd.visualization import draw_instances
+from mmfeatjnd.visualization import draw_instances, show_heat_maps
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'demo'
-NRMSE = (1.0, 2.0, 3.0)  # the last is that of the pictures
+NRMSE = (1.0, 2.0, 4.0)  # the last is that of the pictures
 METRIC = 'coco/segm_mAP'
+DISTORTIONS = {
+    'featjnd': 'learned map',
+    'static': 'mean map of the training',
+    'permuted-map': 'learned map, permuted',
+    'gaussian': 'white noise'
+}
 TITLES = {
     None: 'clean',
-    'featjnd': f'FeatJND, NRMSE {NRMSE[-1]:g}',
-    'gaussian': f'Gaussian noise, NRMSE {NRMSE[-1]:g}'
+    'featjnd': f'noise {NRMSE[-1]:g}, by the map',
+    'gaussian': f'noise {NRMSE[-1]:g}, white'
 }
 SCORE = 0.5  # from here on an instance counts as found
 
@@ -74,9 +82,11 @@ def train(cfg: Config, title: str) -> str:
 
 def test(cfg: Config, checkpoint: str) -> List[dict]:
     """The rows of the JND curve."""
-    print('Test (clean, FeatJND, Gaussian noise of equal NRMSE):', flush=True)
+    print('Test (clean, and noise of equal strength in different places):',
+          flush=True)
     cfg.custom_hooks = []
-    rows = measure_curve(cfg, checkpoint, ('featjnd', 'gaussian'), NRMSE)
+    rows = measure_curve(
+        cfg, checkpoint, list(DISTORTIONS), NRMSE, definition='channel')
     print()
     return rows
 
@@ -105,13 +115,14 @@ def is_right(sample) -> bool:
 @torch.no_grad()
 def predict(model: nn.Module, dataset,
             num_images: int) -> List[Dict[str, object]]:
-    """Predictions clean and distorted, by the name of the distortion, of
-    images that the clean host gets right: of each class the one of which it
-    is surest."""
+    """Predictions clean and distorted, by the name of the distortion, and
+    the learned map ('map'), of images that the clean host gets right: of each
+    class the one of which it is surest."""
     neck = find_neck(model)
 
     def under(name, item):
-        operation = Perturbation(name, NRMSE[-1]) if name else None
+        operation = Perturbation(
+            name, NRMSE[-1], 'channel') if name else None
         with neck.run(operation, [item['data_samples']]) if name else \
                 nullcontext():
             return model.test_step(pseudo_collate([item]))[0]
@@ -122,7 +133,18 @@ def predict(model: nn.Module, dataset,
     best = {tuple(surest(sample).labels.unique().tolist()): item
             for sample, item in right}  # a surer one takes the place
     chosen = list(best.values())[::-1][:num_images]
-    return [{name: under(name, item) for name in TITLES} for item in chosen]
+    return [
+        dict({name: under(name, item) for name in TITLES},
+             map=jnd_map(model, item)) for item in chosen
+    ]
+
+
+def jnd_map(model: nn.Module, item: dict) -> torch.Tensor:
+    """How much noise each place of an image tolerates, (H, W)."""
+    recorder = JNDMapRecorder()
+    with find_neck(model).run(recorder, [item['data_samples']]):
+        model.test_step(pseudo_collate([item]))
+    return recorder.heat_map(item['inputs'].shape[-2:])[0]
 
 
 def draw(predictions: Sequence[Dict[str, object]], rows: List[dict],
@@ -135,30 +157,41 @@ def draw(predictions: Sequence[Dict[str, object]], rows: List[dict],
         meta (dict): Classes and palette of the data.
         path (Path): Picture to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(10.5, 5.0), layout='constrained')
-    FigureCanvasAgg(figure)
-    left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1))
-    if predictions:
-        axes = left.subplots(len(predictions), len(TITLES), squeeze=False)
-        for line, found in zip(axes, predictions):
-            for axis, sample in zip(line, found.values()):
-                image = cv2.imread(sample.img_path)[..., ::-1]
-                draw_instances(axis, np.ascontiguousarray(image),
-                               sample.pred_instances, meta['classes'],
-                               meta['palette'], SCORE)
-        for axis, title in zip(axes[0], TITLES.values()):
-            axis.set_title(title, fontsize=9)
-    axis = right.subplots()
-    curve.draw(rows, axis, METRIC)
-    axis.set_ylim(bottom=0)
-    axis.axvline(NRMSE[-1], color='0.6', ls=':', label='the pictures')
-    axis.set_xlabel('NRMSE of the features')
-    axis.set_ylabel('mask mAP')
-    axis.grid(alpha=0.3)
-    axis.legend()
-    figure.savefig(path, dpi=120)
+    with saved_figure(path, 12.5, 5.0, dpi=120) as figure:
+        left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))
+        if predictions:
+            draw_predictions(left, predictions, meta)
+        axis = right.subplots()
+        curve.draw(rows, axis, METRIC, DISTORTIONS)
+        axis.set_ylim(bottom=0)
+        axis.axvline(NRMSE[-1], color='0.6', ls=':', label='the pictures')
+        axis.set_xlabel("RMS of the noise / channels' standard deviation")
+        axis.set_ylabel('mask mAP')
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=9)
+
+
+def draw_predictions(figure, predictions: Sequence[dict],
+                     meta: dict) -> None:
+    """A row for each image: clean, its map, and under noise."""
+    columns = [None, 'map', *list(TITLES)[1:]]
+    axes = figure.subplots(len(predictions), len(columns), squeeze=False)
+    for line, found in zip(axes, predictions):
+        image = np.ascontiguousarray(
+            cv2.imread(found[None].img_path)[..., ::-1])
+        for axis, column in zip(line, columns):
+            if column != 'map':
+                draw_instances(axis, image, found[column].pred_instances,
+                               meta['classes'], meta['palette'], SCORE)
+    shown = show_heat_maps(
+        axes[:, 1],
+        [cv2.imread(found[None].img_path)[..., ::-1] for found in predictions],
+        [found['map'] for found in predictions])
+    figure.colorbar(
+        shown, ax=axes[:, 1], location='bottom', shrink=0.9,
+        label='tolerated noise')
+    for axis, column in zip(axes[0], columns):
+        axis.set_title(TITLES.get(column, 'learned map'), fontsize=9)
 
 
 def main():
@@ -189,8 +222,8 @@ def main():
         draw(predictions, rows, dataset.metainfo, Path(path))
     print(f'\n{curve.to_markdown(rows, METRIC)}')
     for nrmse, ratio in curve.cost_ratios(rows, metric=METRIC).items():
-        print(f'NRMSE {nrmse:g}: FeatJND costs {ratio:.2f} of what '
-              'Gaussian noise costs')
+        print(f'RMS {nrmse:g}: noise by the learned map costs {ratio:.2f} of '
+              'what white noise costs')
     print(f'Picture: {out / "demo.png"}\nCurve:   {out / "curve.json"}')
 
 

@@ -5,5 +5,3 @@ _base_ = [
 # the images are small enough to write every bitstream
 _base_.quantization.custom_hooks[0].coded = True
 globals().update(_base_.pop('quantization'))
-# rate and tolerance pull against each other: that takes longer to settle
-train_cfg = dict(max_iters=1000)

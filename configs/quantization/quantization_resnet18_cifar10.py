@@ -2,5 +2,3 @@ _base_ = ['../featjnd/resnet18_cifar10.py', '../_base_/quantization.py']
 # the images are small enough to write every bitstream
 _base_.quantization.custom_hooks[0].coded = True
 globals().update(_base_.pop('quantization'))
-# rate and tolerance pull against each other: that takes longer to settle
-train_cfg = dict(max_iters=1000)

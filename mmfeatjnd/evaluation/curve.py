@@ -210,7 +210,10 @@ def to_markdown(rows: Rows, metric: Optional[str] = None) -> str:
         ], lines)
 
 
-def draw(rows: Rows, axes, metric: Optional[str] = None) -> None:
+def draw(rows: Rows,
+         axes,
+         metric: Optional[str] = None,
+         names: Optional[Dict[str, str]] = None) -> None:
     """Draw the curve on axes, with the seeds' standard deviation.
 
     The axis ends half as far again beyond Gaussian noise and FeatJND as they
@@ -222,6 +225,8 @@ def draw(rows: Rows, axes, metric: Optional[str] = None) -> None:
         axes (matplotlib.axes.Axes): Axes to draw on.
         metric (str, optional): Name of the metric. Defaults to None:
             :func:`headline`.
+        names (dict[str, str], optional): How the legend calls the
+            distortions. Defaults to None: as the rows do.
     """
     metric = metric or headline(rows)
     clean = value_of(clean_metrics(rows), metric)
@@ -235,7 +240,8 @@ def draw(rows: Rows, axes, metric: Optional[str] = None) -> None:
         costs = [advantage(metric, clean, v) for v in y if np.isfinite(v)]
         fall = max([fall, *costs]) if strong else fall
         line, = axes.plot(
-            x, y, marker='o', ms=4, lw=2.2 if strong else 1.1, label=name)
+            x, y, marker='o', ms=4, lw=2.2 if strong else 1.1,
+            label=(names or {}).get(name, name))
         axes.fill_between(
             x, y - std, y + std, color=line.get_color(), alpha=0.15, lw=0)
     if fall > 0:

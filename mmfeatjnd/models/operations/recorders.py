@@ -34,8 +34,9 @@ class JNDMapRecorder:
     """An operation that keeps the JND of every token and changes nothing.
 
     The JND of a token is the RMS over its channels of the JND map, in units
-    of each channel's own RMS: 1 is as much change as there is feature. The
-    unit is the same for all levels and images, so maps can be compared.
+    of each channel's own standard deviation or, of signed maps and envelopes,
+    RMS: 1 is as much change as there is feature. The unit is the same for all
+    levels and images, so maps can be compared.
 
     Example::
 
@@ -58,13 +59,13 @@ class JNDMapRecorder:
         return feature
 
     def heat_map(self, size: Tuple[int, int]) -> Tensor:
-        """One map for an image: the mean over the levels.
+        """One map for an image: the geometric mean over the levels.
 
         Args:
             size (tuple[int, int]): Height and width to resize to.
 
         Returns:
-            Tensor: (B, H, W), >= 0, in units of the channels' RMS.
+            Tensor: (B, H, W), >= 0, in the channels' own units.
 
         Raises:
             ValueError: The split emits no maps.
@@ -76,7 +77,8 @@ class JNDMapRecorder:
         for images, maps in self.maps:
             if maps.dim() != 3:
                 raise ValueError('A heat map needs features (B, C, H, W)')
-            resized = F.interpolate(maps[:, None], size, mode='bilinear')
+            logs = maps.clamp_min(torch.finfo(maps.dtype).tiny).log()
+            resized = F.interpolate(logs[:, None], size, mode='bilinear')
             total.index_add_(0, images, resized[:, 0])
             count.index_add_(0, images, torch.ones_like(maps[:, :1, :1]))
-        return total / count
+        return (total / count).exp()
