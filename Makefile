@@ -6,6 +6,9 @@ PY := $(VENV)/bin/python
 JOBS ?= 4
 # What `make gpu-bundle` is for.
 STAGES ?= tests cost
+# What `make bench-coco` runs on.
+COCO ?= data/coco
+GPUS ?= 8
 # One thread each: with more they would share the cores, and be slower.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --maxprocesses $(JOBS) \
 	--dist worksteal
@@ -14,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --maxprocesses $(JOBS) \
 .PHONY: help setup demo test test-fast lint bench-featjnd-cifar10 \
 	bench-featjnd-dsb2018 bench-quantization-cifar10 \
 	bench-quantization-dsb2018 bench-dmv-jnd bench-dmv-jnd-reduced \
-	bench-cost bench-gpu gpu-bundle bench-report
+	bench-coco bench-cost bench-gpu gpu-bundle bench-report
 
 help:  ## list the commands
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | \
@@ -59,6 +62,9 @@ bench-dmv-jnd: setup  ## DMV-JND on CIFAR-10 (data/cifar10; needs a GPU)
 
 bench-dmv-jnd-reduced: setup  ## the same with narrow classifiers (hours on a CPU)
 	$(PY) benchmarks/dmv_jnd.py reduced
+
+bench-coco: setup  ## all of it on public R-50 checkpoints (COCO=data/coco GPUS=8)
+	$(PY) benchmarks/coco.py --coco $(COCO) --gpus $(GPUS)
 
 bench-cost: setup  ## time FeatJND against its hosts
 	$(PY) benchmarks/cost.py

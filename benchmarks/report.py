@@ -8,12 +8,12 @@ import json
 import sys
 
 import report_dmv_jnd
+import report_featjnd
 import report_readme
 from common import PROTOCOL, RESULTS, ROOT, renamed
 
 from mmfeatjnd.evaluation import (
     UNKNOWN,
-    curve,
     markdown_table,
     plot_rca,
     rate,
@@ -23,7 +23,8 @@ from mmfeatjnd.evaluation import (
 DOC = ROOT / 'docs' / 'benchmarks.md'
 README = ROOT / 'README.md'
 IMAGES = ROOT / 'docs' / 'images'
-FEATJND = ('featjnd_cifar10', 'featjnd_dsb2018')
+FEATJND = ('featjnd_coco', 'featjnd_dsb2018', 'featjnd_in1k',
+           'featjnd_cifar10')
 QUANTIZATION = ('quantization_cifar10', 'quantization_dsb2018')
 DMV_JND = 'dmv_jnd_cifar10'
 TASK_METRICS = ('accuracy/top1', 'coco/bbox_mAP', 'coco/segm_mAP', 'mIoU')
@@ -39,19 +40,24 @@ again. Put the data (or links to it) below `data/`:
   (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009)
 - DSB2018 in COCO layout, `data/dsb2018/{instances_train.json,
   instances_val.json,images/}` (2018 Data Science Bowl, BBBC038, CC0)
+- a part of COCO 2017 in its own layout, `data/coco_small/{train2017,val2017,
+  annotations/instances_val2017.json}`, and YOLOX-Nano's weights for it,
+  `data/hosts/yolox_nano_coco.pth`
+- a picture of each class of ImageNet, `data/imagenet_sample/{images,train.txt,
+  test.txt}`, and MobileNetV2's weights for it,
+  `data/hosts/mobilenet_v2_in1k.pth`
 
-NRMSE is the RMS ratio of distortion and feature, of each image and level.
-`featjnd` is the signed map, `featjnd-envelope` uniform noise inside the
-non-negative envelope. `permuted-map`, `sign-flipped` and `channel-shuffled`
-are controls made from the signed map; `shrinkage` and `amplification` scale
-the feature itself; `gradient-sensitivity` is Gaussian noise that is weaker
-where the task's gradient is large. The seeds are those of the estimator's
-training and of the noise.
-"""
+""" + report_featjnd.HEADER
 
-OUTDATED = f"""\
-**Measured by an earlier protocol** than {PROTOCOL}: before the faults of 0.1.0
-in noise, clipping baselines, seeds and bits per element were mended. Kept
+#: What an earlier protocol had, by its number.
+FORMER = {
+    1: 'before the faults of 0.1.0\nin noise, clipping baselines, seeds and '
+    'bits per element were mended',
+    2: 'with the estimators\nof that time, before the sensitivity that is '
+    'learned from the task'
+}
+OUTDATED = """\
+**Measured by an earlier protocol** than {now}: {what}. Kept
 until it is measured anew. Names of configs and arguments are those of that
 time.
 """
@@ -75,10 +81,19 @@ def published(*names: str) -> list:
     return [name for name in names if (RESULTS / f'{name}.json').is_file()]
 
 
+def by_protocol(*names: str) -> tuple:
+    """Those of the results that there are: of today's protocol, and of
+    earlier ones."""
+    there = published(*names)
+    old = [name for name in there if outdated(load(name))]
+    return [name for name in there if name not in old], old
+
+
 def load(name: str) -> dict:
     """A result, with the clean host as a row of its own and NaN for what is
     not defined."""
     result = json.loads((RESULTS / f'{name}.json').read_text())
+    result['name'] = name
     result['rows'] = renamed(result['rows'], back=True)
     for row in result['rows']:
         if 'metrics' in row:
@@ -103,41 +118,29 @@ def outdated(result: dict) -> bool:
     return result.get('protocol', 1) != PROTOCOL
 
 
+def outdated_note(result: dict) -> str:
+    """What is said of a result of an earlier protocol; nothing of others."""
+    if not outdated(result):
+        return ''
+    return OUTDATED.format(
+        now=PROTOCOL, what=FORMER[result.get('protocol') or 1])
+
+
 def provenance(result: dict) -> str:
     versions = ', '.join(f'{k} {v}' for k, v in result['versions'].items())
     return f'`{result["command"]}` on {result["device"]}; {versions}.'
-
-
-def goals(rows, metric: str) -> str:
-    """The project's goals against what was measured."""
-    ours = [
-        n for n in curve.summarize(rows, metric) if n.startswith('featjnd')
-    ]
-    costs = {n: curve.cost_ratios(rows, n, metric=metric) for n in ours}
-    counted = sorted(set().union(*costs.values()))
-    lines = [[
-        name,
-        *(f'{costs[name][x]:.2f}' if x in costs[name] else ''
-          for x in counted),
-        f'{curve.tolerated_nrmse_ratio(rows, name, metric=metric):.1f}'
-    ] for name in ours]
-    return (
-        'What it costs, as a fraction of what Gaussian noise of equal NRMSE '
-        'costs, wherever that is over 2 %: 0 is nothing, below 0 is better '
-        'than clean (goal: at most 0.33). Last: how many times the NRMSE of '
-        'Gaussian noise it may have at a loss of 1 % (goal: at least 3).\n\n'
-    ) + markdown_table([
-        'against Gaussian noise', *(f'cost at NRMSE {x:g}' for x in counted),
-        'NRMSE at 1 % loss, times'
-    ], lines)
 
 
 def trained_on(result: dict) -> str:
     """What host and estimators saw."""
     seen = 'how many images the estimators drew is not recorded'
     if 'estimator_draws' in result:
-        seen = f'each estimator on {result["estimator_draws"]:,} draws of it'
-    return f'Host trained on {result["train_split"]}; {seen}'
+        seen = (f'each estimator on {result["estimator_draws"]:,} draws of '
+                'its training pictures')
+    host = f'Host trained on {result["train_split"]}'
+    if result['train_split'].startswith('that of'):
+        host = 'Host with its stock weights'
+    return f'{host}; {seen}'
 
 
 def head(result: dict, title: str) -> list:
@@ -145,16 +148,21 @@ def head(result: dict, title: str) -> list:
     clean = [[
         f'`{name}`', 'not defined' if value != value else f'{value:.4g}'
     ] for name, value in result['clean'].items()]
+    old = outdated_note(result)
+    weights = result.get('host_checkpoint', '')[:len('sha256:') + 12]
+    seeds = sorted({row['seed'] for row in result['rows']})
     parts = [
-        f'## {title} on {result["dataset"]}\n',
-        f'Claim: {result["claim"]}\n',
-        f'Host `{result["host"]}`, split `{result["split_point"]}`. '
-        f'{trained_on(result)}. Tested on {result["test_split"]}.' +
-        (' **Reduced.**' if result['reduced'] else '') + ' ' +
-        provenance(result) + '\n'
+        f'## {title}\n',
+        f'{"Asked at that time" if old else "Claim"}: {result["claim"]}\n',
+        f'Host `{result["host"]}`' + (f' ({weights})' if weights else '') +
+        f', split `{result["split_point"]}`. '
+        f'{trained_on(result)}. Tested on {result["dataset"]}, '
+        f'{result["test_split"]}; seeds {", ".join(map(str, seeds))}.' +
+        (' **Reduced**: less than the protocol asks.'
+         if result['reduced'] else '') + ' ' + provenance(result) + '\n'
     ]
-    if outdated(result):
-        parts.append(OUTDATED)
+    if old:
+        parts.append(old)
     return parts + [markdown_table(['metric', 'clean host'], clean)]
 
 
@@ -168,19 +176,10 @@ def task_metrics(result: dict) -> list:
 
 def featjnd_section(name: str, plots: bool) -> str:
     result = load(name)
-    rows = result['rows']
-    parts = head(result, 'FeatJND')
-    for metric in task_metrics(result):
-        picture = f'{name}_{metric.split("/")[-1]}.png'
-        if plots:
-            curve.plot(rows, IMAGES / picture, metric)
-        parts += [
-            f'### {metric}\n',
-            f'![{metric} against NRMSE](images/{picture})\n',
-            curve.to_markdown(rows, metric),
-            goals(rows, metric)
-        ]
-    return '\n'.join(parts)
+    title = f'Where noise costs the least: {result["dataset"]}'
+    return report_featjnd.section(name, result, head(result, title),
+                                  task_metrics(result),
+                                  IMAGES if plots else None)
 
 
 def yes(met) -> str:
@@ -263,7 +262,10 @@ def quantization_section(name: str, plots: bool) -> str:
     result = load(name)
     rows = result['rows']
     protocols = {r.get('protocol') for r in rows}
-    parts = head(result, 'Quantization') + [POLICIES]
+    title = f'Quantization on {result["dataset"]}'
+    if outdated(result):
+        title += ', as published before'
+    parts = head(result, title) + [POLICIES]
     if any(r.get('bits_of') != 'data set' for r in rows if 'protocol' in r):
         parts.append(MEAN_OF_RATIOS)
     for metric in task_metrics(result):
@@ -318,7 +320,7 @@ def cost_section() -> str:
         provenance(result) + '\n'
     ]
     if outdated(result):
-        parts.append(OUTDATED)
+        parts.append(outdated_note(result))
     return '\n'.join(parts + [
         markdown_table([
             'host', 'batch', 'image', "training iteration / host's",
@@ -335,9 +337,8 @@ def dmv_jnd_section(name: str, plots: bool) -> str:
     if plots:
         rows = report_dmv_jnd.curve(result['rows'], result['first_seed'])
         plot_rca(rows, IMAGES / picture)
-    return report_dmv_jnd.section(
-        result, provenance(result), picture,
-        OUTDATED if outdated(result) else '')
+    return report_dmv_jnd.section(result, provenance(result), picture,
+                                  outdated_note(result))
 
 
 def document(plots: bool) -> str:
@@ -346,14 +347,17 @@ def document(plots: bool) -> str:
     Args:
         plots (bool): Whether to draw the pictures, too.
     """
+    new, old = by_protocol(*FEATJND)
+    quantized, quantized_before = by_protocol(*QUANTIZATION)
     sections = [HEADER]
-    sections += [featjnd_section(n, plots) for n in published(*FEATJND)]
-    sections += [
-        quantization_section(n, plots) for n in published(*QUANTIZATION)
-    ]
+    sections += [featjnd_section(n, plots) for n in new]
+    sections += [quantization_section(n, plots) for n in quantized]
     sections += [dmv_jnd_section(n, plots) for n in published(DMV_JND)]
     if published('cost'):
         sections.append(cost_section())
+    # figures of the signed map are withdrawn, not kept
+    sections.append(report_featjnd.before([load(n)['dataset'] for n in old]))
+    sections += [quantization_section(n, plots) for n in quantized_before]
     return '\n'.join(sections)
 
 

@@ -1,36 +1,44 @@
 """The tables of results in README.md."""
 import textwrap
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Optional
 
+import report_featjnd
 from report_dmv_jnd import mean, pick
 
-from mmfeatjnd.evaluation import (
-    clean_metrics,
-    curve,
-    markdown_table,
-    rate,
-)
+from mmfeatjnd.evaluation import clean_metrics, markdown_table, rate
 
 BEGIN = '<!-- written by benchmarks/report.py: begin -->\n'
 END = '<!-- written by benchmarks/report.py: end -->\n'
 TITLES = dict(
     featjnd='FeatJND', quantization='quantization', dmv_jnd='DMV-JND')
-NRMSE = (0.5, 1.0, 1.5)
+#: Share of the task metric that the best control loses at the strength that
+#: is shown, or as near to it as was measured.
+LOST = 0.1
 OUTDATED = """\
 Measured on a part of the test images, and before the faults of 0.1.0 in noise,
 clipping baselines, seeds and bits per element were mended, and kept until it
 is measured anew: {names}.
 """
 FEATJND = """\
-**What distorted features cost the task**, as a fraction of what Gaussian noise
-of equal NRMSE costs: 0 is nothing, 1 is as much as noise, below 0 is better
-than clean; empty where noise costs less than 2 %. Last column: how many times
-the NRMSE of noise FeatJND may have until the task has lost 1 % (>: at least
-that). Mean over {seeds} estimators.
+**What noise at the split costs the task**, by where it is put: percent of the
+clean metric that is lost [95 % interval over the test images], mean over
+{seeds} estimators. All get noise of the same RMS on every image, in standard
+deviations of the channels: white noise everywhere alike, the learned map where
+it says. The control is the best of four maps that know less of the image (one
+number a level, the mean of the training, the map of another picture, the
+learned one permuted), and the strength is the measured one at which it loses
+nearest to {lost:.0f} %. {reduced}
+"""
+PARTLY = """\
+Some are reduced: docs/benchmarks.md says what of.
+"""
+OCTAVES = """\
+**How much more noise than white a classifier tolerates** until its answer is
+{nats:g} nats away, in octaves [95 % interval]: 1 is twice the RMS.
 """
 FEATJND_PICTURE = """\
-![Mask mAP on DSB2018 against the NRMSE of the features, for all distortions]\
-(docs/images/featjnd_dsb2018_segm_mAP.png)
+![What is lost of {metric} against the strength of the noise, for all maps]\
+(docs/images/{picture})
 """
 QUANTIZATION = """\
 **Bits per feature element when the task has lost 1 %**, in bytes written, with
@@ -65,22 +73,59 @@ def seeds(results: Results) -> str:
     return ' or '.join(str(n) for n in sorted(numbers))
 
 
+def shown(compared: List[dict]) -> Optional[dict]:
+    """The strength that the table shows: where the best control's loss is
+    nearest to ``LOST``, with any features."""
+    rows = [row for row in compared if not row['valid']]
+    return min(rows, key=lambda row: abs(row['control'][0] - LOST),
+               default=None)
+
+
 def featjnd(results: Results, task_metrics: Callable) -> str:
     lines = []
     for result in results:
-        rows = result['rows']
         for metric in task_metrics(result):
-            shares = curve.cost_ratios(rows, metric=metric)
+            row = shown(result.get('comparisons', {}).get(metric, ()))
+            if row is None:
+                continue
+            white, control, ours = (
+                report_featjnd.loss(row[side], metric)
+                for side in ('reference', 'control', 'ours'))
             lines.append([
                 split_of(result),
-                f'`{metric}` {clean_metrics(rows)[metric]:.4g}',
-                *(f'{shares[x]:.2f}' if x in shares else '' for x in NRMSE),
-                f'{curve.tolerated_nrmse_ratio(rows, metric=metric):.1f}'
+                f'`{metric}` {clean_metrics(result["rows"])[metric]:.4g}',
+                f'{row["nrmse"]:g}', white,
+                f'{control} (`{row["best_control"]}`)', f'**{ours}**'
             ])
     return markdown_table([
-        'host, data, split', 'metric of the clean host',
-        *(f'cost at NRMSE {x:g}' for x in NRMSE), 'NRMSE at 1 % loss, times'
+        'host, data, split', 'metric of the clean host', 'RMS', 'white noise',
+        'best control', 'learned map'
     ], lines)
+
+
+def octaves(results: Results) -> List[str]:
+    """What classifiers tolerate, if it was in reach."""
+    lines, nats = [], None
+    for result in results:
+        found = [
+            report_featjnd.octaves(result, name, valid)
+            for valid in report_featjnd.PANELS
+            for name in ('static', 'featjnd')
+        ]
+        if found[1] is None:
+            continue
+        nats = result['comparisons']['octaves_at_nats'][0]['nats']
+        lines.append([split_of(result)] + [
+            'not known' if x is None else report_featjnd.estimate(x, '.2f')
+            for x in found
+        ])
+    if not lines:
+        return []
+    return [OCTAVES.format(nats=nats), markdown_table([
+        'host, data, split', *(f'{name}, {title}'
+                               for title in report_featjnd.PANELS.values()
+                               for name in ('mean map', 'learned map'))
+    ], lines)]
 
 
 def quantization(results: Results, task_metrics: Callable) -> str:
@@ -132,18 +177,33 @@ def tables(results: Dict[str, Results], task_metrics: Callable,
         outdated (Callable): Whether a result is of an earlier protocol.
     """
     parts = []
+    # of FeatJND and of quantization only what today's protocol says
+    results = dict(
+        results, **{
+            kind: [r for r in results[kind] if not outdated(r)]
+            for kind in ('featjnd', 'quantization')
+        })
     old = [
         f'{TITLES[kind]} on {result["dataset"]}'
         for kind, found in results.items() for result in found
         if outdated(result)
     ]
-    if old:
-        note = OUTDATED.format(names=', '.join(old))
-        parts.append(f'**{textwrap.fill(note, 76)}**\n')
     if results['featjnd']:
+        first = results['featjnd'][0]
+        metric = task_metrics(first)[0]
         parts += [
-            FEATJND.format(seeds=seeds(results['featjnd'])),
-            featjnd(results['featjnd'], task_metrics), FEATJND_PICTURE
+            textwrap.fill(
+                FEATJND.format(
+                    seeds=seeds(results['featjnd']),
+                    lost=100 * LOST,
+                    reduced=PARTLY * any(r['reduced']
+                                         for r in results['featjnd'])), 79) +
+            '\n',
+            featjnd(results['featjnd'], task_metrics),
+            FEATJND_PICTURE.format(
+                metric=metric,
+                picture=report_featjnd.picture_of(first['name'], metric)),
+            *octaves(results['featjnd'])
         ]
     if results['quantization']:
         parts += [
@@ -151,6 +211,9 @@ def tables(results: Dict[str, Results], task_metrics: Callable,
             quantization(results['quantization'], task_metrics),
             QUANTIZATION_PICTURE
         ]
+    if old:
+        note = OUTDATED.format(names=', '.join(old))
+        parts.append(f'**{textwrap.fill(note, 76)}**\n')
     for result in results['dmv_jnd']:
         one = result['rows'][0]['metrics']
         parts += [

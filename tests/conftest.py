@@ -134,9 +134,12 @@ def featjnd_cfg(kind,
                 discrepancy=None,
                 objective=None,
                 **neck):
-    """The same host with a FeatJND neck; ``plain`` keeps the host's type."""
+    """The same host with a FeatJND neck; ``plain`` keeps the host's type.
+    The estimator is signed unless ``estimator=dict(mode=...)`` says
+    otherwise."""
     cfg = host_cfg(kind)
-    estimator = dict(type='mmfeatjnd.ConvEstimator', hidden_channels=8)
+    estimator = dict(
+        type='mmfeatjnd.ConvEstimator', hidden_channels=8, mode='signed')
     estimator.update(neck.pop('estimator', {}))
     if neck.get('split', 'backbone') == 'backbone':
         neck.setdefault('in_channels', _CHANNELS[kind])
@@ -151,8 +154,10 @@ def featjnd_cfg(kind,
         type='mmfeatjnd.FeatJND',
         host=cfg['type'],
         training=training,
-        discrepancy=discrepancy,
-        objective=dict(type='mmfeatjnd.FeatJNDLoss', **(objective or {})))
+        discrepancy=discrepancy)
+    if estimator['mode'] != 'sensitivity':
+        cfg['objective'] = dict(
+            type='mmfeatjnd.FeatJNDLoss', **(objective or {}))
     return cfg
 
 

@@ -17,6 +17,7 @@ from typing import (
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dist import collect_results, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
@@ -25,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from mmfeatjnd.evaluation import scalar_metrics
 from mmfeatjnd.evaluation.bootstrap import (
+    Kept,
     correct_answers,
     image_weights,
     keeping_images,
@@ -36,13 +38,12 @@ from mmfeatjnd.models import (
     Perturbation,
     PrefixReplay,
     Run,
-    build_distortion,
     neck_at,
 )
 from mmfeatjnd.models.estimator_file import read_estimator
 from mmfeatjnd.models.forward_runs import prepare
 from mmfeatjnd.models.run import Measurements, columns_of
-from mmfeatjnd.utils import type_name, unwrapped
+from mmfeatjnd.utils import on_first_rank, type_name, unwrapped
 from .building import build_runner
 
 _HOOKS = ('PerturbationHook', 'QuantizationHook')
@@ -57,23 +58,33 @@ class _Setting:
         self.measurements = Measurements()
         self.nats: List[Tensor] = []
 
-    def row(self, size: int, draws: int = 0) -> dict:
-        per_image = self._per_image() if draws else {}
+    def row(self, size: int, nats: bool = False, draws: int = 0) -> dict:
+        """The row, on every rank, of what all ranks have measured."""
+        # Whatever this rank has seen, it takes part: else the others wait.
+        measured = collected(self.measurements.rows(), size)
+        kl = collected(torch.cat(self.nats).double().tolist()
+                       if self.nats else [], size) if nats else []
+        answers = self._answers(size) if draws else {}
         # the tables that COCO's tools print would bury the progress bar
         with redirect_stdout(StringIO()), keeping_images() as kept:
             metrics = self.evaluator.evaluate(size)
-        row = {}
+        return on_first_rank(lambda: self._row(
+            size, metrics, measured, kl, answers, kept, draws))
+
+    def _row(self, size: int, metrics: dict, measured: List[dict],
+             kl: List[float], answers: Dict[str, np.ndarray], kept: Kept,
+             draws: int) -> dict:
+        row, per_image = {}, dict(answers)
         if self.operation is not None:
-            columns = columns_of(self.measurements.rows(),
-                                 self.operation.totals)
+            columns = columns_of(measured, self.operation.totals)
             if not columns:
                 raise RuntimeError(
                     f'{self.operation.name} has changed nothing: no image of '
                     'the test data has a region at the split')
             row = self.operation.row(self.operation.summary(columns))
         row['metrics'] = scalar_metrics(metrics)
-        if self.nats:
-            per_image['kl'] = torch.cat(self.nats).double().cpu().numpy()
+        if kl:
+            per_image['kl'] = np.array(kl)
             row['metrics']['kl'] = float(np.nanmean(per_image['kl']))
         if draws:
             weights = image_weights(size, draws)
@@ -83,12 +94,92 @@ class _Setting:
             }
         return row
 
-    def _per_image(self) -> Dict[str, np.ndarray]:
+    def _answers(self, size: int) -> Dict[str, np.ndarray]:
         """What a classifier's evaluator has kept of each image."""
         for metric in self.evaluator.metrics:
-            if type(metric).__name__ == 'Accuracy' and metric.results:
-                return {'accuracy/top1': correct_answers(metric.results)}
+            if type(metric).__name__ == 'Accuracy':
+                right = collected(
+                    correct_answers(metric.results).tolist(), size)
+                return {'accuracy/top1': np.array(right)} if right else {}
         return {}
+
+
+def collected(values: list, size: int) -> list:
+    """What all ranks have measured, image by image, in the data set's order.
+
+    Args:
+        values (list): What this rank has measured of its images.
+        size (int): Images of the data set: samplers give the last ranks some
+            images twice.
+
+    Returns:
+        list: On rank 0 of all images; on the others, nothing.
+    """
+    # interleaved and cut to the data set, as the metrics are
+    return collect_results(values, size, 'cpu') or []
+
+
+@contextmanager
+def progress_bar(steps: int) -> Iterator[Callable[[], None]]:
+    """A progress bar, on rank 0 only: all ranks have as many steps.
+
+    Args:
+        steps (int): How many there will be.
+
+    Yields:
+        Callable: To be called after every step.
+    """
+    if not is_main_process():
+        yield lambda: None
+        return
+    bar = ProgressBar(steps)
+    try:
+        yield bar.update
+    finally:  # what follows gets a line of its own
+        bar.file.write('\n')
+        bar.file.flush()
+
+
+def row_line(row: dict) -> str:
+    """What a row of a curve says, in a line.
+
+    Args:
+        row (dict): A row with ``metrics``, of a distortion, of a policy or of
+            the clean host.
+
+    Returns:
+        str: The line. Of metrics such as ``bbox_mAP`` and ``bbox_mAP_50``
+        only the first.
+
+    Example:
+        >>> row_line(dict(distortion='gaussian', nrmse=0.5, seed=0,
+        ...               metrics={'coco/bbox_mAP': 0.311}))
+        'gaussian NRMSE 0.5 seed 0: coco/bbox_mAP 0.311'
+    """
+    words = [str(row.get('distortion', row.get('policy', 'clean')))]
+    if words[0] != 'clean':
+        for key, unit in (('nrmse', 'NRMSE'), ('noise_budget', 'NRMSE'),
+                          ('mean_bits', 'mean bits'), ('bits', 'bits')):
+            if row.get(key) is not None:
+                words += [unit, f'{row[key]:g}']
+        if row.get('definition', 'rms') != 'rms':
+            words.append(row['definition'])
+        words += ['valid'] * bool(row.get('valid'))
+        if 'seed' in row:
+            words += ['seed', str(row['seed'])]
+    shown: List[str] = []
+    for name in row['metrics']:
+        if not any(name.startswith(f'{first}_') for first in shown):
+            shown.append(name)
+    values = ', '.join(f'{n} {row["metrics"][n]:.4g}' for n in shown)
+    return f'{" ".join(words)}: {values or "no metric"}'
+
+
+def tell_row(row: dict) -> None:
+    """Print the line of a row, on rank 0 and at once: a curve takes hours,
+    and its output may go to a file."""
+    if is_main_process():
+        print(row_line(row), flush=True)
 
 
 def new_evaluator(runner: Runner, loader: DataLoader) -> Evaluator:
@@ -101,6 +192,9 @@ def new_evaluator(runner: Runner, loader: DataLoader) -> Evaluator:
 
 class OperationTest:
     """A host and its estimators, on the test data of a config.
+
+    In a process group, such as :func:`mmfeatjnd.cli.launch.distributed` makes,
+    the ranks share the images, and every rank gets the rows of all of them.
 
     Args:
         cfg (Config): A config of any host; its test data
@@ -122,8 +216,9 @@ class OperationTest:
         >>> test = OperationTest(cfg, checkpoint)
         Loads checkpoint ...
         >>> rows = test.measure([(0, Perturbation('gaussian', 0.5))])
-        >>> [sorted(row)[:2] for row in rows]  # clean, and with noise
-        [['metrics'], ['distortion', 'metrics']]
+        clean: accuracy/top1 ...
+        >>> [row.get('distortion') for row in rows]  # clean, and with noise
+        [None, 'gaussian']
     """
 
     def __init__(self,
@@ -209,12 +304,14 @@ class OperationTest:
                 operations: Sequence[Tuple[int, BaseOperation]],
                 settings_per_pass: int = 24,
                 nats: bool = False,
-                draws: int = 0) -> List[dict]:
+                draws: int = 0,
+                fields: Optional[Sequence[dict]] = None) -> List[dict]:
         """The task metrics under every operation.
 
         All operations share a pass over the data: an image is loaded and runs
         through the part before the split once, and the rest of the host runs
-        once for every operation.
+        once for every operation. A line for each row is printed as soon as it
+        is known, at the end of its pass.
 
         Args:
             operations (Sequence[tuple]): Index of the estimator, and the
@@ -229,23 +326,31 @@ class OperationTest:
                 then hold ``draws``, by metric a list of its value on the
                 images as they are and on every draw, the same ones in all
                 rows. Defaults to 0.
+            fields (Sequence[dict], optional): What else the rows hold: of the
+                clean host, then of every operation. Defaults to None:
+                nothing.
 
         Returns:
             list[dict]: The metrics of the clean host, then for every
-            operation its :meth:`BaseOperation.row` with ``metrics``.
+            operation its :meth:`BaseOperation.row` with ``metrics``. The same
+            on every rank.
         """
         rows: List[dict] = []
+        fields = fields or [{}] * (1 + len(operations))
         # at least the clean host
         for start in range(0, max(len(operations), 1), settings_per_pass):
             chunk = operations[start:start + settings_per_pass]
-            rows += self._one_pass(chunk, not rows, nats, draws)
+            for row in self._one_pass(chunk, not rows, nats, draws):
+                own = fields[len(rows)]
+                rows.append({**own, **row, **own})
+                tell_row(rows[-1])
         self.runner.call_hook('after_test_epoch', metrics=rows[0]['metrics'])
         self.runner.call_hook('after_test')
         self.runner.call_hook('after_run')
         return rows
 
     def _one_pass(self, operations, clean: bool, nats: bool,
-                  draws: int) -> List[dict]:
+                  draws: int) -> Iterator[dict]:
         loader = self.dataloader()
         self.neck.forget()
 
@@ -254,25 +359,33 @@ class OperationTest:
 
         settings = [(i, new(operation)) for i, operation in operations]
         reference = new()
-        bar = ProgressBar(len(loader) * (len(settings) + 1))
-        for batch in loader:
-            with self.batch(batch,
-                            [o for _, o in operations]) as (outputs, predict):
-                if clean:
-                    reference.evaluator.process(outputs, batch)
-                bar.update()
-                distance = predict.nats() if nats else None
-                for i, setting in settings:
-                    self.use(i)
-                    outputs, run = predict(setting.operation)
-                    setting.evaluator.process(outputs, batch)
-                    setting.measurements.add([run])
-                    if nats:
-                        setting.nats.append(distance(setting.operation))
-                    bar.update()
+        with progress_bar(len(loader) * (len(settings) + 1)) as step:
+            for batch in loader:
+                self._one_batch(batch, settings, step, nats,
+                                reference if clean else None)
         size = len(loader.dataset)
-        rows = [reference.row(size, draws)] if clean else []
-        return rows + [setting.row(size, draws) for _, setting in settings]
+        if clean:
+            yield reference.row(size, draws=draws)
+        for _, setting in settings:
+            yield setting.row(size, nats, draws)
+
+    def _one_batch(self, batch: dict, settings: Sequence[Tuple[int, _Setting]],
+                   step: Callable[[], None], nats: bool,
+                   reference: Optional[_Setting]) -> None:
+        with self.batch(batch, [s.operation
+                                for _, s in settings]) as (outputs, predict):
+            if reference is not None:
+                reference.evaluator.process(outputs, batch)
+            step()
+            distance = predict.nats() if nats else None
+            for i, setting in settings:
+                self.use(i)
+                outputs, run = predict(setting.operation)
+                setting.evaluator.process(outputs, batch)
+                setting.measurements.add([run])
+                if nats:
+                    setting.nats.append(distance(setting.operation))
+                step()
 
 
 def _nats_from(clean: Likelihood, answer: Callable,
@@ -295,23 +408,32 @@ def measure_curve(cfg: Config,
                   estimators: Sequence[str] = (),
                   definition: str = 'rms',
                   split: Optional[str] = None,
-                  levels: Optional[Sequence[int]] = None) -> List[dict]:
+                  levels: Optional[Sequence[int]] = None,
+                  valid: bool = False,
+                  nats: bool = False,
+                  draws: int = 0) -> List[dict]:
     """The task metric for every distortion, NRMSE and seed.
 
     Args:
         cfg (Config): See :class:`OperationTest`.
         checkpoint (str): See :class:`OperationTest`.
         distortions (Sequence[str]): Names in ``DISTORTIONS``.
-        nrmse (Sequence[float]): NRMSE of each image and level.
+        nrmse (Sequence[float]): NRMSE of each image and level, or as
+            ``definition`` says.
         seeds (Sequence[int]): Seeds of the noise. A distortion without a
             random part is measured once for each estimator. Defaults to (0,).
         estimators (Sequence[str]): Estimator files; the i-th seed uses the
             i-th file, and their number must be that of the seeds. Defaults
             to (): the checkpoint's.
-        definition (str): Definition of the NRMSE. Defaults to 'rms'.
+        definition (str): Definition of the NRMSE, see
+            :class:`mmfeatjnd.models.Perturbation`. Defaults to 'rms'.
         split (str, optional): See :class:`OperationTest`. Defaults to None.
         levels (Sequence[int], optional): See :class:`OperationTest`. Defaults
             to None.
+        valid (bool): Keep features in the range of the split, see
+            :class:`mmfeatjnd.models.Perturbation`. Defaults to False.
+        nats (bool): See :meth:`OperationTest.measure`. Defaults to False.
+        draws (int): See :meth:`OperationTest.measure`. Defaults to 0.
 
     Returns:
         list[dict]: The rows, see :mod:`mmfeatjnd.evaluation.curve`. The first
@@ -320,6 +442,8 @@ def measure_curve(cfg: Config,
     Example:
         >>> rows = measure_curve(cfg, checkpoint, ['gaussian'], [0.5])
         Loads checkpoint ...
+        clean: accuracy/top1 ...
+        gaussian NRMSE 0.5 seed 0: accuracy/top1 ...
         >>> [(row['distortion'], row['nrmse']) for row in rows]
         [('clean', 0.0), ('gaussian', 0.5)]
         >>> round(rows[1]['nrmse_measured'], 3), list(rows[1]['metrics'])
@@ -329,25 +453,29 @@ def measure_curve(cfg: Config,
     test = OperationTest(cfg, checkpoint, estimators, split, levels)
     signed = all(e.mode == 'signed' for e in test.neck.estimators)
 
-    def differs(name: str) -> bool:
-        distortion = build_distortion(name)
+    def differs(operation: Perturbation) -> bool:
+        distortion = operation.distortion
         return distortion.random or (distortion.needs_jnd
-                                     and bool(estimators or not signed))
+                                     and not signed) or (
+                                         operation.needs_jnd
+                                         and bool(estimators))
 
-    rows = test.measure([
-        (i, Perturbation(distortion, value, definition, seed))
-        for (i, seed), distortion, value in product(
-            enumerate(seeds), distortions, nrmse)
-        # a further seed must not measure the same again
-        if i == 0 or differs(distortion)
-    ])
+    operations = [(i, Perturbation(name, value, definition, valid, seed))
+                  for (i, seed), name, value in product(
+                      enumerate(seeds), distortions, nrmse)]
+    # a further seed must not measure the same again
+    operations = [(i, o) for i, o in operations if i == 0 or differs(o)]
     clean = dict(
         distortion='clean',
         nrmse=0.0,
         nrmse_measured=0.0,
         participation_ratio=0.0,
         seed=0)
-    return [dict(clean, **rows[0])] + rows[1:]
+    return test.measure(
+        operations,
+        nats=nats,
+        draws=draws,
+        fields=[clean] + [{}] * len(operations))
 
 
 def check_seeds(seeds: Sequence[int], estimators: Sequence[str]) -> None:

@@ -6,13 +6,18 @@ from typing import Callable, Dict, List, Optional, Sequence, Union
 
 import torch
 from mmengine.config import Config
-from mmengine.utils import ProgressBar
+from mmengine.dist import (
+    broadcast_object_list,
+    get_world_size,
+    is_distributed,
+    is_main_process,
+)
 from torch.utils.data import DataLoader
 
 from mmfeatjnd.functional import code_length, quantize
 from mmfeatjnd.models import FeatureRecorder, Quantization
 from mmfeatjnd.utils import log
-from .curve import OperationTest, check_seeds
+from .curve import OperationTest, check_seeds, progress_bar
 from .data import split_dataloader
 
 Policy = Union[str, dict]
@@ -58,25 +63,27 @@ def name_policies(policies: Sequence[Policy]) -> Dict[str, Policy]:
 
 class _Calibration:
     """Finds one scale for all images, so that they take so many bits per
-    element together."""
+    element together. In a process group every rank looks at all of them, in
+    the same batches, as one process would."""
 
     def __init__(self, test: OperationTest, loader: DataLoader,
                  sensitivity: bool) -> None:
         self.test = test
         recorder = FeatureRecorder(sensitivity)
         self.visits: List[tuple] = []
-        bar = ProgressBar(len(loader))
-        for batch in loader:
-            with test.batch(batch, [recorder]) as (_, predict):
-                self.visits += predict(recorder)[1].kept
-            bar.update()
+        loader = _undivided(loader)
+        with progress_bar(len(loader)) as step:
+            for batch in loader:
+                with test.batch(batch, [recorder]) as (_, predict):
+                    self.visits += predict(recorder)[1].kept
+                step()
         test.neck.forget()
 
     @torch.no_grad()
     def scales(self, estimator: int, operation: Quantization,
                mean_bits: Sequence[float]) -> List[Optional[float]]:
         """The scales at which the images take so many bits per element; None
-        where they never do."""
+        where they never do. The same on every rank."""
         self.test.use(estimator)
         cases = [(feature, operation.allocate(feature, visit, level))
                  for feature, level, visit in self.visits]
@@ -98,7 +105,23 @@ class _Calibration:
         finest = math.log2(max(
             float(operation.policy.limits(feature, at)[0].max())
             for feature, at in cases))
-        return [_solve(measure, target, finest) for target in mean_bits]
+        found = [_solve(measure, target, finest) for target in mean_bits]
+        if is_distributed():  # devices need not round alike
+            broadcast_object_list(found)
+        return found
+
+
+def _undivided(loader: DataLoader) -> DataLoader:
+    """A data loader whose images are not shared out among the ranks."""
+    if get_world_size() == 1:
+        return loader
+    return DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size or 1,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        worker_init_fn=loader.worker_init_fn)
 
 
 def _solve(measure: Callable[[float], float],
@@ -188,6 +211,8 @@ def measure_rates(cfg: Config,
         ...                      mean_bits=[1.0], calibration_split='test')
         Loads checkpoint ...
         Scales of the steps, on 8 images of test:
+        clean: accuracy/top1 ...
+        one mean bits 1 seed 0: accuracy/top1 ...
         >>> [row['policy'] for row in rows], rows[1]['mean_bits']
         (['clean', 'one'], 1.0)
         >>> 0.95 < rows[1]['bits_per_element'] < 1.05
@@ -221,8 +246,9 @@ def measure_rates(cfg: Config,
     if mean_bits:
         loader = split_dataloader(
             test.runner, calibration_split, sample=calibration_images)
-        print(f'Scales of the steps, on {len(loader.dataset)} images of '
-              f'{calibration_split}:')
+        if is_main_process():
+            print(f'Scales of the steps, on {len(loader.dataset)} images of '
+                  f'{calibration_split}:')
         calibration = _Calibration(test, loader,
                                    any(p.needs_sensitivity for p in probes))
         for (name, i, seed), probe in zip(cases, probes):
@@ -236,8 +262,8 @@ def measure_rates(cfg: Config,
                                  create(name, seed, scale=scale)))
         del calibration  # its features take memory
     settings += at_noise
-    rows = test.measure([(i, operation) for _, _, i, operation in settings])
-    for row, (name, target, _, _) in zip(rows[1:], settings):
-        row['policy'] = name
-        row['mean_bits'] = target
-    return [dict(policy='clean', **rows[0])] + rows[1:]
+    return test.measure(
+        [(i, operation) for _, _, i, operation in settings],
+        fields=[dict(policy='clean')] +
+        [dict(policy=name, mean_bits=target)
+         for name, target, _, _ in settings])

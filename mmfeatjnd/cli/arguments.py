@@ -22,22 +22,38 @@ def _parser(description: str) -> argparse.ArgumentParser:
         '`work_dir` of the config, else ./work_dirs/<config name>')
     add_cfg_options(parser)
     add_hook(parser)
+    _add_launcher(parser)
+    parser.add_argument(
+        '--no-pin-memory',
+        action='store_true',
+        help='turn off pin_memory in the dataloaders')
+    return parser
+
+
+def _add_launcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
         help='how the processes were started')
-    parser.add_argument(
-        '--no-pin-memory',
-        action='store_true',
-        help='turn off pin_memory in the dataloaders')
     # both spellings are in use: torch changed its own in 2.0
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    return parser
 
 
-def _parse(parser: argparse.ArgumentParser,
-           argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_launched(
+        parser: argparse.ArgumentParser,
+        argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Parse the arguments of a tool that takes ``--launcher``.
+
+    Args:
+        parser (argparse.ArgumentParser): The parser.
+        argv (list[str], optional): Arguments, without the program's name.
+            Defaults to None: those of the process.
+
+    Returns:
+        argparse.Namespace: The arguments. ``LOCAL_RANK`` is in the
+        environment.
+    """
     args = parser.parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
@@ -76,7 +92,7 @@ def parse_train_args(
         '--no-persistent-workers',
         action='store_true',
         help='turn off persistent_workers in the dataloaders')
-    return _parse(parser, argv)
+    return parse_launched(parser, argv)
 
 
 def parse_test_args(
@@ -118,7 +134,7 @@ def parse_test_args(
         '--interval', type=int, help='draw every this many samples')
     parser.add_argument(
         '--tta', action='store_true', help='augment at test time')
-    args = _parse(parser, argv)
+    args = parse_launched(parser, argv)
     if args.out_item and not args.out:
         parser.error('--out-item says what --out holds: give --out as well')
     return args
@@ -131,7 +147,8 @@ def curve_parser(description: str) -> argparse.ArgumentParser:
         description (str): What the tool does.
 
     Returns:
-        argparse.ArgumentParser: For the tool to add its own to.
+        argparse.ArgumentParser: For the tool to add its own to, and for
+        :func:`parse_launched`.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
@@ -151,6 +168,7 @@ def curve_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--metric', help='metric to draw; the first one by default')
     add_out_folder(parser)
+    _add_launcher(parser)
     return parser
 
 

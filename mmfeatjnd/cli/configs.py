@@ -86,7 +86,8 @@ def open_curve(args: argparse.Namespace) -> Config:
         args (argparse.Namespace): The arguments.
 
     Returns:
-        Config: The config, with ``work_dir``.
+        Config: The config, with ``work_dir`` and ``launcher``; for
+        :func:`mmfeatjnd.cli.launch.distributed`.
 
     Raises:
         UsageError: If something stands in the way of the curve.
@@ -96,6 +97,7 @@ def open_curve(args: argparse.Namespace) -> Config:
         raise UsageError(f'{len(args.estimators)} --estimators for --seeds '
                          f'{args.seeds}: give one for each')
     set_out_folder(cfg, args)
+    cfg.launcher = args.launcher
     return cfg
 
 

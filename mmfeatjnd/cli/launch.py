@@ -41,8 +41,8 @@ def distributed(cfg: Config) -> Iterator[None]:
         if variable not in os.environ:
             raise UsageError(
                 f'--launcher {launcher} finds no {variable} in the '
-                'environment: start with tools/dist_train.sh, dist_test.sh '
-                'or their slurm variants')
+                'environment: start with tools/dist_train.sh, dist_test.sh, '
+                'dist_curve.sh or the slurm variants')
         env_cfg = cfg.setdefault('env_cfg', {})
         set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
         if get_device() == 'cpu':

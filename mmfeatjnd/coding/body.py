@@ -34,7 +34,7 @@ from .payload import (
     exponent_shape,
 )
 
-VERSION = 1
+VERSION = 2
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 #: A file that claims more elements than this is refused.
 MAX_ELEMENTS = 1 << 26
@@ -86,9 +86,10 @@ def _check(quantized: QuantizedLevel) -> None:
 
 def _check_model(model: EntropyModel, symbols: Tensor) -> None:
     samples = as_samples(symbols)
-    wanted = (len(samples), samples.size(2))
     for name, x in model._asdict().items():
         low, high = getattr(PARAMETER_RANGES, name)
+        one = name in ('reference', 'form')
+        wanted = (len(samples), 1 if one else samples.size(2))
         if tuple(x.shape) != wanted or x.min() < low or x.max() > high:
             raise ValueError(
                 f'model.{name} must have shape {wanted} and lie within '

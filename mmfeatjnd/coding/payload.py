@@ -4,7 +4,7 @@ Symbols are coded with the model of :mod:`mmfeatjnd.functional.entropy`, and so
 are the small integers beside them, as one channel with steps of 1.
 """
 import math
-from typing import NamedTuple, Sequence, Tuple
+from typing import List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -33,11 +33,12 @@ from mmfeatjnd.functional.symbols import MAX_SYMBOL
 from .entropy_coder import BitReader, BitstreamError, BitWriter
 
 EXPONENTS = ('token', 'channel', 'element')
-_LIMIT = MAX_EXPONENT - RATIO_RANGE[0]
+_LIMIT = 2 * MAX_EXPONENT - RATIO_RANGE[0]
 #: Least and largest value of each parameter of the model, as the stream holds
 #: it.
 PARAMETER_RANGES = EntropyModel((0, NUM_PI - 1), (-_LIMIT, _LIMIT),
-                                (0, NUM_SIGN - 1))
+                                (0, NUM_SIGN - 1),
+                                (-MAX_EXPONENT, MAX_EXPONENT), (0, 1))
 _NONZERO, _DIGIT, _POSITIVE = (
     x.numpy() for x in (NONZERO, DIGIT, POSITIVE))
 _LOW, _HIGH = RATIO_RANGE
@@ -98,7 +99,7 @@ class _Geometric(NamedTuple):
     def probabilities(self, size: int) -> Probabilities:
         row = _UNIT - self.scale
         return Probabilities(
-            np.full((size, 1), _NONZERO[self.nonzero, row, row]),
+            np.full((size, 1), _NONZERO[0, self.nonzero, row, row]),
             np.full((size, 1), row), np.full((size, 1),
                                              _POSITIVE[self.positive]))
 
@@ -119,7 +120,7 @@ def _fit(values: np.ndarray) -> Tuple[_Geometric, float]:
     nonzero = round(angle * (NUM_PI - 1) + 0.5)
     nonzero = min(max(nonzero, 1), NUM_PI - 1)
     sign = round(plus / fires * (NUM_SIGN - 1))
-    p = float(_NONZERO[nonzero, _UNIT - scale, _UNIT - scale])
+    p = float(_NONZERO[0, nonzero, _UNIT - scale, _UNIT - scale])
     positive = float(_POSITIVE[sign])
     ratio = 2**(-scale / 2)
     nats = (fires * math.log(p) + (size - fires) * math.log1p(-p) +
@@ -182,6 +183,20 @@ def _rows(shape: Tuple[int, ...]) -> Tuple[int, ...]:
     return (size, )
 
 
+def _write_form(writer: BitWriter, reference: int, form: int) -> None:
+    """One bit where both are 0, as for steps that do not vary."""
+    some = reference != 0 or form != 0
+    writer.write_number(some, 1)
+    if some:
+        writer.write_number(reference + MAX_EXPONENT | form << 8, 9)
+
+
+def _read_form(reader: BitReader) -> List[np.ndarray]:
+    number = reader.read_number(9) if reader.read_number(1) else MAX_EXPONENT
+    return [np.array([(number & 255) - MAX_EXPONENT]),
+            np.array([number >> 8])]
+
+
 # ------------------------------------------------------------------- payload
 def exponent_shape(name: str, dims: Sequence[int]) -> Tuple[int, ...]:
     """Shape of the exponents of one image.
@@ -206,8 +221,9 @@ def encode_payload(quantized: QuantizedLevel) -> bytes:
     """
     symbols, steps, _, model = fit_entropy_model(quantized)
     writer = BitWriter()
-    for parameter in model:
+    for parameter in model[:3]:
         _write_integers(writer, parameter[0].numpy())
+    _write_form(writer, int(model.reference), int(model.form))
     for name in EXPONENTS:
         exponent = getattr(steps, name)
         if exponent is not None:
@@ -238,8 +254,9 @@ def decode_payload(payload: bytes, dims: Sequence[int],
     like = torch.empty(1).expand(1, *dims)  # of this shape, without memory
     models = as_samples(like).size(2)
     parameters = [
-        _read_integers(reader, (models, )) for _ in EntropyModel._fields
+        _read_integers(reader, (models, )) for _ in EntropyModel._fields[:3]
     ]
+    parameters += _read_form(reader)
     parts = {}
     for name in exponents:
         shape = exponent_shape(name, dims)

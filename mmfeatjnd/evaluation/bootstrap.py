@@ -48,18 +48,27 @@ def image_weights(images: int, draws: int = 200, seed: int = 0) -> np.ndarray:
 def interval(values: Sequence[float]) -> Interval:
     """What the draws of a value say; the first is of the images as they are.
 
+    NaN counts for nothing. With infinite values the interval ends at one of
+    the draws, so that none is made up between them.
+
     Example:
         >>> interval([1.0, 0.0, 2.0])
         Interval(value=1.0, low=0.05, high=1.95)
     """
     values = np.asarray(values, float)
-    low, high = np.nanpercentile(values[1:], [2.5, 97.5])
-    return Interval(float(values[0]), round(float(low), 10),
-                    round(float(high), 10))
+    draws = values[1:][~np.isnan(values[1:])]
+    if not len(draws):
+        return Interval(float(values[0]), np.nan, np.nan)
+    ends = ('lower', 'higher') if np.isinf(draws).any() else ('linear', ) * 2
+    low, high = (
+        round(float(np.percentile(draws, share, method=end)), 10)
+        for share, end in zip((2.5, 97.5), ends))
+    return Interval(float(values[0]), low, high)
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over the images of every draw; NaN counts for nothing.
+    """Mean over the images of every draw; NaN counts for nothing, and is the
+    mean of a draw that has nothing else.
 
     Args:
         values (np.ndarray): (N,).
@@ -73,16 +82,24 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         array([0.5, 1. ])
     """
     known = np.isfinite(values)
-    return weights[:, known] @ values[known] / weights[:, known].sum(1)
+    with np.errstate(invalid='ignore'):
+        return weights[:, known] @ values[known] / weights[:, known].sum(1)
 
 
 #: Where COCO's precision is read.
 _RECALLS = np.linspace(0, 1, 101)
+#: Detections of a class in an image that COCO's mAP counts, whatever else is
+#: asked of it.
+_MOST = 100
 
 
 def weighted_average_precision(coco_eval: Any,
                                weights: np.ndarray) -> np.ndarray:
     """COCO's mAP over all areas, of every draw.
+
+    It is that of a set in which an image stands as often as its weight says,
+    one beside the other, but for equal scores of one class within an image
+    that is drawn several times: their order is nobody's.
 
     Args:
         coco_eval (COCOeval): After its ``evaluate``; the images of its
@@ -90,7 +107,8 @@ def weighted_average_precision(coco_eval: Any,
         weights (np.ndarray): (1 + D, N), see :func:`image_weights`.
 
     Returns:
-        np.ndarray: (1 + D,), in [0, 1]; the first is COCO's own.
+        np.ndarray: (1 + D,), in [0, 1]; the first is COCO's own. NaN where no
+        image with an object is drawn.
     """
     params = coco_eval.params
     number, areas = len(params.imgIds), len(params.areaRng)
@@ -103,9 +121,12 @@ def weighted_average_precision(coco_eval: Any,
         value = _precision_of_class(row, weights)
         if value is not None:
             precisions.append(value)
+    if not precisions:
+        return np.full(len(weights), np.nan)
+    # over the classes that a draw has objects of
+    known = np.isfinite(precisions)
     with np.errstate(invalid='ignore'):
-        return np.nanmean(precisions, 0) if precisions else np.full(
-            len(weights), np.nan)
+        return np.where(known, precisions, 0).sum(0) / known.sum(0)
 
 
 def _precision_of_class(row: Sequence, weights: np.ndarray):
@@ -119,26 +140,27 @@ def _precision_of_class(row: Sequence, weights: np.ndarray):
         return None
     total = weights @ objects  # (1 + D,)
     some = [(i, r) for i, r in enumerate(row) if r is not None]
-    scores = np.concatenate([r['dtScores'] for _, r in some])
-    image = np.concatenate([np.full(len(r['dtScores']), i) for i, r in some])
+    scores = np.concatenate([r['dtScores'][:_MOST] for _, r in some])
+    image = np.concatenate(
+        [np.full(len(r['dtScores'][:_MOST]), i) for i, r in some])
     order = np.argsort(-scores, kind='mergesort')  # as COCO's
-    right = np.concatenate([r['dtMatches'] for _, r in some], 1)[:, order] > 0
-    ignored = np.concatenate([r['dtIgnore'] for _, r in some], 1)[:, order]
+    right, ignored = (
+        np.concatenate([r[name][:, :_MOST] for _, r in some], 1)[:, order] != 0
+        for name in ('dtMatches', 'dtIgnore'))
     weight = torch.from_numpy(weights[:, image[order].astype(int)])
     asked = torch.from_numpy(_RECALLS).expand(len(weights), -1).contiguous()
     whole = torch.from_numpy(total)[:, None]
     result = torch.zeros(len(weights), dtype=torch.float64)
-    for hit, ignore in zip(torch.from_numpy(right),
-                           torch.from_numpy(ignored.astype(bool))):
+    for hit, ignore in zip(torch.from_numpy(right), torch.from_numpy(ignored)):
         counted = weight * ~ignore
         hits = (counted * hit).cumsum(1)
-        precision = (hits / counted.cumsum(1)).nan_to_num(0)
+        precision = hits / (counted.cumsum(1) + np.spacing(1))
         # the best that is to come
         precision = precision.flip(1).cummax(1).values.flip(1) if len(
             hit) else precision
         padded = torch.cat([precision, precision.new_zeros(len(hits), 1)], 1)
-        # rounding must not hide a recall that is reached
-        at = torch.searchsorted((hits / whole).contiguous(), asked - 1e-12)
+        # with COCO's own rounding: 7 of 10 are not its recall of 0.7
+        at = torch.searchsorted((hits / whole).contiguous(), asked)
         result += padded.gather(1, at).mean(1)
     result = (result / len(right)).numpy()
     return np.where(total > 0, result, np.nan)
@@ -192,6 +214,8 @@ def keeping_images() -> Iterator[Kept]:
 
         def evaluate(self):
             super().evaluate()
+            if not self.params.useCats:  # recall of proposals
+                return
             kept.coco[f'coco/{self.params.iouType}_mAP'] = self
 
     module.COCOeval = Keeping

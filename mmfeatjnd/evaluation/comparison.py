@@ -32,16 +32,24 @@ def losses(rows: Rows, metric: str) -> Dict[tuple, np.ndarray]:
     Returns:
         dict: By distortion and :func:`setting_of` (1 + D,), the mean over the
         seeds.
+
+    Raises:
+        ValueError: A share of the clean metric is asked, and no row is that
+            of the clean host with draws of it.
     """
     higher = better_when(metric) == 'higher'
-    clean = next(r for r in rows if is_clean(r)) if higher else None
+    clean = next((r['draws'][metric] for r in rows
+                  if is_clean(r) and metric in r.get('draws', ())), None)
+    if higher and clean is None:
+        raise ValueError(f'no row is that of the clean host with draws of '
+                         f'{metric!r}')
     found: Dict[tuple, List[np.ndarray]] = {}
     for row in rows:
         if is_clean(row) or metric not in row.get('draws', ()):
             continue
         values = np.asarray(row['draws'][metric], float)
         if higher:
-            values = 1 - values / np.asarray(clean['draws'][metric], float)
+            values = 1 - values / np.asarray(clean, float)
         key = (row['distortion'], *setting_of(row))
         found.setdefault(key, []).append(values)
     return {key: np.mean(values, 0) for key, values in found.items()}
@@ -65,9 +73,11 @@ def compare(rows: Rows,
     Returns:
         list[dict]: For each setting and strength ``definition``, ``valid``,
         ``nrmse``, ``metric``, ``ours``, ``control`` and its name
-        ``best_control``, ``reference``, ``difference`` (control minus ours)
-        and ``share`` (ours over control), each but the names [value, low,
-        high] with the 95 % interval of the paired bootstrap over images.
+        ``best_control``, ``reference``, ``difference`` (control minus ours),
+        ``share`` (ours over control) and ``share_of_reference``, each but the
+        names [value, low, high] with the 95 % interval of the paired
+        bootstrap over images. A share of what costs nothing is infinite, and
+        NaN where ours does not cost anything either.
     """
     found = losses(rows, metric)
     result = []
@@ -77,14 +87,13 @@ def compare(rows: Rows,
             continue
         against = {
             c: found[(c, *setting)]
-            for c in controls if (c, *setting) in found
+            for c in controls
+            if np.isfinite(found.get((c, *setting), [np.nan])[0])
         }
         if not against:
             continue
         best = min(against, key=lambda c: against[c][0])
         white = found.get((reference, *setting))
-        with np.errstate(invalid='ignore', divide='ignore'):
-            share = own / against[best]
         result.append(
             dict(
                 zip((*SETTING, 'nrmse'), setting),
@@ -94,8 +103,18 @@ def compare(rows: Rows,
                 control=list(interval(against[best])),
                 reference=None if white is None else list(interval(white)),
                 difference=list(interval(against[best] - own)),
-                share=list(interval(share))))
+                share=list(interval(_share(own, against[best]))),
+                share_of_reference=None if white is None else list(
+                    interval(_share(own, white)))))
     return sorted(result, key=lambda r: (str(r['valid']), r['nrmse']))
+
+
+def _share(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Of draws in which theirs costs nothing, a quotient would have the wrong
+    sign or none."""
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return np.where(theirs > 0, ours / theirs,
+                        np.where(ours > 0, np.inf, np.nan))
 
 
 def tolerated_strength(rows: Rows, distortion: str, nats: float,
@@ -136,6 +155,8 @@ def _crossing(x: np.ndarray, y: np.ndarray, target: float) -> Bounded:
     if not len(above):
         return Bounded(float(x[-1]), '>')
     i = above[0]
+    if y[i] == target:
+        return Bounded(float(x[i]))
     if i == 0:
         return Bounded(float(x[0]), '<')
     share = (target - y[i - 1]) / (y[i] - y[i - 1])
@@ -146,6 +167,9 @@ def gain_in_octaves(rows: Rows, distortion: str, reference: str, nats: float,
                     **setting) -> Optional[Interval]:
     """log2 of how many times the strength of a reference is tolerated at so
     many nats, with its interval; None where a strength is only bounded.
+
+    Where a draw's strength is, all that it may be counts, so that the
+    interval may have no end.
 
     Args:
         rows (Sequence[dict]): See :func:`tolerated_strength`.
@@ -158,4 +182,15 @@ def gain_in_octaves(rows: Rows, distortion: str, reference: str, nats: float,
             for name in (distortion, reference)]
     if None in both or not all(b[0].exact for b in both):
         return None
-    return interval([a.value - b.value for a, b in zip(*both)])
+    value = both[0][0].value - both[1][0].value
+    (low, high), (their_low, their_high) = (
+        np.array([_range(b) for b in draws]).T for draws in both)
+    return Interval(value,
+                    interval(low - their_high).low,
+                    interval(high - their_low).high)
+
+
+def _range(number: Bounded) -> Tuple[float, float]:
+    """Where a number may lie."""
+    return (-np.inf if number.relation == '<' else number.value,
+            np.inf if number.relation == '>' else number.value)

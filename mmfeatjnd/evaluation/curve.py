@@ -4,16 +4,20 @@ A row is a dict with ``distortion``, ``nrmse`` (asked), ``nrmse_measured``,
 ``participation_ratio``, ``seed`` and ``metrics``; the clean host is the row
 with distortion 'clean' and NRMSE 0. A distortion without a random part has
 one row where others have one for each seed.
+
+Rows of several units of strength (``definition``) or ranges of the features
+(``valid``) are curves of their own: :func:`rows_of` picks those of one.
 """
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from .comparison import SETTING
 from .crossing import Bounded, Estimate, crossing, over_seeds, ratio
-from .figure import curve_figure, show_costs
-from .metric_values import advantage
+from .figure import curve_figure, saved_figure, show_costs
+from .metric_values import advantage, better_when
 from .rows import (
     Rows,
     clean_metrics,
@@ -260,3 +264,171 @@ def plot(rows: Rows, path: Path, metric: Optional[str] = None) -> None:
     metric = metric or headline(rows)
     with curve_figure(path, 'NRMSE of the features', metric) as axes:
         draw(rows, axes, metric)
+
+
+def settings_of(rows: Rows) -> List[Tuple]:
+    """Definition and ``valid`` of the curves that rows hold, in their order.
+
+    Args:
+        rows (Sequence[dict]): Rows of one curve or several.
+    """
+    return list(
+        dict.fromkeys(
+            tuple(r.get(key) for key in SETTING) for r in rows
+            if not is_clean(r)))
+
+
+def rows_of(rows: Rows,
+            definition: Optional[str],
+            valid: Optional[bool] = False,
+            names: Optional[Sequence[str]] = None) -> List[dict]:
+    """The rows of one curve, and the clean host's.
+
+    Args:
+        rows (Sequence[dict]): Rows of several curves.
+        definition (str, optional): Unit of the strength.
+        valid (bool, optional): Whether the features are kept in their range.
+            Defaults to False.
+        names (Sequence[str], optional): Distortions, in the order that the
+            rows get. Defaults to None: all, in theirs.
+    """
+    found = [
+        r for r in rows
+        if is_clean(r) or (r.get('definition'), r.get('valid')) ==
+        (definition, valid)
+    ]
+    if names is None:
+        return found
+    return [r for r in found if is_clean(r)] + [
+        r for name in names for r in found if r.get('distortion') == name
+    ]
+
+
+def strength_table(rows: Rows, metric: Optional[str] = None) -> str:
+    """A table of one curve, strength across, distortions down.
+
+    Args:
+        rows (Sequence[dict]): Rows of one curve, see :func:`rows_of`.
+        metric (str, optional): Name of the metric. Defaults to None:
+            :func:`headline`.
+
+    Returns:
+        str: Markdown.
+    """
+    curves = summarize(rows, metric)
+    asked = sorted({p.nrmse for points in curves.values() for p in points})
+    lines = []
+    for name, points in curves.items():
+        cells = {p.nrmse: show(p.mean, p.std, p.num_seeds) for p in points}
+        spread = np.mean([p.participation_ratio for p in points])
+        lines.append([f'`{name}`', *(cells.get(x, '') for x in asked),
+                      f'{spread:.2f}'])
+    return markdown_table(
+        ['distortion', *(f'{x:g}' for x in asked), 'participation ratio'],
+        lines)
+
+
+def relative_losses(rows: Rows,
+                    metric: str) -> Dict[str, List[Tuple[float, ...]]]:
+    """What each distortion costs, over the seeds.
+
+    Args:
+        rows (Sequence[dict]): Rows of one curve, see :func:`rows_of`.
+        metric (str): Name of the metric. Of one that is better when higher
+            the share of the clean metric that is lost, in percent; else the
+            metric itself.
+
+    Returns:
+        dict[str, list[tuple]]: By distortion strength, mean and standard
+        deviation.
+    """
+    clean = value_of(clean_metrics(rows), metric)
+    result = {}
+    for name, points in summarize(rows, metric).items():
+        result[name] = [
+            (p.nrmse, p.mean, p.std) if better_when(metric) == 'lower' else
+            (p.nrmse, 100 * (1 - p.mean / clean), 100 * p.std / clean)
+            for p in points
+        ]
+    return result
+
+
+#: How curves are told apart; what is not here is thin and grey.
+_STYLES = {
+    'featjnd': dict(color='tab:red', lw=2.6, zorder=4),
+    'gaussian': dict(color='black', lw=2.2, zorder=3),
+    'level-gain': dict(color='tab:purple'),
+    'static': dict(color='tab:blue'),
+    'other-image': dict(color='tab:green'),
+    'permuted-map': dict(color='tab:orange'),
+    'fisher': dict(color='tab:red', ls='--'),
+    'gradient-sensitivity': dict(color='tab:brown', ls='--'),
+    'outside-boxes': dict(color='tab:cyan', ls='--'),
+    'feature-energy': dict(color='tab:olive', ls='--'),
+}
+
+
+def draw_losses(rows: Rows, axes, metric: str,
+                names: Optional[Dict[str, str]] = None) -> None:
+    """Draw what each distortion costs against its strength, with the seeds'
+    standard deviation; nats on a logarithmic axis.
+
+    Args:
+        rows (Sequence[dict]): Rows of one curve, see :func:`rows_of`.
+        axes (matplotlib.axes.Axes): Axes to draw on.
+        metric (str): See :func:`relative_losses`.
+        names (dict[str, str], optional): How the legend calls the
+            distortions. Defaults to None: as the rows do.
+    """
+    logarithmic = better_when(metric) == 'lower'
+    strengths = set()
+    for name, points in relative_losses(rows, metric).items():
+        x, y, std = np.array(points).T
+        strengths.update(x)
+        style = dict(dict(color='0.6', lw=1.3), **_STYLES.get(name, {}))
+        axes.plot(x, y, marker='o', ms=3.5,
+                  label=(names or {}).get(name, name), **style)
+        # on a logarithmic axis a band must not reach 0
+        low = np.maximum(y - std, y / 10) if logarithmic else y - std
+        axes.fill_between(x, low, y + std, color=style['color'], alpha=0.15,
+                          lw=0)
+    axes.set_xscale('log', base=2)
+    ticks = sorted(strengths)
+    axes.set_xticks(ticks, [f'{t:g}' for t in ticks])
+    axes.set_xticks([], minor=True)
+    axes.grid(alpha=0.3)
+    if logarithmic:
+        axes.set_yscale('log')
+
+
+def plot_losses(panels: Dict[str, Rows],
+                path: Path,
+                metric: str,
+                names: Optional[Dict[str, str]] = None) -> None:
+    """Write a picture of :func:`draw_losses`, curves side by side.
+
+    Args:
+        panels (dict[str, Sequence[dict]]): Rows of each curve, by its title.
+        path (Path): Picture to write; its suffix gives the format.
+        metric (str): See :func:`relative_losses`.
+        names (dict[str, str], optional): See :func:`draw_losses`.
+    """
+    with saved_figure(path, 2.6 + 3.6 * len(panels), 4.0) as figure:
+        several = figure.subplots(
+            1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+        known, asked = {}, set()
+        for axes, (title, rows) in zip(several, panels.items()):
+            draw_losses(rows, axes, metric, names)
+            asked.update(r['nrmse'] for r in rows if r['nrmse'])
+            axes.set_title(title, fontsize=10)
+            axes.set_xlabel('RMS of the noise / standard deviation of the '
+                            'channels', fontsize=8)
+            for line in axes.get_lines():
+                known.setdefault(line.get_label(), line)
+        several[0].set_xticks(
+            sorted(asked), [f'{x:g}' for x in sorted(asked)])
+        several[0].set_ylabel(
+            f'{metric} (nats)' if better_when(metric) == 'lower' else
+            f'{metric} lost (%)')
+        figure.legend(known.values(), known, fontsize=8,
+                      loc='outside right center')

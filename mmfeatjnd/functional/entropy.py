@@ -4,20 +4,29 @@ The model that the bitstream codes with, too: within one channel of one image
 the values have exponential tails. A symbol q is coded as a flag "not 0", a
 sign, and |q| - 1, which is geometric:
 
-.. math:: P(q \ne 0) = \pi\, e^{-(\Delta_t - \Delta_0) / 2b}, \quad
+.. math:: \frac{P(q \ne 0)}{P(q = 0)} = \frac{\pi}{1 - \pi}
+    \frac{e^{\Delta_r / 2b} - 1}{e^{\Delta_t / 2b} - 1} \quad\text{or}\quad
+    P(q \ne 0) = \pi\, e^{-(\Delta_t - \Delta_r) / 2b}, \quad
     P(|q| > m + 1 \mid |q| > m) = e^{-\Delta_t / b}
 
 with three parameters a channel and image, sent with the features: the
-probability pi at the channel's reference step Delta_0, the scale b, and the
-share of positive signs. It needs no training data, adapts to every image, and
-works for steps that vary within the channel. The values of a vector (B, C)
-share one model: one value cannot pay for three parameters. b lies on the grid
-of the steps (:func:`mmfeatjnd.functional.steps.half_octaves`), so Delta / b
-takes few values and the probabilities come from small tables of 16-bit
-numbers: encoder and decoder agree on every machine. Ours.
+probability pi at a reference step Delta_r, the scale b, and the share of
+positive signs. Both forms are a Laplace distribution that is rounded to the
+nearest symbol, with a constant: times the odds, or times the probability, as
+of features with zeros that no step makes fire. Each level of an image takes
+the one that is shorter; where steps do not vary they are the same. The
+reference lies where the level fires: it is the step of the token exponent
+that is the mean over all of its symbols that are not 0, so that pi is neither
+0 nor 1 where steps vary by a factor of 1000. The model needs no training data
+and adapts to every image. The values of a vector (B, C) share one model: one
+value cannot pay for three parameters. b lies on the grid of the steps
+(:func:`mmfeatjnd.functional.steps.half_octaves`), so Delta / b takes few
+values and the probabilities come from small tables of 16-bit numbers: encoder
+and decoder agree on every machine. Ours.
 """
 import functools
-from typing import NamedTuple, Tuple
+import math
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -25,7 +34,7 @@ from torch import Tensor
 
 from .layout import to_tokens
 from .quantized import EntropyModel, QuantizedLevel
-from .steps import Steps
+from .steps import MAX_EXPONENT, Steps
 
 #: Bits of |q| - 1; its binary digits are independent (a property of the
 #: geometric distribution), so each is coded with its own probability.
@@ -47,9 +56,14 @@ def _tables():
     n = np.arange(RATIO_RANGE[0], RATIO_RANGE[1] + 1)
     ratio = 2.0**(n / 2)  # (R,)
     pi = np.sin((np.arange(NUM_PI) - 0.5) * np.pi / 64)**2  # (P,)
-    change = (ratio[:, None] - ratio[None]) / 2  # (R, R reference)
-    with np.errstate(over='ignore'):
-        nonzero = pi[:, None, None] * np.exp(-change)  # (P, R, R)
+    # log(e^(ratio / 2) - 1), which may exceed the largest number otherwise
+    fall = ratio / 2 + np.log(-np.expm1(-ratio / 2))
+    odds = pi / (1 - pi)
+    odds = odds[:, None, None] * np.exp(fall[None] - fall[:, None])
+    change = np.minimum((ratio[None] - ratio[:, None]) / 2, 700)
+    nonzero = np.stack([  # (2, P, R, R reference)
+        odds / (1 + odds), pi[:, None, None] * np.exp(change)
+    ])
     # the digit 2^d is 1 with probability r / (1 + r), r = rho^(2^d)
     weight = 2.0**np.arange(DIGITS)
     digit = 1 / (1 + np.exp(np.minimum(ratio[:, None] * weight, 700)))
@@ -57,7 +71,7 @@ def _tables():
             _probability(np.arange(NUM_SIGN) / (NUM_SIGN - 1)))
 
 
-#: (NUM_PI, R, R), (R, DIGITS), (NUM_SIGN,): probabilities of a 1.
+#: (2, NUM_PI, R, R), (R, DIGITS), (NUM_SIGN,): probabilities of a 1.
 NONZERO, DIGIT, POSITIVE = _tables()
 
 
@@ -74,21 +88,191 @@ def token_exponents(like: Tensor, steps: Steps) -> Tensor:
     return as_samples(exponent).int()
 
 
-def moments(magnitude: Tensor, step: Tensor):
-    """Statistics of what fires in a model: which values do, (B, T, C), their
-    number, mean step, and the share of the excess over the first symbol,
-    (B, 1, C) each."""
-    fires = (magnitude > 0).float()
+def _token_part(like: Tensor, steps: Steps) -> Tensor:
+    """The exponents without those of channels, which only change the unit of
+    a model: (B, T, 1) or, for exponents of elements and vectors, (B, T, C)."""
+    if like.dim() != 2:
+        steps = steps._replace(channel=None)
+    return token_exponents(like, steps)
+
+
+class Statistics(NamedTuple):
+    """All that a fit needs of the symbols. See :func:`statistics`.
+
+    Attributes:
+        step (Tensor): The steps of K classes, (B, K, C) or (B, K, 1).
+        total (Tensor): Number of the symbols of each, the same shape.
+        fires (Tensor): Number of those that are not 0, (B, K, C).
+        excess (Tensor): Sum of |q| - 1 over them, (B, K, C).
+    """
+    step: Tensor
+    total: Tensor
+    fires: Tensor
+    excess: Tensor
+
+
+#: Classes of tokens whose exponents are the same.
+_CLASSES = 2 * MAX_EXPONENT + 1
+
+
+def statistics(magnitude: Tensor, exponent: Tensor) -> Statistics:
+    """Statistics by classes of the same step.
+
+    Whole numbers are summed, so they are the same in every run and on every
+    device, and no value is read from it.
+
+    Args:
+        magnitude (Tensor): |q|, (B, T, C), whole numbers.
+        exponent (Tensor): Half octaves, (B, T, C) or with size 1 for either.
+            Rounded to the class where there are classes.
+
+    Returns:
+        Statistics: In float32, with steps in units of that of exponent 0. One
+        class where tokens share the step, and a class a token where there are
+        fewer tokens than exponents.
+    """
+    fires = magnitude > 0
+    excess = (magnitude - 1).clamp_min(0)
+    batch, tokens, _ = magnitude.shape
+    step = (exponent.float() / 2).exp2()
+    if exponent.size(1) == 1:
+        fires, excess = (x.sum(1, keepdim=True, dtype=torch.long).float()
+                         for x in (fires, excess))
+        return Statistics(step, torch.full_like(step, tokens), fires, excess)
+    if tokens <= _CLASSES:
+        return Statistics(step, torch.ones_like(step), fires.float(), excess)
+    row = exponent.clamp(-MAX_EXPONENT, MAX_EXPONENT).round().long()
+    row = row + MAX_EXPONENT
+    step = torch.arange(_CLASSES, device=row.device) - MAX_EXPONENT
+    step = (step / 2).exp2()[None, :, None]
+
+    def add(x: Tensor) -> Tensor:
+        sums = x.new_zeros(batch, _CLASSES, x.size(2), dtype=torch.long)
+        return sums.scatter_add_(1, row.expand_as(x), x.long()).float()
+
+    return Statistics(step, add(torch.ones_like(row)), add(fires), add(excess))
+
+
+class Fit(NamedTuple):
+    """Parameters of any value, (B, 1, C). Where nothing fires they mean
+    nothing. See :func:`fit_form`.
+
+    Attributes:
+        level (Tensor): The logarithm of the constant: times the odds of a
+            Laplace distribution, or times its probability, <= 0.
+        rate (Tensor): 1 / b.
+        nats (Tensor): Code length without signs.
+    """
+    level: Tensor
+    rate: Tensor
+    nats: Tensor
+
+
+def share_that_fires(level: Tensor, half: Tensor, plain: bool) -> Tensor:
+    """P(q != 0) of the level of a :class:`Fit`.
+
+    Args:
+        level (Tensor): The level.
+        half (Tensor): Delta / 2b > 0, broadcastable.
+        plain (bool): The form: times the probability, not the odds.
+    """
+    return (level - half).exp() if plain else (
+        level - _log_fall(half)).sigmoid()
+
+
+def _log_fall(half: Tensor) -> Tensor:
+    """log(e^half - 1)."""
+    return half + (-(-half).expm1()).log()
+
+
+#: Iterations of the fit, and of the one with a known rate.
+_ITERATIONS = (6, 3)
+
+
+def fit_form(found: Statistics,
+             plain: bool,
+             rate: Optional[Tensor] = None) -> Fit:
+    r"""The most likely parameters of a form, by Fisher scoring.
+
+    What fires at which step, and how large it is, both tell the scale b.
+
+    Args:
+        found (Statistics): The statistics.
+        plain (bool): See :func:`share_that_fires`.
+        rate (Tensor, optional): 1 / b, (B, 1, C), where it is known. Defaults
+            to None: it is fitted, too.
+
+    Returns:
+        Fit: The parameters.
+    """
+    step, total, fires, excess = found
+    known = rate is not None
     count = fires.sum(1, keepdim=True)
     some = count.clamp_min(1)
-    mean_step = (fires * step).sum(1, keepdim=True) / some
-    excess = ((magnitude - 1).clamp_min(0) * step).sum(1, keepdim=True) / some
-    rho = excess / (excess + mean_step).clamp_min(1e-20)
-    return fires, count, mean_step, rho
+    mean = (fires * step).sum(1, keepdim=True) / some
+    mean = mean.clamp_min(1e-20)
+    # where hardly any symbol exceeds 1 nothing may be known about b, and a
+    # tiny one would make every larger step that fires cost 16 bits
+    low, high = 1e-6 / mean, math.log(64) / mean
+    if not known:
+        rho = (excess * step).sum(1, keepdim=True) / some
+        rate = -(rho / (rho + mean)).clamp(1e-6, 1 - 1e-6).log() / mean
+        rate = torch.minimum(torch.maximum(rate, low), high)
+    share = (count / total.sum(1, keepdim=True)).clamp(1e-4, 1 - 1e-4)
+    # right for one step, for others a start between what fires and the rest
+    half = (rate * mean / 2).clamp(1e-6, 40)
+    if plain:
+        level = (share.log() + half).clamp_max(0)
+    else:
+        level = share.logit() + _log_fall(half)
+    for _ in range(_ITERATIONS[known]):
+        half = (rate * step / 2).clamp(1e-6, 40)  # Delta / 2b
+        grown = half.expm1()
+        p = share_that_fires(level, half, plain).clamp(1e-12, 1 - 1e-6)
+        rest = fires - total * p
+        weight = total * p * (1 - p)
+        # derivatives of the logit of p by the level, and by log(rate)
+        rise = 1 / (1 - p) if plain else torch.ones_like(p)
+        fall = -half * (rise if plain else 1 + 1 / grown)
+        information = (weight * rise.square()).sum(
+            1, keepdim=True).clamp_min(1e-6)
+        move = (rest * rise).sum(1, keepdim=True) / information
+        free = (level + move < 0) if plain else torch.ones_like(level)
+        if not known:
+            # the level follows; and what exceeds the first symbol
+            middle = (weight * rise * fall).sum(1, keepdim=True) / information
+            middle = middle * free
+            fall = fall - rise * middle
+            ratio = 2 * half
+            tail = grown * (grown + 2)  # e^(Delta / b) - 1
+            gradient = rest * fall + ratio * (fires / tail - excess)
+            curvature = weight * fall.square() + fires * (
+                ratio * (grown + 1) / tail).square()
+            turn = gradient.sum(1, keepdim=True) / curvature.sum(
+                1, keepdim=True).clamp_min(1e-6)
+            turn = turn.clamp(-1, 1)
+            rate = torch.minimum(torch.maximum(rate * turn.exp(), low), high)
+            move = move - middle * turn
+        level = level + move.clamp(-4, 4)
+        if plain:
+            level = level.clamp_max(0)
+    half = (rate * step / 2).clamp(1e-6, 40)
+    p = share_that_fires(level, half, plain).clamp(1 / 65536, 1 - 1 / 65536)
+    nats = 2 * half * excess - fires * (
+        p.log() + (-(-2 * half).expm1()).log()) - (
+            total - fires) * (1 - p).log()
+    return Fit(level, rate, nats.sum(1, keepdim=True))
+
+
+def shorter_form(fits: Sequence[Fit]) -> Tensor:
+    """Index of the form that an image takes, (B, 1, 1), int64: the second one
+    where it saves more than what says so."""
+    first, second = (x.nats.sum(2, keepdim=True) for x in fits)
+    return (second < first - 1).long()
 
 
 def fit_entropy_model(quantized: QuantizedLevel) -> QuantizedLevel:
-    """Quantized features with the model that is fitted to them, by moments.
+    """Quantized features with the model that is fitted to them.
 
     What has a model comes back as it is: :func:`code_length` counts and
     :func:`mmfeatjnd.coding.encode_image` codes with the model that was fitted
@@ -120,36 +304,49 @@ def fit_entropy_model(quantized: QuantizedLevel) -> QuantizedLevel:
 
 def _fit(symbols: Tensor, steps: Steps) -> EntropyModel:
     # a NaN is no integer; code_length() says that there was one
-    magnitude = as_samples(symbols).abs().nan_to_num(0)  # (B, T, C)
-    exponent = token_exponents(symbols, steps)
-    step = (exponent.float() / 2).exp2()  # relative to the base
-    count, mean_step, rho = (
-        x.squeeze(1) for x in moments(magnitude, step)[1:])
-    # where hardly any symbol exceeds 1 the moments say nothing about b, and a
-    # tiny one would make every larger step that fires cost 16 bits
-    b = mean_step / -rho.clamp(1 / 64, 1 - 1e-6).log()
-    reference = _reference(steps, symbols)
-    low, high = RATIO_RANGE
-    scale = (2 * b.clamp_min(1e-20).log2()).round()
-    scale = torch.minimum(torch.maximum(scale, reference - high),
-                          reference - low).int()
-    ratio = ((exponent - scale[:, None]).float() / 2).exp2()  # (B, T, C)
-    ratio0 = ((reference - scale).float() / 2).exp2()
-    share = (-(ratio - ratio0[:, None]) / 2).exp()
-    pi = count / share.expand_as(magnitude).sum(1).clamp_min(1e-20)
-    angle = pi.clamp(0, 1).sqrt().asin() / (torch.pi / 2)
+    magnitude = as_samples(symbols).abs().nan_to_num(0, 0)  # (B, T, C)
+    token = _token_part(symbols, steps)
+    found = statistics(magnitude, token)
+    reference = _mean_exponent(magnitude, token)
+    # in units of the channel's own step, where a sum of exponents is 0
+    low, high = (reference[:, None] - x for x in reversed(RATIO_RANGE))
+    fits, scales = [], []
+    for plain in (False, True):
+        scale = (-2 * fit_form(found, plain).rate.log2()).round()
+        scales.append(torch.minimum(torch.maximum(scale, low), high))
+        rate = (-scales[-1] / 2).exp2()
+        fits.append(fit_form(found, plain, rate))
+    form = shorter_form(fits)
+    half = (reference[:, None].float() / 2).exp2() / 2
+    pi = torch.where(form > 0, *(
+        share_that_fires(fits[i].level, half * fits[i].rate, bool(i))
+        for i in (1, 0))).squeeze(1)
+    scale = torch.where(form > 0, scales[1], scales[0])
+    angle = pi.sqrt().asin() / (torch.pi / 2)
     nonzero = (angle * (NUM_PI - 1) + 0.5).round().clamp(1, NUM_PI - 1)
+    count = found.fires.sum(1)
     plus = (as_samples(symbols) > 0).float().sum(1) / count.clamp_min(1)
     positive = (plus * (NUM_SIGN - 1)).round()
     dead = count == 0
+    scale = scale.squeeze(1).int() + _channel_part(steps, symbols)
     return EntropyModel(
         nonzero.masked_fill(dead, 0).int(),
         scale.masked_fill(dead, 0),
-        positive.masked_fill(dead, NUM_SIGN - 1).int())
+        positive.masked_fill(dead, NUM_SIGN - 1).int(),
+        reference, form.squeeze(1).int())
 
 
-def _reference(steps: Steps, like: Tensor) -> Tensor:
-    """Exponent of the channel's reference step: that of token exponent 0."""
+def _mean_exponent(magnitude: Tensor, token: Tensor) -> Tensor:
+    """The mean over what fires, rounded, (B, 1): whole numbers are summed."""
+    fires = magnitude > 0
+    total = (fires * token).sum((1, 2), dtype=torch.long)
+    count = fires.sum((1, 2)).clamp_min(1)
+    mean = torch.div(2 * total + count, 2 * count, rounding_mode='floor')
+    return mean.clamp(-MAX_EXPONENT, MAX_EXPONENT).int()[:, None]
+
+
+def _channel_part(steps: Steps, like: Tensor) -> Tensor:
+    """The exponents of the channels, (B, C)."""
     batch, _, channels = as_samples(like).shape
     if steps.channel is None or like.dim() == 2:
         return like.new_zeros(batch, channels, dtype=torch.int32)
@@ -187,19 +384,22 @@ def probabilities(model: EntropyModel, steps: Steps,
 
     Example:
         >>> one = torch.ones(1, 1, dtype=torch.int32)
-        >>> p = probabilities(EntropyModel(16 * one, 0 * one, 8 * one),
-        ...                   Steps(torch.ones(1)), torch.zeros(1, 7, 1))
+        >>> zero = 0 * one
+        >>> model = EntropyModel(16 * one, zero, 8 * one, zero, zero)
+        >>> steps = Steps(torch.ones(1))
+        >>> p = probabilities(model, steps, torch.zeros(1, 7, 1))
         >>> p.nonzero.shape, p.positive
         (torch.Size([1, 7, 1]), tensor([[[0.5000]]]))
     """
     low, high = RATIO_RANGE
     ratio = token_exponents(like, steps) - model.scale[:, None]
     row = ratio.clamp_(low, high).sub_(low).long()
-    reference = _reference(steps, like) - model.scale
+    reference = _channel_part(steps, like) + model.reference - model.scale
     column = reference.clamp(low, high).long() - low
     nonzero, positive = _tables_on(like.device)
     # one small table a channel first: features are large
-    table = nonzero.transpose(1, 2)[model.nonzero.long(), column]
+    table = nonzero.transpose(2, 3)[
+        model.form.long(), model.nonzero.long(), column]
     shape = as_samples(like).shape
     return Probabilities(
         table.transpose(1, 2).gather(1, row).expand(shape), row.expand(shape),

@@ -14,7 +14,7 @@ from .splits import attached
 
 _FORMAT = 'mmfeatjnd.estimator'
 #: Of the file; raised where older readers would take it for something else.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 
 def host_hash(model: nn.Module) -> str:

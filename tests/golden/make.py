@@ -146,10 +146,10 @@ def host():
     estimators = model.neck.estimators
     for part, unit in ((model.backbone, 1), (estimators, 8)):
         for i, (name, value) in enumerate(part.state_dict().items()):
-            if 'num_updates' not in name and 'initial' not in name:
+            if 'updates' not in name and 'initial' not in name:
                 value.copy_((numbers(value.shape, 40) + i) / unit)
-    estimators[0].mean_square.abs_()
-    estimators[0].num_updates.fill_(160)
+    estimators[0].channels.mean_square.abs_()
+    estimators[0].channels.updates.fill_(160)
     estimators[0].initial.fill_(1)  # training began with others
     return model
 

@@ -83,12 +83,21 @@ def test_a_host_that_is_not_there_is_found_before_anything(
     assert not (tiny / 'work').exists()
 
 
-def test_defaults_are_all_images_and_the_small_nrmse(monkeypatch):
-    monkeypatch.setattr(sys, 'argv', ['featjnd.py', 'cifar10'])
+@pytest.mark.parametrize('name', ['cifar10', 'yolox'])
+def test_defaults_are_all_images_and_strengths_of_the_host(name, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['featjnd.py', name])
     args = featjnd.parse_args()
-    assert args.every == 1
-    # Gaussian noise costs 1 % below 0.25
-    assert {0.05, 0.1, 0.15, 0.25, 1.5} <= set(args.nrmse)
+    assert args.every == 1 and args.detector == (name == 'yolox')
+    assert args.nrmse == featjnd.NRMSE[args.detector]
+    assert set(args.valid_nrmse) <= set(args.nrmse)
+    asked = featjnd.settings(args)
+    # the references once, and none kept valid
+    once = [x for x in asked if x['distortion'] == 'fisher']
+    assert len(once) == len(args.nrmse) and not any(x['valid'] for x in once)
+    ours = [x for x in asked if x['distortion'] == 'featjnd']
+    assert len(ours) == 3 * (len(args.nrmse) + len(args.valid_nrmse))
+    assert ('outside-boxes' in {x['distortion'] for x in asked}
+            ) == args.detector
 
 
 @pytest.mark.slow

@@ -21,10 +21,12 @@ def test_pictures_are_there():
             assert (file.parent / picture).is_file(), picture
 
 
-@pytest.mark.parametrize('name', ['featjnd', 'quantization', 'dmv_jnd'])
-def test_findings_name_no_figure_that_no_script_measured(name):
+@pytest.mark.parametrize('name, title', [
+    ('featjnd', 'What was published before, and why it changed'),
+    ('quantization', 'What we found'), ('dmv_jnd', 'What we found')])
+def test_findings_name_no_figure_that_the_report_lacks(name, title):
     text = (report.DOC.parent / f'{name}.md').read_text()
-    findings = text.partition('## What we found\n')[2].partition('\n## ')[0]
+    findings = text.partition(f'## {title}\n')[2].partition('\n## ')[0]
     measured = set(re.findall(NUMBER, report.DOC.read_text()))
     assert findings
     assert set(re.findall(NUMBER, findings)) <= measured
@@ -83,49 +85,70 @@ def write(tmp_path, monkeypatch):
     return write
 
 
-CURVE = [row('gaussian', 0.5, 76.0), row('gaussian', 1.0, 60.0),
-         row('featjnd', 0.5, 80.4), row('featjnd', 1.0, 81.0)]
+CURVE = [row('gaussian', 0.5, 76.0), row('featjnd', 0.5, 80.4)]
 RATES = [rate_row('featjnd', 0.5, 79.0), rate_row('featjnd', 1.0, 80.0),
          rate_row('one-step', 1.0, 79.0), rate_row('one-step', 2.0, 80.0)]
 
 
-def test_a_negative_cost_is_printed(write):
-    write('featjnd_cifar10', CURVE)
-    text = report.featjnd_section('featjnd_cifar10', plots=False)
-    assert '| cost at NRMSE 0.5 | cost at NRMSE 1 |' in text
-    assert '| featjnd | -0.10 | -0.05 | > 2.0 |' in text
-    # 1 % is lost below 0.5, which was not measured
-    assert '| gaussian | 76 | 60 | 0.30 | < 0.50 |' in text
-    assert '| -0.10 | -0.05 |  | > 2.0 |' in report_readme.tables(
-        dict(featjnd=[report.load('featjnd_cifar10')], quantization=[],
-             dmv_jnd=[]), report.task_metrics, report.outdated)
-
-
 def test_what_the_estimators_saw(write):
-    write('featjnd_cifar10', CURVE)
-    text = report.featjnd_section('featjnd_cifar10', plots=False)
-    assert 'Host trained on train, 7 images; each estimator on 25,600 draws ' \
-        'of it. Tested on test, all 8 images. `make it`' in text
-    write('featjnd_cifar10', CURVE, estimator_draws=None)
-    text = report.featjnd_section('featjnd_cifar10', plots=False)
+    write('quantization_cifar10', RATES, host_checkpoint='sha256:' + 64 * 'a')
+    text = report.quantization_section('quantization_cifar10', plots=False)
+    assert 'Host `some-host` (sha256:aaaaaaaaaaaa), split `backbone`. Host ' \
+        'trained on train, 7 images; each estimator on 25,600 draws of its ' \
+        'training pictures. Tested on made up, test, all 8 images; seeds ' \
+        '0. `make it` on cpu; mmfeatjnd 9.' in text
+    write('quantization_cifar10', RATES, estimator_draws=None, reduced=True,
+          train_split='that of the stock weights')
+    text = report.quantization_section('quantization_cifar10', plots=False)
     assert 'how many images the estimators drew is not recorded' in text
+    assert 'Host with its stock weights;' in text
+    assert '**Reduced**: less than the protocol asks. `make it`' in text
 
 
-@pytest.mark.parametrize('protocol', [None, 1, common.PROTOCOL])
+@pytest.mark.parametrize('protocol', [None, 1, 2, common.PROTOCOL])
 def test_an_earlier_protocol_is_marked(protocol, write):
-    write('featjnd_cifar10', CURVE, protocol=protocol)
+    write('quantization_cifar10', RATES, protocol=protocol)
     old = protocol != common.PROTOCOL
-    text = report.featjnd_section('featjnd_cifar10', plots=False)
+    text = report.quantization_section('quantization_cifar10', plots=False)
     assert ('Measured by an earlier protocol' in text) == old
+    assert ('Claim: Some claim.' in text) == (not old)
+    assert ('made up, as published before\n' in text) == old
+    # and its section comes after those of today
+    text = report.document(plots=False)
+    assert (text.index('## What was published before') <
+            text.index('## Quantization on made up')) == old
+    # README has nothing of it
+    tables = report_readme.tables(
+        dict(featjnd=[], quantization=[report.load('quantization_cifar10')],
+             dmv_jnd=[]), report.task_metrics, report.outdated)
+    assert ('some-host' in tables) == (not old)
+
+
+def test_every_earlier_protocol_has_its_words():
+    assert set(report.FORMER) == set(range(1, common.PROTOCOL))
+
+
+def test_figures_of_the_signed_map_are_withdrawn(write):
+    write('featjnd_cifar10', CURVE, protocol=2)
+    text = report.document(plots=False)
+    assert 'stands here:\nmade up.' in text
+    assert '80.4' not in text and 'some-host' not in text
     tables = report_readme.tables(
         dict(featjnd=[report.load('featjnd_cifar10')], quantization=[],
              dmv_jnd=[]), report.task_metrics, report.outdated)
-    assert ('made up.**' in tables) == old
+    assert tables == ''
+
+
+def test_without_any_result(write):
+    text = report.document(plots=False)
+    assert '## What was published before' in text
+    assert 'Still to be measured' not in text
+    assert report_readme.BEGIN in report.readme()
 
 
 def test_what_is_not_defined_says_so(write):
-    write('featjnd_cifar10', CURVE)
-    text = report.featjnd_section('featjnd_cifar10', plots=False)
+    write('quantization_cifar10', RATES)
+    text = report.quantization_section('quantization_cifar10', plots=False)
     assert '| `mIoU` | 80 |\n| `coco/AR_l` | not defined |' in text
 
 

@@ -230,6 +230,40 @@ def test_coded_bytes_are_the_code_length(scale):
     assert abs(len(data) - side - model) < 0.005 * model + 40
 
 
+@pytest.mark.parametrize('scale', [2.0**-3, 1.0, 2.0**6, 2.0**12])
+def test_steps_that_vary_widely(scale):
+    """By a factor of 2^20: the bytes are the code length, and come back."""
+    item = _item((8, 64, 64), seed=3)
+    generator = torch.Generator().manual_seed(0)
+    token = torch.randint(-20, 21, (1, 1, 64, 64), generator=generator)
+    feature = dequantize(item)
+    quantized, _ = quantize(feature, Allocation(
+        item.steps._replace(token=token).scaled(scale)))
+    quantized = fit_entropy_model(quantized)
+    data = encode_image([quantized])
+    model = float(code_length(quantized)) / 8
+    without = quantized._replace(
+        symbols=torch.zeros_like(quantized.symbols), model=None)
+    side = len(encode_image([without]))  # header and exponents
+    assert abs(len(data) - side - model) < 0.005 * model + 40
+    _same(quantized, decode_image(data)[0])
+
+
+def test_one_step_sends_one_bit_for_reference_and_form():
+    """And others ten, which may need the next word."""
+    item = _item((4, 40, 40), 'channel')
+    item = fit_entropy_model(item._replace(symbols=item.symbols * 0))
+    assert not item.model.reference.any() and not item.model.form.any()
+    plain = encode_image([item])
+    for reference, form in ((-64, 0), (64, 1), (0, 1)):
+        other = item._replace(model=item.model._replace(
+            reference=torch.tensor([[reference]]),
+            form=torch.tensor([[form]])))
+        data = encode_image([other])
+        _same(other, decode_image(data)[0])
+        assert len(data) - len(plain) in (0, 4)
+
+
 def test_read_header_reads_the_header_only():
     data = encode_image([
         _item((8, 6, 5), dtype=torch.float16),
@@ -277,13 +311,13 @@ def test_foreign_files(data):
 
 def test_another_version():
     data = bytearray(encode_image([_item((4, 3, 3))]))[:-4]
-    data[4] = 2
-    with pytest.raises(BitstreamError, match='version 2.*reads version 1'):
+    data[4] = 1
+    with pytest.raises(BitstreamError, match='version 1.*reads version 2'):
         decode_image(_sealed(data))
 
 
 def _header(*dims, form=None, base=1.0, payload=b'', size=None):
-    head = bytearray(b'FJND\x01\x01')
+    head = bytearray(b'FJND\x02\x01')
     head.append(len(dims) if form is None else form)
     for n in (*dims, None):
         if n is None:

@@ -28,12 +28,12 @@ def test_what_ran_and_did_not_change_is_not_trained(test):
     _, model = test(what='train', optimizer=dict(type='SGD', lr=0.0),
                     trained=False)
     estimator, = model.neck.estimators
-    assert estimator.num_updates == 3  # it ran
+    assert estimator.channels.updates == 3  # it ran
     assert not estimator.trained
     with pytest.raises(ValueError, match='needs a trained estimator'):
         test(PerturbationHook(), model=model, trained=None)
     test(what='train', model=model, trained=None)
-    assert estimator.num_updates == 6 and estimator.trained
+    assert estimator.channels.updates == 6 and estimator.trained
     test(PerturbationHook(), model=model, trained=None)
 
 

@@ -12,6 +12,11 @@ from mmfeatjnd.evaluation import (
 from mmfeatjnd.evaluation.curve import (
     cost_ratios,
     plot,
+    plot_losses,
+    relative_losses,
+    rows_of,
+    settings_of,
+    strength_table,
     summarize,
     to_markdown,
     tolerated_nrmse,
@@ -179,3 +184,62 @@ def test_plot_writes_a_picture(metric, tmp_path):
     plot(rows, tmp_path / 'curve.png')
     image = cv2.imread(str(tmp_path / 'curve.png'))
     assert image.shape[0] > 300 and np.ptp(image) > 200
+
+
+def in_setting(*args, definition='channel', valid=False, **kwargs):
+    return dict(row(*args, **kwargs), definition=definition, valid=valid)
+
+
+SEVERAL = [
+    row('clean', 0.0, 80.0),
+    in_setting('featjnd', 1.0, 76.0),
+    in_setting('gaussian', 1.0, 40.0),
+    in_setting('gaussian', 1.0, 44.0, seed=1),
+    in_setting('gaussian', 1.0, 60.0, valid=True),
+    in_setting('gaussian', 0.5, 72.0, definition='rms'),
+]
+
+
+def test_rows_of_one_setting():
+    assert settings_of(SEVERAL) == [('channel', False), ('channel', True),
+                                    ('rms', False)]
+    assert settings_of(ROWS) == [(None, None)]
+    found = rows_of(SEVERAL, 'channel')
+    assert found == SEVERAL[:4]
+    assert rows_of(SEVERAL, 'channel', True) == [SEVERAL[0], SEVERAL[4]]
+    # in an order, and no others
+    found = rows_of(SEVERAL, 'channel', False, ['gaussian', 'featjnd', 'x'])
+    assert found == [SEVERAL[i] for i in (0, 2, 3, 1)]
+    assert rows_of(SEVERAL, 'channel', False, ['x']) == SEVERAL[:1]
+
+
+def test_strength_table():
+    text = strength_table(rows_of(SEVERAL, 'channel'), 'acc')
+    assert text.splitlines() == [
+        '| distortion | 1 | participation ratio |', '|---|---|---|',
+        '| `featjnd` | 76 | 0.50 |', '| `gaussian` | 42 ± 2.8 | 0.50 |']
+
+
+def test_relative_losses():
+    found = relative_losses(rows_of(SEVERAL, 'channel'), 'acc')
+    assert found['featjnd'] == [(1, pytest.approx(5), 0)]
+    # 50 and 45 percent
+    assert found['gaussian'] == [
+        (1, pytest.approx(47.5), pytest.approx(5 / math.sqrt(2)))]
+    # nats are none of the clean host
+    rows = [row('clean', 0.0, None), row('gaussian', 0.5, 0.3, metric='kl')]
+    assert relative_losses(rows, 'kl') == {'gaussian': [(0.5, 0.3, 0)]}
+
+
+@pytest.mark.parametrize('metric', ['acc', 'kl'])
+def test_plot_losses_writes_panels(metric, tmp_path):
+    import cv2
+    rows = [dict(r, metrics={metric: r['metrics']['acc']}) for r in SEVERAL]
+    panels = {str(valid): rows_of(rows, 'channel', valid)
+              for valid in (False, True)}
+    for number, name in ((1, 'one'), (2, 'two')):
+        plot_losses(dict(list(panels.items())[:number]),
+                    tmp_path / f'{name}.png', metric)
+    one, two = (cv2.imread(str(tmp_path / f'{name}.png'))
+                for name in ('one', 'two'))
+    assert two.shape[1] > one.shape[1] > 300 and np.ptp(two) > 200

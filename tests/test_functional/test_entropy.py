@@ -8,6 +8,7 @@ from scipy import stats
 
 from mmfeatjnd.functional import (
     GRANULARITIES,
+    Allocation,
     EntropyModel,
     QuantizedLevel,
     Steps,
@@ -15,6 +16,7 @@ from mmfeatjnd.functional import (
     empirical_entropy,
     fit_entropy_model,
     make_steps,
+    quantize,
 )
 from mmfeatjnd.functional.entropy import (
     DIGIT,
@@ -25,6 +27,7 @@ from mmfeatjnd.functional.entropy import (
     POSITIVE,
     RATIO_RANGE,
     as_samples,
+    statistics,
 )
 from mmfeatjnd.functional.symbols import to_symbols
 
@@ -62,7 +65,7 @@ def test_tables_never_change():
     of the stream."""
     sums = [zlib.crc32((x.double() * 65536).int().numpy().tobytes())
             for x in (NONZERO, DIGIT, POSITIVE)]
-    assert sums == [2234138260, 3959459195, 843854455]
+    assert sums == [2987385412, 3959459195, 843854455]
 
 
 def test_tables_are_16_bit_probabilities():
@@ -162,7 +165,8 @@ def test_parameters_stay_on_their_grids(shape):
         _, symbols, steps = _case(shape, scale=scale)
         model = fitted(symbols, steps)
         models = 1 if len(shape) == 2 else as_samples(symbols).size(2)
-        assert all(x.shape == (2, models) for x in model)
+        assert all(x.shape == (2, models) for x in model[:3])
+        assert model.reference.shape == model.form.shape == (2, 1)
         assert model.nonzero.min() >= 0
         assert model.nonzero.max() < NUM_PI
         assert 0 <= model.positive.min()
@@ -186,16 +190,19 @@ def _plain_length(symbols, steps, model):
             if not index:
                 continue
             pi = math.sin((index - 0.5) * math.pi / 64)**2
-            reference = 0
+            reference = int(model.reference[i])
             if steps.channel is not None and symbols.dim() > 2:
-                reference = int(steps.channel[i].flatten()[c])
+                reference += int(steps.channel[i].flatten()[c])
             scale = int(model.scale[i, c])
             plus = int(model.positive[i, c]) / (NUM_SIGN - 1)
             for t in range(tokens):
                 q = samples[i, t, c]
                 ratio = 2**((exponent[i, t, c] - scale) / 2)
-                fires = pi * math.exp(-(ratio - 2**(
-                    (reference - scale) / 2)) / 2)
+                at = 2**((reference - scale) / 2)
+                fires = pi * math.exp((at - ratio) / 2)
+                if not model.form[i]:
+                    odds = pi / (1 - pi) * math.expm1(at / 2)
+                    fires = odds / (odds + math.expm1(ratio / 2))
                 fires = min(max(fires, 2**-16), 1 - 2**-16)
                 if q == 0:
                     bits[i] -= math.log2(1 - fires)
@@ -222,8 +229,7 @@ def test_code_length_against_plain_numpy(shape, granularity):
 def test_code_length_by_hand():
     # pi = sin^2(16.5 pi / 64), ratio 1: three zeros, 1, -3
     symbols = torch.tensor([[[0.], [1.], [0.], [-3.], [0.]]])
-    model = EntropyModel(torch.tensor([[17]]), torch.tensor([[0]]),
-                  torch.tensor([[8]]))
+    model = EntropyModel(*(torch.tensor([[x]]) for x in (17, 0, 8, 0, 0)))
     pi = math.sin(16.5 * math.pi / 64)**2
     expected = -3 * math.log2(1 - pi) - 2 * math.log2(pi) + 2  # two signs
     expected -= 2 * math.log2(1 - math.exp(-1)) - 2 * math.log2(math.e)
@@ -239,7 +245,8 @@ def test_fitted_parameters_are_nearly_the_best():
         length(
             symbols, steps,
             EntropyModel(model.nonzero + i, model.scale + j,
-                  model.positive + k)).item() for i in (-2, -1, 0, 1, 2)
+                  model.positive + k, model.reference,
+                  model.form)).item() for i in (-2, -1, 0, 1, 2)
         for j in (-2, -1, 0, 1, 2) for k in (-1, 0, 1))
     assert least <= 1.01 * best
 
@@ -274,6 +281,121 @@ def test_vectors_share_one_model():
     assert length(symbols, unit).item() > 8
 
 
+# ---------------------------------------------- steps that vary by 1000 times
+def _source(kind):
+    """Channels of different size, (2, 16, 32, 32)."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 16, 32, 32, generator=generator)
+    if kind == 'laplace':
+        size = torch.empty_like(x).exponential_(generator=generator)
+        x = x.sign() * size * 0.5**0.5
+    elif kind == 'relu':
+        x = x.relu()
+    return x * (torch.arange(16).view(1, -1, 1, 1) / 8 - 1).exp2()
+
+
+def _wide(kind):
+    """Token exponents over 20 octaves: of all sizes, or of which only a few
+    are fine."""
+    generator = torch.Generator().manual_seed(1)
+    if kind == 'uniform':
+        return torch.randint(-10, 11, (2, 1, 32, 32), generator=generator)
+    share = torch.rand(2, 1, 32, 32, generator=generator)
+    return 20 - (share**8 * 40).int()
+
+
+def _rate(feature, scale, token=None):
+    steps = Steps(torch.full((2, ), scale), token)
+    quantized, _ = quantize(feature, Allocation(steps))
+    return code_length(quantized).sum().item() / feature.numel()
+
+
+@pytest.mark.parametrize('source', ['gauss', 'laplace', 'relu'])
+@pytest.mark.parametrize('steps', ['uniform', 'few fine'])
+def test_coarser_steps_never_take_more_bits(source, steps):
+    """Most tokens are all 0, and only few fine ones fire: with the reference
+    at the geometric mean of all steps the rate rose again, to 7 bits or
+    1."""
+    x, token = _source(source), _wide(steps)
+    rates = [_rate(x, 2.0**o, token) for o in range(-8, 9)]
+    assert all(b <= 1.02 * a for a, b in zip(rates, rates[1:])), rates
+    assert rates[-1] < 0.06
+
+
+#: Bits per element with one step of 1/8, 1/2, 1, 2 and 4, of version 1 of the
+#: stream, whose model had only the second form.
+ONE_STEP = dict(
+    gauss=(5.0554, 3.0459, 2.0810, 1.1730, 0.4002),
+    laplace=(4.8887, 2.9160, 1.9733, 1.1051, 0.4105),
+    relu=(2.8745, 1.7160, 1.1334, 0.6108, 0.2000))
+#: And with varying steps, at scales of 2^-8, 2^-4 and 1.
+WIDE = dict(
+    gauss=((9.9671, 5.9958, 2.5281), (2.4085, 1.1226, 0.5742)),
+    laplace=((9.7913, 5.8293, 2.4214), (2.3681, 1.0965, 0.5567)),
+    relu=((5.4157, 3.3180, 1.4081), (1.2968, 0.6140, 0.3176)))
+
+
+@pytest.mark.parametrize('source', list(ONE_STEP))
+def test_no_more_bits_than_before(source):
+    x = _source(source)
+    for scale, former in zip((0.125, 0.5, 1.0, 2.0, 4.0), ONE_STEP[source]):
+        assert _rate(x, scale) == pytest.approx(former, abs=1e-4)
+    for steps, formers in zip(('uniform', 'few fine'), WIDE[source]):
+        token = _wide(steps)
+        for scale, former in zip((2**-8, 2**-4, 1.0), formers):
+            assert _rate(x, scale, token) < 1.001 * former
+
+
+def test_zeros_that_no_step_makes_fire_take_the_other_form():
+    token = _wide('uniform')
+    forms = []
+    for source in ('gauss', 'relu'):
+        quantized, _ = quantize(
+            _source(source), Allocation(Steps(torch.full((2, ), 0.1), token)))
+        forms.append(fit_entropy_model(quantized).model.form.tolist())
+    assert forms == [[[0], [0]], [[1], [1]]]
+
+
+def test_the_reference_is_the_mean_exponent_of_what_fires():
+    symbols = torch.tensor([[[0., 0.], [1., 0.], [-7., 2.], [0., 0.]]])
+    token = torch.tensor([[[30], [-8], [-10], [25]]])
+    model = fitted(symbols, Steps(torch.ones(1), token))
+    assert model.reference.tolist() == [[-9]]  # of -8, -10, -10
+    assert fitted(symbols, Steps(torch.ones(1))).reference.tolist() == [[0]]
+
+
+def test_fit_finds_the_scale_of_widely_varying_steps():
+    """From what exceeds the first symbol at steps from 1/64 to 64, where the
+    mean excess over the mean step says little."""
+    x = _source('laplace')[:1, 8:9].abs()  # b = sqrt(1/2)
+    token = torch.arange(32 * 32).view(1, 1, 32, 32) % 25 - 12
+    steps = Steps(torch.ones(1), token)
+    model = fitted(to_symbols(x, steps.size(x)), steps)
+    assert model.scale.item() == -1
+    # and nothing but the Laplace distribution: both forms are the same
+    half = 2**(model.reference.item() / 2) / 2 / 2**-0.5
+    pi = math.sin((model.nonzero.item() - 0.5) * math.pi / 64)**2
+    assert pi == pytest.approx(math.exp(-half), abs=0.08)
+
+
+def test_statistics_are_the_same_by_classes_and_by_tokens():
+    generator = torch.Generator().manual_seed(3)
+    magnitude = torch.randint(0, 9, (2, 100, 3), generator=generator).float()
+    exponent = torch.randint(-9, 9, (2, 100, 1), generator=generator)
+    direct = statistics(magnitude, exponent)
+    assert direct.fires.shape == (2, 100, 3)
+    twice = statistics(torch.cat([magnitude] * 2, 1),
+                       torch.cat([exponent] * 2, 1))
+    assert twice.fires.shape == (2, 129, 3)
+    for x in ('total', 'fires', 'excess'):
+        for power in (1, -1):
+            a, b = (getattr(s, x) * s.step**power for s in (direct, twice))
+            torch.testing.assert_close(2 * a.sum(1), b.sum(1))
+    one = statistics(magnitude, exponent[:, :1])
+    assert one.total.tolist() == [[[100]], [[100]]]
+    assert torch.equal(one.excess, direct.excess.sum(1, keepdim=True))
+
+
 # ------------------------------------------------------------ what is broken
 @pytest.mark.parametrize('shape', [(3, 5, 6, 7), (3, 30, 5), (3, 40)])
 def test_no_plausible_bits_of_what_is_broken(shape):
@@ -291,8 +413,8 @@ def test_no_plausible_bits_of_what_is_broken(shape):
         check(length(broken, steps))
         check(length(broken, steps, fitted(symbols, steps)))
         for x, low, high in zip(
-                fitted(broken, steps), (0, None, 0),
-                (NUM_PI - 1, None, NUM_SIGN - 1)):
+                fitted(broken, steps), (0, None, 0, -64, 0),
+                (NUM_PI - 1, None, NUM_SIGN - 1, 64, 1)):
             assert low is None or (x >= low).all() and (x <= high).all()
     # of an estimator that diverged: all symbols NaN, or all of them 0
     for value in (math.nan, math.inf):

@@ -119,6 +119,25 @@ def test_soft_code_length_is_the_code_length(shape, rounding):
         code_length(QuantizedLevel(symbols, steps)), rtol=0.05, atol=0)
 
 
+@pytest.mark.parametrize('relu', [False, True])
+@pytest.mark.parametrize('scale', [2.0**-4, 1.0, 2.0**4])
+def test_soft_code_length_where_steps_vary_by_a_thousand(relu, scale):
+    """Not on the grid, and in the form that the model takes, too."""
+    generator = torch.Generator().manual_seed(0)
+    feature = torch.randn(2, 8, 32, 32, generator=generator)
+    feature = feature.relu() if relu else feature
+    octaves = torch.rand(2, 1, 32, 32, generator=generator) * 10 - 5
+    wide = make_steps(octaves * math.log(2), 'token').scaled(scale)
+    got = []
+    for step in (wide.size(feature), scale * octaves.exp2()):
+        magnitude = straight_through(feature.abs(), step)
+        got.append(soft_code_length(magnitude, feature, step))
+    symbols = to_symbols(feature, wide.size(feature))
+    expected = code_length(QuantizedLevel(symbols, wide))
+    torch.testing.assert_close(got[0], expected, rtol=0.01, atol=0)
+    torch.testing.assert_close(got[1], expected, rtol=0.05, atol=0)
+
+
 @pytest.mark.parametrize('shape', LAYOUTS)
 def test_soft_code_length_has_finite_gradients(shape):
     for scale in (1e-3, 1.0, 1e3):

@@ -148,7 +148,7 @@ def test_one_level_that_nothing_reads(trained, tmp_path):
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-@pytest.mark.parametrize('key', ['0.convs.1.weight', '0.mean_square'])
+@pytest.mark.parametrize('key', ['0.convs.1.weight', '0.channels.mean_square'])
 def test_a_diverged_estimator_is_neither_written_nor_read(
         build, trained, tmp_path, key, value):
     model, path = trained('classifier'), tmp_path / 'e.pth'

@@ -293,7 +293,7 @@ def test_padding_is_none_of_the_training(build, batch):
     for delta, height in zip(given[-4:], (6, 3, 2, 1)):
         assert delta[0].abs().amax(0).all()
         assert delta[1, :, :height].any() and not delta[1, :, height:].any()
-    assert [e.num_updates for e in model.neck.estimators] == [1] * 4
+    assert [e.channels.updates for e in model.neck.estimators] == [1] * 4
 
 
 def test_a_batch_without_regions(build, batch):
@@ -311,7 +311,7 @@ def test_a_batch_without_regions(build, batch):
         assert all(g.isfinite().all() for g in grads)
         assert any(g.any() for g in grads) == some
         assert (losses['jnd_magnitude'] != 0) == some
-        assert model.neck.estimators[0].num_updates == 1
+        assert model.neck.estimators[0].channels.updates == 1
 
 
 def test_dual_ascent_on_a_host(build, batch):
@@ -350,12 +350,12 @@ def test_deepcopy_is_independent(build, batch):
     other = copy.deepcopy(model)
     assert other.featjnd_neck is other.neck is not model.neck
     assert other.featjnd_objective is not model.featjnd_objective
-    updates = model.neck.estimators[0].num_updates.clone()
+    updates = model.neck.estimators[0].channels.updates.clone()
     losses = other.loss(inputs, samples)
     total(other, losses).backward()
-    assert model.neck.estimators[0].num_updates == updates
+    assert model.neck.estimators[0].channels.updates == updates
     assert all(p.grad is None for p in model.parameters())
-    assert other.neck.estimators[0].num_updates == updates + 1
+    assert other.neck.estimators[0].channels.updates == updates + 1
     # its pre-hooks map keys for the copy, not for the original
     other.featjnd_objective.multiplier.fill_(3.)
     state = {k: v for k, v in model.state_dict().items()

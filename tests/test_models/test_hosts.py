@@ -25,8 +25,10 @@ from mmfeatjnd.registry import MODELS as OUR_MODELS
 
 SIZE = 64  # of the images, in pixels
 CLASSES = 3
-CONV = dict(type='mmfeatjnd.ConvEstimator', hidden_channels=8)
-TOKEN = dict(type='mmfeatjnd.TokenEstimator', hidden_channels=8)
+CONV = dict(
+    type='mmfeatjnd.ConvEstimator', hidden_channels=8, mode='signed')
+TOKEN = dict(
+    type='mmfeatjnd.TokenEstimator', hidden_channels=8, mode='signed')
 
 
 # ---------------------------------------------------------------- the hosts
@@ -319,7 +321,7 @@ def build_featjnd(name, host=None, discrepancy=None, **neck):
         # the estimators begin anew, which is no fault of the checkpoint
         assert not result.unexpected_keys and not result.missing_keys
     for estimator in model.neck.estimators:
-        estimator.num_updates.fill_(1)
+        estimator.channels.updates.fill_(1)
         estimator.initial.fill_(1)  # taken for trained
     return model.eval()
 
@@ -479,12 +481,12 @@ def test_train_step(built):
         if estimator:
             assert value.grad.isfinite().all()
     for estimator in model.neck.estimators:
-        assert estimator.num_updates == 2
+        assert estimator.channels.updates == 2
         assert estimator.expand.weight.grad.abs().sum() > 0
         for p in estimator.parameters():
             p.grad = None
-        estimator.num_updates.fill_(1)
-        estimator.mean_square.fill_(1)
+        estimator.channels.updates.fill_(1)
+        estimator.channels.mean_square.fill_(1)
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in state.items())
     assert hooks_of(model) == before
 
@@ -603,7 +605,7 @@ def test_unread_levels_are_not_trained(monkeypatch):
     monkeypatch.setitem(HOSTS, 'RetinaNet', retinanet)
     model = build_featjnd('RetinaNet', build_host('RetinaNet'), levels=None)
     for estimator in model.neck.estimators:
-        estimator.num_updates.zero_()
+        estimator.channels.updates.zero_()
         estimator.initial.zero_()
     model.train()
     optimizer = torch.optim.Adam(model.neck.estimators.parameters(), 1e-2)

@@ -45,7 +45,7 @@ def host(small_classifier):
     torch.manual_seed(0)
     model = build_model(cfg)
     for estimator in model.neck.estimators:
-        estimator.num_updates.fill_(1)
+        estimator.channels.updates.fill_(1)
         estimator.initial.fill_(1)  # the parameters are others since
     return root, model.state_dict()
 
@@ -152,7 +152,7 @@ def test_an_estimator_file_that_does_not_fit(run_tool, host, tmp_path):
 def test_an_estimator_that_was_never_trained(run, host):
     state = dict(host[1])
     for key in state:
-        if key.endswith(('num_updates', 'initial')):
+        if key.endswith(('updates', 'initial')):
             state[key] = torch.zeros_like(state[key])
     with pytest.raises(SystemExit, match='given.pth: .*never trained'):
         run('extract', state)

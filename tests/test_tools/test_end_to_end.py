@@ -218,7 +218,7 @@ def test_every_seed_of_a_curve_has_its_own_estimator(tmp_path):
     files = []
     for i in range(2):
         estimator, = model.neck.estimators
-        estimator.num_updates.fill_(1)
+        estimator.channels.updates.fill_(1)
         estimator.initial.fill_(1)  # the parameters are others since
         torch.nn.init.normal_(estimator.expand.weight, std=1.0 + 20 * i)
         estimator.expand.bias.data.fill_(i)

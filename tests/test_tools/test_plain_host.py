@@ -23,7 +23,7 @@ def given(small_classifier, tmp_path_factory):
     model = build_model(cfg)
     for estimator in model.neck.estimators:
         torch.nn.init.normal_(estimator.expand.weight)
-        estimator.num_updates.fill_(1)
+        estimator.channels.updates.fill_(1)
         estimator.initial.fill_(1)
     state = model.state_dict()
     torch.save(state, folder / 'ours.pth')

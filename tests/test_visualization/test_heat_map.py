@@ -26,7 +26,7 @@ def test_recorder_changes_nothing_and_sees_the_envelope(build, batch):
     inputs, _ = batch('detector')
     for estimator in neck.estimators:
         set_envelope(estimator, 2.0, 0.5)
-        estimator.mean_square.uniform_(0.1, 10)
+        estimator.channels.mean_square.uniform_(0.1, 10)
     with torch.no_grad():
         clean = model.extract_feat(inputs)
         recorder = JNDMapRecorder()
@@ -54,7 +54,7 @@ def test_the_unit_does_not_depend_on_the_feature():
     for estimator, jnd, unit in zip(neck.estimators, (0.25, 3.0),
                                     (1e-3, 1e4)):
         set_envelope(estimator, jnd, jnd)
-        estimator.mean_square.fill_(unit**2)
+        estimator.channels.mean_square.fill_(unit**2)
     recorder = JNDMapRecorder()
     with torch.no_grad(), neck.run(recorder):
         neck.apply_levels(

@@ -2,13 +2,15 @@
 from functools import partial
 
 from mmfeatjnd.apis import measure_curve
-from mmfeatjnd.cli.arguments import curve_parser, positive
+from mmfeatjnd.cli.arguments import curve_parser, parse_launched, positive
 from mmfeatjnd.cli.configs import open_curve
 from mmfeatjnd.cli.console import plain_errors
+from mmfeatjnd.cli.launch import distributed
 from mmfeatjnd.cli.results import save_results
 from mmfeatjnd.evaluation import curve
 from mmfeatjnd.functional import DEFINITIONS
 from mmfeatjnd.models import distortion_names
+from mmfeatjnd.utils import on_first_rank
 
 
 def parse_args():
@@ -28,24 +30,44 @@ def parse_args():
         help='NRMSE of each image and level')
     parser.add_argument(
         '--definition',
-        choices=DEFINITIONS,
+        choices=[*DEFINITIONS, 'channel'],
         default='rms',
-        help='denominator of the NRMSE')
-    return parser.parse_args()
+        help="denominator of the NRMSE; 'channel': one strength for all "
+        "levels, in units of the channels' standard deviations, which the "
+        'estimator knows')
+    parser.add_argument(
+        '--valid',
+        action='store_true',
+        help='keep the features in the range that the estimator has seen')
+    parser.add_argument(
+        '--nats',
+        action='store_true',
+        help="also measure how far the host's answer moves (metric kl); "
+        'takes about twice the time')
+    parser.add_argument(
+        '--draws',
+        type=int,
+        default=0,
+        help='so many draws of the bootstrap over images in every row of '
+        'curve.json, for intervals')
+    return parse_launched(parser)
 
 
 def main():
     args = parse_args()
     with plain_errors():
         cfg = open_curve(args)
-        rows = measure_curve(cfg, args.checkpoint, args.distortions,
-                             args.nrmse, range(args.seeds), args.estimators,
-                             args.definition, split=args.split,
-                             levels=args.levels)
-        save_results(rows, args.out, 'curve',
-                     partial(curve.to_markdown, metric=args.metric),
-                     {'curve.png': partial(curve.plot, metric=args.metric)},
-                     args.metric)
+        with distributed(cfg):
+            rows = measure_curve(
+                cfg, args.checkpoint, args.distortions, args.nrmse,
+                range(args.seeds), args.estimators, args.definition,
+                split=args.split, levels=args.levels, valid=args.valid,
+                nats=args.nats, draws=args.draws)
+            on_first_rank(lambda: save_results(
+                rows, args.out, 'curve',
+                partial(curve.to_markdown, metric=args.metric),
+                {'curve.png': partial(curve.plot, metric=args.metric)},
+                args.metric))
 
 
 if __name__ == '__main__':

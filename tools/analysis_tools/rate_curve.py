@@ -5,13 +5,19 @@ from functools import partial
 from mmfeatjnd.apis import measure_rates
 from mmfeatjnd.apis.data import SPLITS
 from mmfeatjnd.apis.rate import name_policies
-from mmfeatjnd.cli.arguments import count, curve_parser, positive
+from mmfeatjnd.cli.arguments import (
+    count,
+    curve_parser,
+    parse_launched,
+    positive,
+)
 from mmfeatjnd.cli.configs import open_curve
 from mmfeatjnd.cli.console import plain_errors
+from mmfeatjnd.cli.launch import distributed
 from mmfeatjnd.cli.results import save_results
 from mmfeatjnd.evaluation import rate
 from mmfeatjnd.models import Quantization
-from mmfeatjnd.utils import read_literal
+from mmfeatjnd.utils import on_first_rank, read_literal
 
 POLICIES = ['featjnd', 'permuted-steps', 'one-step', 'clip-uniform']
 
@@ -77,7 +83,7 @@ def parse_args():
         help='write no bitstreams, which take seconds for an image of the '
         'size of COCO\'s: the rate is that of the entropy model, without '
         'side information')
-    args = parser.parse_args()
+    args = parse_launched(parser)
     if not args.mean_bits and not args.noise_budgets:
         parser.error('give --mean-bits or --noise-budgets')
     if args.estimators and len(args.estimators) != args.seeds:
@@ -94,21 +100,22 @@ def main():
     args = parse_args()
     with plain_errors():
         cfg = open_curve(args)
-        rows = measure_rates(cfg, args.checkpoint, args.policies,
-                             args.mean_bits, args.noise_budgets,
-                             range(args.seeds), args.estimators,
-                             args.calibration_images, args.calibration_split,
-                             not args.no_coded, split=args.split,
-                             levels=args.levels)
         pictures = {}
         if args.mean_bits:
             pictures['rates.png'] = partial(rate.plot, metric=args.metric)
         if args.noise_budgets:
             pictures['noise.png'] = partial(
                 rate.plot_noise, metric=args.metric)
-        save_results(rows, args.out, 'rates',
-                     partial(rate.to_markdown, metric=args.metric), pictures,
-                     args.metric)
+        with distributed(cfg):
+            rows = measure_rates(
+                cfg, args.checkpoint, args.policies, args.mean_bits,
+                args.noise_budgets, range(args.seeds), args.estimators,
+                args.calibration_images, args.calibration_split,
+                not args.no_coded, split=args.split, levels=args.levels)
+            on_first_rank(lambda: save_results(
+                rows, args.out, 'rates',
+                partial(rate.to_markdown, metric=args.metric), pictures,
+                args.metric))
 
 
 if __name__ == '__main__':

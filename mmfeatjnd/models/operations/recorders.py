@@ -18,6 +18,7 @@ class FeatureRecorder:
     """
 
     needs_jnd = False
+    needs_detections = False
 
     def __init__(self, needs_sensitivity: bool = False) -> None:
         self.needs_sensitivity = needs_sensitivity

@@ -164,6 +164,10 @@ class OutsideBoxes(TokenMap):
     needs_detections = True
 
     def log_sensitivity(self, level: Level) -> Tensor:
+        if level.detected is None:
+            raise ValueError(
+                'outside-boxes needs maps (B, C, H, W) and the detections of '
+                f'a detector, but got {tuple(level.feature.shape)}')
         return torch.zeros_like(level.detected, dtype=torch.float32)
 
     def __call__(self, level: Level) -> Tensor:

@@ -153,7 +153,7 @@ def test_a_diverged_estimator_stops_the_test(test, host, hook, split, value):
     with torch.no_grad():
         model.neck.estimators[0].expand.bias[-1] = value
         if value == float('inf'):  # an envelope is bounded
-            model.neck.estimators[0].mean_square[-1] = value
+            model.neck.estimators[0].channels.mean_square[-1] = value
     with pytest.raises(ValueError, match='NaN or infinite.*what the operation '
                        f"made of level 0 at split='{split}' .image 0.: the "
                        'estimator has diverged'):

@@ -31,7 +31,7 @@ def test_a_training_step_in_bfloat16(build, batch):
     torch.testing.assert_close(
         log['jnd_magnitude'], full['jnd_magnitude'], rtol=0.02, atol=0.02)
     torch.testing.assert_close(
-        model.neck.estimators[0].mean_square.float(),
+        model.neck.estimators[0].channels.mean_square.float(),
         torch.as_tensor(_mean_square(build, inputs)), rtol=0.05, atol=1e-4)
 
 

@@ -51,7 +51,7 @@ def test_envelope_is_positive_and_bounded(cls, shape):
         shape)
     estimator.follow([feature])
     envelope = estimator(feature)
-    ratio = envelope / estimator.channel_rms(feature)
+    ratio = envelope / estimator.channel_unit(feature)
     assert ratio.min() >= math.exp(-2.) * 0.999
     assert ratio.max() <= math.exp(2.) * 1.001
     keys = image_keys(['a', 'b'])
@@ -74,19 +74,19 @@ def test_statistics_follow_the_training_only(cls, shape):
     first, second = make_feature(shape), 3 * make_feature(shape, 1)
     dims = [d for d in range(len(shape)) if d != channel_dim(first)]
     estimator(first)  # to predict is not to follow
-    assert (estimator.mean_square == 1).all() and not estimator.num_updates
+    assert (estimator.channels.mean_square == 1).all() and not estimator.channels.updates
     estimator.follow([first])
-    torch.testing.assert_close(estimator.mean_square,
+    torch.testing.assert_close(estimator.channels.mean_square,
                                first.square().mean(dims))
     estimator.follow([second])  # the plain average at first
     torch.testing.assert_close(
-        estimator.mean_square,
+        estimator.channels.mean_square,
         (first.square() + second.square()).mean(dims) / 2)
-    estimator.num_updates.fill_(10000)  # then a window of 100 batches
-    before = estimator.mean_square.clone()
+    estimator.channels.updates.fill_(10000)  # then a window of 100 batches
+    before = estimator.channels.mean_square.clone()
     estimator.follow([first])
     torch.testing.assert_close(
-        estimator.mean_square,
+        estimator.channels.mean_square,
         before * 0.99 + first.square().mean(dims) * 0.01)
     estimator.eval()
     state = {k: v.clone() for k, v in estimator.state_dict().items()}
@@ -103,8 +103,8 @@ def test_images_of_several_sizes_are_one_batch():
     feature = make_feature((3, 6, 4, 5))
     one.follow([feature])
     parts.follow([feature[:2], feature[2:, :, :, :2], feature[2:, :, :, 2:]])
-    assert parts.num_updates == 1
-    torch.testing.assert_close(parts.mean_square, one.mean_square)
+    assert parts.channels.updates == 1
+    torch.testing.assert_close(parts.channels.mean_square, one.channels.mean_square)
 
 
 @pytest.mark.parametrize('cls, shape', CASES)
@@ -138,11 +138,11 @@ def test_a_dead_channel_gets_no_distortion(cls, shape, mode):
 def test_a_broken_batch_does_not_stay_in_the_statistics(broken):
     estimator, feature = make(ConvEstimator), make_feature((2, 6, 4, 5))
     estimator.follow([feature])
-    before = estimator.mean_square.clone()
+    before = estimator.channels.mean_square.clone()
     feature[0, 2, 0, 0] = broken
     estimator.follow([feature])
-    assert torch.isfinite(estimator.mean_square).all()
-    assert estimator.mean_square[2] == before[2]
+    assert torch.isfinite(estimator.channels.mean_square).all()
+    assert estimator.channels.mean_square[2] == before[2]
 
 
 def test_no_token_at_all():
@@ -151,7 +151,7 @@ def test_no_token_at_all():
     for parts in ([torch.zeros(0, 6)], []):
         estimator.follow(parts)
     assert estimator(torch.zeros(0, 6)).shape == (0, 6)
-    assert (estimator.mean_square == 1).all()
+    assert (estimator.channels.mean_square == 1).all()
 
 
 @pytest.mark.parametrize('cls, shape', CASES)
@@ -219,7 +219,7 @@ def test_trained_means_that_parameters_changed(cls, shape):
     assert not estimator.trained
     estimator.follow([feature])
     assert estimator.initial == estimator.fingerprint()
-    assert not estimator.trained and estimator.num_updates == 1
+    assert not estimator.trained and estimator.channels.updates == 1
     optimizer = torch.optim.SGD(estimator.parameters(), lr=0.)
     for lr in (0., 0.1):
         optimizer.param_groups[0]['lr'] = lr

@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import torch
 
@@ -9,38 +11,72 @@ from mmfeatjnd.functional import (
     to_tokens,
     uniform_noise,
 )
-from mmfeatjnd.models import build_distortion, distortion_names
+from mmfeatjnd.models import (
+    ConvEstimator,
+    TokenEstimator,
+    TokenMap,
+    build_distortion,
+    distortion_names,
+)
 
 NAMES = distortion_names()
+#: Those that are no noise by a map of the estimator's.
+MAPS = [n for n in NAMES if build_distortion(n).modes == ('sensitivity', )]
 
 SHAPES = [(3, 6, 4, 5), (3, 10, 6), (3, 6)]
 
 
-def make_level(shape, stream=0, ids=(0, 1, 2), **kwargs):
+@functools.lru_cache(maxsize=None)
+def make_estimator(shape, mode):
+    """One that has counted something, of every statistic."""
+    torch.manual_seed(0)
+    kind = ConvEstimator if len(shape) == 4 else TokenEstimator
+    channels = shape[2] if len(shape) == 3 else shape[1]
+    estimator = kind(channels, hidden_channels=8, mode=mode).eval()
+    estimator.channels.mean_square.uniform_(1, 2)
+    if mode == 'sensitivity':
+        for buffer in (estimator.known.map, estimator.known.others):
+            buffer.normal_()
+    return estimator.requires_grad_(False)
+
+
+def make_level(shape, stream=0, ids=(0, 1, 2), mode='signed', **kwargs):
     keys = image_keys(ids)
+    size = (3, *shape[1:])  # of one estimator, whatever the batch
     every = {
         'feature': gaussian_noise(keys, shape[1:], 90),
-        'distortion': gaussian_noise(keys, shape[1:], 91),
         'sensitivity': gaussian_noise(keys, shape[1:], 92).square(),
+        'estimator': make_estimator(size, mode),
     }
+    if len(shape) == 4:
+        inside = torch.zeros(len(ids), 1, *shape[2:], dtype=torch.bool)
+        inside[..., :2] = True
+        every['detected'] = inside
     every.update(kwargs)
     return Level(keys=keys, stream=stream, **every)
 
 
-@pytest.mark.parametrize('shape', SHAPES)
-@pytest.mark.parametrize('name', NAMES)
+def mode_of(name):
+    return 'sensitivity' if name in MAPS else 'signed'
+
+
+@pytest.mark.parametrize('name, shape', [
+    (name, shape) for name in NAMES for shape in SHAPES
+    if name != 'outside-boxes' or len(shape) == 4
+])
 def test_every_distortion_belongs_to_the_image(name, shape):
-    level = make_level(shape, stream=2)
+    level = make_level(shape, stream=2, mode=mode_of(name))
     delta = build_distortion(name)(level)
     assert delta.shape == shape and delta.dtype == torch.float32
     assert delta.abs().sum() > 0
-    alone = make_level((1, *shape[1:]), stream=2, ids=(1, ))
-    assert torch.equal(build_distortion(name)(alone)[0], delta[1])
+    alone = make_level(
+        (1, *shape[1:]), stream=2, ids=(1, ), mode=mode_of(name))
+    torch.testing.assert_close(build_distortion(name)(alone)[0], delta[1])
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_streams_matter_where_there_is_randomness(name):
-    level = make_level((3, 6, 4, 5))
+    level = make_level((3, 6, 4, 5), mode=mode_of(name))
     same = torch.equal(build_distortion(name)(level),
                        build_distortion(name)(level._replace(stream=1)))
     assert same == (not build_distortion(name).random)
@@ -49,21 +85,24 @@ def test_streams_matter_where_there_is_randomness(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_needs_are_declared(name):
     """A distortion runs on what it declares and nothing more."""
-    level = make_level((3, 6, 4, 5))
+    level = make_level((3, 6, 4, 5), mode=mode_of(name))
     distortion = build_distortion(name)
     if not distortion.needs_jnd:
-        level = level._replace(distortion=None)
+        level = level._replace(estimator=None)
     if not distortion.needs_sensitivity:
         level = level._replace(sensitivity=None)
+    if not distortion.needs_detections:
+        level = level._replace(detected=None)
     distortion(level)
 
 
 def test_simple_ones():
     level = make_level((3, 6, 4, 5), stream=1)
     shape = (6, 4, 5)
+    signed = level.estimator(level.feature)
     expected = {
-        'featjnd': level.distortion,
-        'sign-flipped': -level.distortion,
+        'featjnd': signed,
+        'sign-flipped': -signed,
         'shrinkage': -level.feature,
         'amplification': level.feature,
         'gaussian': gaussian_noise(level.keys, shape, 1),
@@ -76,7 +115,7 @@ def test_simple_ones():
 @pytest.mark.parametrize('shape', SHAPES[:2])
 def test_permuted_moves_whole_tokens(shape):
     level = make_level(shape)
-    before = to_tokens(level.distortion)
+    before = to_tokens(level.estimator(level.feature))
     after = to_tokens(build_distortion('permuted-map')(level))
     assert not torch.equal(before, after)
     for a, b in zip(before, after):
@@ -87,7 +126,7 @@ def test_permuted_moves_whole_tokens(shape):
 @pytest.mark.parametrize('shape', SHAPES)
 def test_channel_shuffled_moves_whole_channels(shape):
     level = make_level(shape)
-    before = to_tokens(level.distortion).transpose(1, 2)
+    before = to_tokens(level.estimator(level.feature)).transpose(1, 2)
     after = to_tokens(
         build_distortion('channel-shuffled')(level)).transpose(1, 2)
     assert not torch.equal(before, after)
@@ -97,8 +136,8 @@ def test_channel_shuffled_moves_whole_channels(shape):
 
 
 def test_images_are_permuted_independently():
-    jnd = torch.arange(30.).view(1, 30, 1).expand(2, 30, 2)
-    level = make_level((2, 30, 2), ids=(0, 1), distortion=jnd)
+    feature = torch.arange(30.).view(1, 30, 1).expand(2, 30, 2)
+    level = make_level((2, 30, 2), ids=(0, 1), feature=feature)
     first, second = build_distortion('permuted-map')(level)
     assert not torch.equal(first, second)
 
