@@ -1,7 +1,7 @@
-# The stock YOLOX-Nano on a small part of COCO (data/coco_small). Estimators are
-# trained on its pictures and on 400 of ImageNet (data/imagenet_sample), without
-# labels and plain: an estimator has no use for collages. Its weights are
-# given: data/hosts/yolox_nano_coco.pth.
+# The stock YOLOX-Nano on a small part of COCO (data/coco_small). Estimators
+# are trained on its pictures and on 400 of ImageNet (data/imagenet_sample),
+# without labels and plain: an estimator has no use for collages. Its weights
+# are given: data/hosts/yolox_nano_coco.pth.
 _base_ = 'mmdet::yolox/yolox_nano_8xb8-300e_coco.py'
 data_root = 'data/coco_small/'
 train_pipeline = [

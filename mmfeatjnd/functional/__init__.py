@@ -40,7 +40,7 @@ from .layout import (
     to_tokens,
 )
 from .level import Level
-from .likelihood import Distribution, Terms, nats, score
+from .likelihood import Distribution, nats, score
 from .magnitude import bits_per_element, l2_magnitude, log_magnitude
 from .metric import (
     Moments,
@@ -99,7 +99,6 @@ __all__ = [
     'Moments',
     'QuantizedLevel',
     'Steps',
-    'Terms',
     'additive_noise',
     'binary_cross_entropy',
     'binary_kl_divergence',

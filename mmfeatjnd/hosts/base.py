@@ -6,7 +6,8 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from mmfeatjnd.functional import Distribution, Terms
+from mmfeatjnd.functional import Distribution
+from mmfeatjnd.functional.likelihood import Terms
 
 #: Height and width of an image, and those of the input that it is part of.
 Content = Tuple[int, int, int, int]

@@ -1,82 +1,138 @@
 """What detectors say, as distributions.
 
 A class is categorical (softmax) or yes or no (sigmoid), objectness,
-centerness and the pixels of a mask are yes or no, a box is Gaussian and
-counts as far as there is an object. How wide a box's Gaussian is, and that
-all terms are summed, is ours: a standard deviation of 20 % of an anchor (or of
-a box) in dense heads, of 5 % of a proposal in heads of regions and queries.
+centerness and the pixels of a mask are yes or no, a box is Gaussian. What a
+head learns of objects only (boxes, masks, centerness) counts as far as there
+is an object. How wide a box's Gaussian is, and that all terms are summed, is
+ours: a standard deviation of 20 % of an anchor (a cell in YOLOX, which has no
+anchors, and the box itself in other heads without) in dense heads, of 5 % of a
+proposal in heads of regions and queries.
+
+Which heads are known is said by the name of their class in MMDetection, here
+and in :mod:`mmfeatjnd.hosts.mmdet_regions`. Everything else is refused: the
+same shapes can mean something else, as TOOD's scores, which are no logits.
 """
-from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
+import sys
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from mmfeatjnd.functional import Distribution, Terms
+from mmfeatjnd.functional import Distribution
+from mmfeatjnd.functional.likelihood import Terms
 from .base import Likelihood, NoLikelihood, _own, one_pass
 
 #: Standard deviation of a box, as a share of its anchor and its proposal.
 ANCHOR_STD = 0.2
 PROPOSAL_STD = 0.05
-
-
-class Regions(NamedTuple):
-    """What the clean pass of a two-stage detector looks at.
-
-    Attributes:
-        rois (Tensor): (R, 5), image and box of every proposal.
-        detected (Tensor): (D, 5), of every detection.
-        labels (Tensor): (D,), its class.
-        scores (Tensor): (D,), its score.
-    """
-    rois: Tensor
-    detected: Tensor
-    labels: Tensor
-    scores: Tensor
+#: Least size of a query's box, as a share of the image: smaller ones are as
+#: certain as this.
+SMALLEST_BOX = 0.01
 
 
 def likelihood(host: nn.Module, inputs: Tensor, data_samples: Optional[list],
-               proposals: Optional[Regions]) -> Likelihood:
+               proposals: Any) -> Likelihood:
     """What a detector says.
 
     Args:
         host (nn.Module): A detector, with FeatJND or plain.
         inputs (Tensor): (B, 3, H, W), as the host takes them.
         data_samples (list, optional): The host's data samples.
-        proposals (Regions, optional): Those of the clean pass.
+        proposals (Any): Those of the clean pass, or None.
 
     Returns:
         Likelihood: The terms, and what they are over.
 
     Raises:
         NoLikelihood: What the outputs of this host's heads mean is not
-            written down here.
+            written down here. Raised before the host runs where its classes
+            say so.
     """
+    from .mmdet_regions import check_two_stage, two_stage
+    if kind_of(host) in _QUERY_HOSTS:
+        read = _queries
+    elif getattr(host, 'panoptic_head', None) is not None:
+        if kind_of(host.panoptic_head) not in _SET_HEADS:
+            raise unknown(host.panoptic_head)
+        read = _mask_set
+    elif getattr(host, 'roi_head', None) is not None:
+        check_two_stage(host)
+        read = two_stage
+    elif getattr(host, 'bbox_head', None) is not None and \
+            getattr(host, 'mask_head', None) is None:
+        check_dense(host.bbox_head)
+        read = _one_stage
+    else:
+        raise unknown(host)
     with one_pass(host):
-        if _is_a(host, 'DetectionTransformer'):
-            answers = _own(host, '_forward')(inputs, data_samples)
-            return Likelihood(_query_terms(host.bbox_head, answers))
-        features = _own(host, 'extract_feat')(inputs)
-        if getattr(host, 'roi_head', None) is not None:
-            return _two_stage(host, features, _as_input(data_samples),
-                              proposals)
-        head = getattr(host, 'bbox_head', None)
-        if head is None:
-            raise _unknown(host)
-        return Likelihood(_dense_terms(head, head(features)))
+        return read(host, inputs, data_samples, proposals)
 
 
-def _is_a(x: Any, *names: str) -> bool:
-    """By name: the lines of host libraries have not all the same classes."""
-    return any(c.__name__ in names for c in type(x).__mro__)
+def kind_of(module: Any) -> str:
+    """The class of MMDetection that a module is or descends from."""
+    for cls in type(module).__mro__:
+        if cls.__module__.partition('.')[0] == 'mmdet':
+            return cls.__name__
+    return type(module).__name__
 
 
-def _unknown(module: nn.Module) -> NoLikelihood:
+def unknown(module: nn.Module, what: str = 'the outputs') -> NoLikelihood:
+    """The error of a module about which nothing is written down."""
     return NoLikelihood(
-        f'what the outputs of {type(module).__name__} mean, as '
-        'distributions, is not known')
+        f'what {what} of {type(module).__name__} mean, as distributions, is '
+        'not known')
 
 
-def _as_input(data_samples: list) -> list:
+class _HostCalls(TorchFunctionMode):
+    """Takes the place of functions of PyTorch where MMDetection calls them,
+    and nobody else: FeatJND's operations may run in the same pass."""
+
+    def __init__(self, instead: Dict[Callable, Callable]) -> None:
+        super().__init__()
+        self.instead = instead
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in self.instead:
+            caller = sys._getframe(1).f_globals.get('__name__', '')
+            if caller.partition('.')[0] == 'mmdet':
+                func = self.instead[func]
+        return func(*args, **kwargs or {})
+
+
+def _attached(x: Tensor) -> Tensor:
+    return x
+
+
+@contextmanager
+def whole_gradient(choices: Optional[List[Tensor]] = None
+                   ) -> Iterator[List[Tensor]]:
+    """Inside, the gradient of heads goes every way that the values go.
+
+    Heads that refine boxes step by step cut the gradient of the reference
+    points between the steps, which helps training and would make the
+    sensitivity too small. Which places become queries (``topk``) is that of
+    the first pass.
+
+    Args:
+        choices (list[Tensor], optional): Those of the clean pass. None: they
+            are made. Defaults to None.
+    """
+    made: List[Tensor] = []
+    given = iter(choices or ())
+
+    def topk(x, k, dim=-1, *args, **kwargs):
+        found = torch.topk(x, k, dim, *args, **kwargs)
+        index = found[1] if choices is None else next(given)
+        made.append(index)
+        return torch.return_types.topk((x.gather(dim, index), index))
+
+    with _HostCalls({Tensor.detach: _attached, torch.topk: topk}):
+        yield made
+
+
+def as_input(data_samples: list) -> list:
     """Data samples in the coordinates of the input, not of the file."""
     views = []
     for sample in data_samples:
@@ -87,51 +143,54 @@ def _as_input(data_samples: list) -> list:
 
 
 # ------------------------------------------------------------- dense heads
-def _dense_terms(head: nn.Module, outputs: Sequence) -> Terms:
-    """Terms of a head that answers at every place of every level."""
-    if _is_a(head, 'YOLOXHead'):
-        classes, boxes, objects = outputs
-        return _of_levels(_yolox_level, zip(classes, boxes, objects))
-    if _is_a(head, 'AnchorHead', 'AnchorFreeHead', 'RTMDetHead') and \
-            len(outputs) in (2, 3):
-        classes, boxes, *third = outputs
-        if not all(isinstance(x, Tensor) for x in (*classes, *boxes)):
-            raise _unknown(head)
-        levels = zip(classes, boxes, *third) if third else zip(classes, boxes)
-        return _of_levels(lambda *x: _anchor_level(head, *x), levels)
-    raise _unknown(head)
+def _one_stage(host: nn.Module, inputs: Tensor, data_samples: Optional[list],
+               proposals: Any) -> Likelihood:
+    features = _own(host, 'extract_feat')(inputs)
+    with whole_gradient():
+        outputs = host.bbox_head(features)
+    return Likelihood(dense_terms(host.bbox_head, outputs))
 
 
-def _of_levels(terms_of, levels) -> Terms:
+def check_dense(head: nn.Module) -> None:
+    """Raise unless a dense head is known."""
+    if kind_of(head) not in {**_BOXES, **_OTHERS}:
+        raise unknown(head)
+
+
+def dense_terms(head: nn.Module, outputs: Sequence) -> Terms:
+    """Terms of a head that answers at every place of every level.
+
+    Args:
+        head (nn.Module): The head.
+        outputs (Sequence): What it returned: lists over levels of (B, C, H,
+            W).
+
+    Raises:
+        NoLikelihood: It is not known what they mean.
+    """
+    kind = kind_of(head)
+    if not all(isinstance(x, Tensor) for level in outputs for x in level):
+        raise unknown(head)
+    level_terms = _OTHERS.get(kind, _level)
     return {
         f'{name}{i}': term
-        for i, outputs in enumerate(levels)
-        for name, term in terms_of(*outputs).items()
+        for i, level in enumerate(zip(*outputs))
+        for name, term in level_terms(head, i, *level).items()
     }
 
 
-def _yolox_level(classes: Tensor, box: Tensor, objects: Tensor) -> Terms:
-    there = objects.detach().sigmoid()
-    return dict(
-        object=Distribution('bernoulli', objects),
-        cls=Distribution('bernoulli', classes, weight=there),
-        box=Distribution('gaussian', box, weight=there / ANCHOR_STD**2))
-
-
-def _anchor_level(head: nn.Module,
-                  classes: Tensor,
-                  box: Tensor,
-                  third: Optional[Tensor] = None) -> Terms:
+def _level(head: nn.Module, level: int, classes: Tensor, box: Tensor,
+           third: Optional[Tensor] = None) -> Terms:
     """One level of anchors or points: (B, A * K, H, W) classes, (B, A * 4 *
-    n, H, W) boxes and (B, A, H, W) centerness."""
-    b, _, h, w = classes.shape
-    sigmoid = getattr(head, 'use_sigmoid_cls', True)
-    anchors = getattr(head, 'num_base_priors', None) or 1
-    if not isinstance(anchors, int):
-        anchors = 1
-    per_anchor = classes.reshape(b, anchors, -1, h, w).transpose(1, 2)
+    n, H, W) boxes, and (B, A, H, W) centerness or overlap."""
+    kind = kind_of(head)
+    b, channels, h, w = classes.shape
+    k = head.cls_out_channels
+    if channels % k:
+        raise unknown(head)
+    per_anchor = classes.reshape(b, channels // k, k, h, w).transpose(1, 2)
     clean = per_anchor.detach().float()
-    if sigmoid:
+    if _sigmoid(head):
         cls = Distribution('bernoulli', per_anchor)
         there = clean.sigmoid().amax(1)
     else:
@@ -139,131 +198,224 @@ def _anchor_level(head: nn.Module,
         there = 1 - clean.softmax(1)[:, -1]
     terms = dict(cls=cls)
     if third is not None:
-        terms['center'] = Distribution('bernoulli', third)
-    terms['box'] = _box_term(head, box, there)
+        if kind not in _WITH_CENTER or third.shape != there.shape:
+            raise unknown(head)
+        # nothing is learned about it where no object is
+        terms['center'] = Distribution('bernoulli', third, weight=there)
+    terms['box'] = _BOXES[kind](head, level, box, there)
     return terms
 
 
-def _box_term(head: nn.Module, box: Tensor, there: Tensor) -> Distribution:
-    b, _, h, w = box.shape
+def _sigmoid(head: nn.Module) -> bool:
+    """Whether every class is yes or no, or all a softmax."""
+    found = getattr(head, 'use_sigmoid_cls', None)
+    if found is None:
+        found = getattr(getattr(head, 'loss_cls', None), 'use_sigmoid', None)
+    if found is None:
+        raise unknown(head, 'the classes')
+    return found
+
+
+def _per_anchor(head: nn.Module, box: Tensor, there: Tensor) -> Tensor:
+    b, channels, h, w = box.shape
     anchors = there.size(1)
-    sides = getattr(head, 'reg_max', None)
-    if isinstance(sides, int) and box.size(1) == anchors * 4 * (sides + 1):
-        # every side is a softmax over distances
-        value = box.view(b, anchors * 4, sides + 1, h, w).transpose(1, 2)
-        weight = there.repeat_interleave(4, 1)[:, None]
-        return Distribution('categorical', value, weight=weight)
-    if box.size(1) != 4 * anchors:
-        raise _unknown(head)
-    value = box.view(b, anchors, 4, h, w).transpose(1, 2)
-    stds = getattr(getattr(head, 'bbox_coder', None), 'stds', None)
-    if stds is not None:
-        std = box.new_tensor(stds).view(1, 4, 1, 1, 1).reciprocal()
-        std = ANCHOR_STD * std
-    elif getattr(head, 'num_anchors', None):
-        raise _unknown(head)
-    else:  # distances to the sides: of the box's own size
-        sizes = value.detach().float().unflatten(1, (2, 2)).abs().sum(1)
-        std = ANCHOR_STD * sizes.repeat(1, 2, 1, 1, 1).clamp_min(1e-3)
+    if channels != 4 * anchors:
+        raise unknown(head, 'the boxes')
+    return box.reshape(b, anchors, 4, h, w).transpose(1, 2)
+
+
+def _gaussian(value: Tensor, std: Tensor, there: Tensor) -> Distribution:
+    """Of (B, 4, A, H, W) box values."""
     return Distribution(
         'gaussian', value, weight=there[:, None] / std.square())
 
 
+def _deltas(head: nn.Module, level: int, box: Tensor,
+            there: Tensor) -> Distribution:
+    """Relative to an anchor, as its coder says."""
+    value = _per_anchor(head, box, there)
+    coder = head.bbox_coder
+    unit = getattr(coder, 'stds', None)  # of center and log size
+    if unit is None and getattr(coder, 'normalize_by_wh', False):
+        unit = coder.normalizer  # distances to the sides
+    if unit is None:
+        raise unknown(head, 'the boxes')
+    unit = torch.as_tensor(unit, dtype=torch.float32, device=box.device)
+    std = ANCHOR_STD / unit.expand(4).view(1, 4, 1, 1, 1)
+    return _gaussian(value, std, there)
+
+
+def _stride(head: nn.Module, level: int) -> float:
+    stride = head.prior_generator.strides[level]
+    return float(stride if isinstance(stride, (int, float)) else stride[0])
+
+
+def _sides(head: nn.Module, level: int, box: Tensor,
+           there: Tensor) -> Distribution:
+    """Distances to left, top, right and bottom, pixels."""
+    value = _per_anchor(head, box, there)
+    sizes = value.detach().float().unflatten(1, (2, 2)).sum(1)
+    # a head may say that a box has no extent
+    sizes = sizes.clamp_min(_stride(head, level))
+    return _gaussian(value, ANCHOR_STD * sizes.repeat(1, 2, 1, 1, 1), there)
+
+
+def _log_sides(head: nn.Module, level: int, box: Tensor,
+               there: Tensor) -> Distribution:
+    """Logarithms of these distances, of any unit."""
+    value = _per_anchor(head, box, there)
+    sides = value.detach().float().exp()
+    sizes = sides.unflatten(1, (2, 2)).sum(1).repeat(1, 2, 1, 1, 1)
+    return _gaussian(value, ANCHOR_STD * sizes / sides, there)
+
+
+def _edges(head: nn.Module, level: int, box: Tensor,
+           there: Tensor) -> Distribution:
+    """Left, top, right and bottom, in cells."""
+    value = _per_anchor(head, box, there)
+    left_top, right_bottom = value.detach().float().chunk(2, 1)
+    sizes = (right_bottom - left_top).clamp_min(1)
+    return _gaussian(value, ANCHOR_STD * sizes.repeat(1, 2, 1, 1, 1), there)
+
+
+def _bins(head: nn.Module, level: int, box: Tensor,
+          there: Tensor) -> Distribution:
+    """Every side is a softmax over distances."""
+    b, channels, h, w = box.shape
+    anchors, bins = there.size(1), head.reg_max + 1
+    if channels != anchors * 4 * bins:
+        raise unknown(head, 'the boxes')
+    value = box.reshape(b, anchors * 4, bins, h, w).transpose(1, 2)
+    weight = there.repeat_interleave(4, 1)[:, None]
+    return Distribution('categorical', value, weight=weight)
+
+
+def _yolox_level(head: nn.Module, level: int, classes: Tensor, box: Tensor,
+                 objects: Tensor) -> Terms:
+    """Center and log size, in cells."""
+    there = objects.detach().float().sigmoid()
+    return dict(
+        object=Distribution('bernoulli', objects),
+        cls=Distribution('bernoulli', classes, weight=there),
+        box=Distribution('gaussian', box, weight=there / ANCHOR_STD**2))
+
+
+def _yolov3_level(head: nn.Module, level: int, answers: Tensor) -> Terms:
+    """(B, A * (5 + K), H, W): the center within the cell, before a sigmoid,
+    the log size over that of the anchor, objectness and classes."""
+    b, channels, h, w = answers.shape
+    sizes = answers.new_tensor(
+        [[x1 - x0, y1 - y0] for x0, y0, x1, y1 in
+         head.prior_generator.base_anchors[level].tolist()])  # (A, 2)
+    values = answers.reshape(b, len(sizes), -1, h, w).transpose(1, 2)
+    center, size, objects, classes = values.split(
+        [2, 2, 1, head.num_classes], 1)
+    there = objects.detach().float().sigmoid()
+    cells = sizes.float().t()[None, :, :, None, None] / _stride(head, level)
+    std = torch.cat([cells, torch.ones_like(cells)], 1) * ANCHOR_STD
+    return dict(
+        object=Distribution('bernoulli', objects),
+        cls=Distribution('bernoulli', classes, weight=there),
+        box=Distribution('gaussian', torch.cat([center.sigmoid(), size], 1),
+                         weight=there / std.square()))
+
+
+def _tood_level(head: nn.Module, level: int, scores: Tensor,
+                box: Tensor) -> Terms:
+    logits = _logit(scores)
+    there = scores.detach().float().amax(1, keepdim=True)
+    return dict(
+        cls=Distribution('bernoulli', logits),
+        box=_edges(head, level, box, there))
+
+
+def _centernet_level(head: nn.Module, level: int, scores: Tensor,
+                     size: Tensor, offset: Tensor) -> Terms:
+    """Size and offset of a box are in cells, of all classes."""
+    there = scores.detach().float().amax(1, keepdim=True)
+    value = torch.cat([offset, size], 1)
+    std = ANCHOR_STD * size.detach().float().clamp_min(1).repeat(1, 2, 1, 1)
+    return dict(
+        cls=Distribution('bernoulli', _logit(scores)),
+        box=Distribution('gaussian', value, weight=there / std.square()))
+
+
+def _logit(p: Tensor) -> Tensor:
+    """Of what a head gives as a probability."""
+    return p.float().logit(1e-6)
+
+
+#: How a head says a box, by the name of the head: its outputs are classes,
+#: boxes and perhaps a third.
+_BOXES = dict(
+    **dict.fromkeys(
+        ('RetinaHead', 'RetinaSepBNHead', 'FreeAnchorRetinaHead',
+         'PISARetinaHead', 'FSAFHead', 'SSDHead', 'PISASSDHead', 'RPNHead',
+         'ATSSHead', 'PAAHead', 'LADHead', 'DDODHead', 'YOLOFHead'), _deltas),
+    **dict.fromkeys(
+        ('FCOSHead', 'NASFCOSHead', 'AutoAssignHead', 'CenterNetUpdateHead',
+         'VFNetHead', 'RTMDetHead', 'RTMDetSepBNHead'), _sides),
+    **dict.fromkeys(('GFLHead', 'LDHead'), _bins),
+    FoveaHead=_log_sides,
+    RepPointsHead=_edges)
+#: Those whose third output is how well a place stands for its object.
+_WITH_CENTER = {
+    'ATSSHead', 'PAAHead', 'LADHead', 'DDODHead', 'FCOSHead', 'NASFCOSHead',
+    'AutoAssignHead'
+}
+#: Those of other outputs.
+_OTHERS = dict(
+    YOLOXHead=_yolox_level,
+    YOLOV3Head=_yolov3_level,
+    TOODHead=_tood_level,
+    CenterNetHead=_centernet_level)
+
+
 # ----------------------------------------------------------------- queries
-def _query_terms(head: nn.Module, answers: Any) -> Terms:
-    """Terms of a head that answers for every query of a transformer, in the
-    last layer of its decoder."""
-    classes, boxes = (_last(x) for x in answers[:2])
-    if classes is None or boxes is None or boxes.dim() != 3 or \
-            boxes.size(2) != 4:
-        raise _unknown(head)
+_QUERY_HOSTS = {'DETR', 'ConditionalDETR', 'DABDETR', 'DeformableDETR', 'DINO'}
+_SET_HEADS = {'MaskFormerHead', 'Mask2FormerHead'}
+
+
+def _queries(host: nn.Module, inputs: Tensor, data_samples: Optional[list],
+             proposals: Optional[List[Tensor]]) -> Likelihood:
+    """What a transformer says of every query, in the last layer of its
+    decoder."""
+    with whole_gradient(proposals) as choices:
+        answers = _own(host, '_forward')(inputs, data_samples)
+    classes, boxes = (_last(host, x, 3) for x in answers[:2])
+    cls, there = _query_classes(host.bbox_head, classes)
+    # center and size, of which the size is the unit
+    sizes = boxes.detach()[..., 2:].float().repeat(1, 1, 2)
+    std = PROPOSAL_STD * sizes.clamp_min(SMALLEST_BOX)
+    weight = there[..., None] / std.square()
+    box = Distribution('gaussian', boxes, weight=weight)
+    return Likelihood(dict(cls=cls, box=box), choices)
+
+
+def _mask_set(host: nn.Module, inputs: Tensor, data_samples: Optional[list],
+              proposals: Any) -> Likelihood:
+    """A class and a mask of every query."""
+    features = _own(host, 'extract_feat')(inputs)
+    head = host.panoptic_head
+    classes, masks = head(features, data_samples)
+    cls, there = _query_classes(head, _last(head, classes, 3))
+    mask = Distribution('bernoulli', _last(head, masks, 4),
+                        weight=there[..., None, None])
+    return Likelihood(dict(cls=cls, mask=mask))
+
+
+def _query_classes(head: nn.Module, classes: Tensor):
+    """The distribution of (B, Q, K) logits, and (B, Q), how likely there is
+    an object."""
     value = classes.transpose(1, 2)  # (B, K, Q)
     clean = value.detach().float()
-    if getattr(head.loss_cls, 'use_sigmoid', False):
-        cls = Distribution('bernoulli', value)
-        there = clean.sigmoid().amax(1)
-    else:
-        cls = Distribution('categorical', value)
-        there = 1 - clean.softmax(1)[:, -1]
-    # center and size, of which the size is the unit
-    std = PROPOSAL_STD * boxes.detach()[..., 2:].float().repeat(1, 1, 2)
-    weight = there[..., None] / std.clamp_min(1e-3).square()
-    return dict(cls=cls, box=Distribution('gaussian', boxes, weight=weight))
+    if _sigmoid(head):
+        return Distribution('bernoulli', value), clean.sigmoid().amax(1)
+    return Distribution('categorical', value), 1 - clean.softmax(1)[:, -1]
 
 
-def _last(x: Any) -> Optional[Tensor]:
+def _last(module: nn.Module, x: Any, ndim: int) -> Tensor:
     x = x[-1] if isinstance(x, (list, tuple, Tensor)) and len(x) else None
-    return x if isinstance(x, Tensor) and x.dim() == 3 else None
-
-
-# --------------------------------------------------------------- two stages
-def _two_stage(host: nn.Module, features: Sequence[Tensor], samples: list,
-               regions: Optional[Regions]) -> Likelihood:
-    head = host.roi_head
-    if not _is_a(head, 'StandardRoIHead') or _is_a(
-            head, 'PointRendRoIHead', 'GridRoIHead', 'DoubleHeadRoIHead',
-            'PISARoIHead', 'MaskScoringRoIHead'):
-        raise _unknown(head)
-    rpn = host.rpn_head
-    outputs = rpn(features)
-    terms = _of_levels(lambda *x: _anchor_level(rpn, *x), zip(*outputs))
-    terms = {f'rpn_{name}': term for name, term in terms.items()}
-    if regions is None:
-        with torch.no_grad():
-            regions = _regions(head, features, samples, rpn, outputs)
-    terms.update(_region_terms(head, features, regions))
-    if getattr(head, 'with_mask', False) and len(regions.detected):
-        terms['mask'] = _mask_term(head, features, regions)
-    return Likelihood(terms, regions)
-
-
-def _regions(head: nn.Module, features: Sequence[Tensor], samples: list,
-             rpn: nn.Module, outputs: Tuple[List[Tensor], ...]) -> Regions:
-    metas = [s.metainfo for s in samples]
-    proposals = rpn.predict_by_feat(
-        *outputs, batch_img_metas=metas, rescale=False)
-    found = head.predict_bbox(
-        features, metas, proposals, head.test_cfg, rescale=False)
-    return Regions(
-        _as_rois([p.bboxes for p in proposals]),
-        _as_rois([d.bboxes for d in found]),
-        torch.cat([d.labels for d in found]),
-        torch.cat([d.scores for d in found]))
-
-
-def _as_rois(boxes: List[Any]) -> Tensor:
-    from mmdet.structures.bbox import bbox2roi
-    return bbox2roi(boxes)
-
-
-def _region_terms(head: nn.Module, features: Sequence[Tensor],
-                  regions: Regions) -> Terms:
-    results = head._bbox_forward(features, regions.rois)
-    classes, boxes = results['cls_score'], results['bbox_pred']
-    images = regions.rois[:, 0].long()
-    if not isinstance(classes, Tensor) or boxes is None or not getattr(
-            head.bbox_head, 'loss_cls', None):
-        raise _unknown(head)
-    if getattr(head.bbox_head.loss_cls, 'use_sigmoid', False) or getattr(
-            head.bbox_head, 'custom_cls_channels', False):
-        raise _unknown(head)
-    terms = dict(cls=Distribution('categorical', classes, images))
-    value = boxes.view(len(boxes), -1, 4)
-    p = classes.detach().float().softmax(1)
-    there = p[:, :-1] if value.size(1) > 1 else 1 - p[:, -1:]
-    if there.size(1) != value.size(1):
-        raise _unknown(head)
-    stds = boxes.new_tensor(head.bbox_head.bbox_coder.stds)
-    weight = there[..., None] * (stds / PROPOSAL_STD).square()
-    terms['box'] = Distribution('gaussian', value, images, weight)
-    return terms
-
-
-def _mask_term(head: nn.Module, features: Sequence[Tensor],
-               regions: Regions) -> Distribution:
-    value = head._mask_forward(features, regions.detected)['mask_preds']
-    row = torch.arange(len(value), device=value.device)
-    value = value[row, regions.labels if value.size(1) > 1 else 0]
-    return Distribution('bernoulli', value,
-                        regions.detected[:, 0].long(),
-                        regions.scores.float()[:, None, None])
+    if not isinstance(x, Tensor) or x.dim() != ndim:
+        raise unknown(module)
+    return x

@@ -67,6 +67,7 @@ def tiny(loaders, tmp_path, monkeypatch):
         common.BENCHMARKS, 'tiny',
         dict(
             amp=False,
+            data='tiny',
             dataset='made up',
             train_split='train',
             test_split='test',

@@ -61,9 +61,9 @@ def test_the_unit_does_not_depend_on_the_feature():
             [torch.rand(1, 4, 3, 3), 1e4 * torch.rand(1, 4, 2, 2)])
     for (_, maps), jnd in zip(recorder.maps, (0.25, 3.0)):
         torch.testing.assert_close(maps, torch.full_like(maps, jnd))
-    # levels count alike
+    # levels count alike, in octaves
     torch.testing.assert_close(
-        recorder.heat_map((6, 6)), torch.full((1, 6, 6), 1.625))
+        recorder.heat_map((6, 6)), torch.full((1, 6, 6), 0.75**0.5))
 
 
 def recorded(*maps):
@@ -73,14 +73,14 @@ def recorded(*maps):
 
 
 def test_heat_map_by_hand():
-    """The mean of the levels as they are: nothing is stretched."""
+    """The geometric mean of the levels as they are: nothing is stretched."""
     heat = recorded(
-        ([0], [[[1.0, 3.0], [1.0, 3.0]]]),
-        ([0], [[[50.0, 10.0], [50.0, 10.0]]])).heat_map((2, 2))
-    assert heat.tolist() == [[[25.5, 6.5], [25.5, 6.5]]]
-    # in between, bilinear
-    heat = recorded(([0], [[[1.0, 3.0]]])).heat_map((1, 4))
-    assert heat.tolist() == [[[1.0, 1.5, 2.5, 3.0]]]
+        ([0], [[[1.0, 4.0], [1.0, 4.0]]]),
+        ([0], [[[64.0, 16.0], [64.0, 16.0]]])).heat_map((2, 2))
+    torch.testing.assert_close(heat, torch.full((1, 2, 2), 8.0))
+    # in between, bilinear in the logarithm
+    heat = recorded(([0], [[[1.0, 16.0]]])).heat_map((1, 4))
+    torch.testing.assert_close(heat, torch.tensor([[[1.0, 2.0, 8.0, 16.0]]]))
 
 
 def test_images_can_be_compared():
@@ -88,22 +88,24 @@ def test_images_can_be_compared():
     one = [[0.5, 1.0], [2.0, 0.25]]
     heat = recorded(
         ([0, 1], [one, (2 * np.array(one)).tolist()])).heat_map((2, 2))
-    assert torch.equal(heat[1], 2 * heat[0])
-    assert heat[0].tolist() == one
+    torch.testing.assert_close(heat[1], 2 * heat[0])
+    torch.testing.assert_close(heat[0], torch.tensor(one))
 
 
 def test_images_of_several_sizes():
     """Each fills the picture with its own part of the map."""
     heat = recorded(
         ([0, 2], [[[1.0, 1.0], [1.0, 1.0]], [[2.0, 2.0], [2.0, 2.0]]]),
-        ([1], [[[3.0, 5.0]]]),
+        ([1], [[[2.0, 8.0]]]),
         # of another level all are there
-        ([0, 1, 2], [[[1.0]], [[8.0]], [[4.0]]])).heat_map((2, 2))
-    assert heat.tolist() == [
-        [[1.0, 1.0], [1.0, 1.0]],
-        [[5.5, 6.5], [5.5, 6.5]],
-        [[3.0, 3.0], [3.0, 3.0]],
-    ]
+        ([0, 1, 2], [[[1.0]], [[8.0]], [[8.0]]])).heat_map((2, 2))
+    torch.testing.assert_close(
+        heat,
+        torch.tensor([
+            [[1.0, 1.0], [1.0, 1.0]],
+            [[4.0, 8.0], [4.0, 8.0]],
+            [[4.0, 4.0], [4.0, 4.0]],
+        ]))
 
 
 def test_padding_is_no_part_of_the_map(build, batch):
@@ -139,17 +141,21 @@ def area(path, colour):
 
 
 def test_all_maps_of_a_picture_are_on_one_scale(tmp_path):
-    """0, 1 and 2: the ends of the scale and its middle."""
+    """1, 4 and 16: the ends of the logarithmic scale and its middle."""
     path = tmp_path / 'heat.png'
     white = np.full((8, 8, 3), 255, np.uint8)
     draw_heat_maps([white] * 3,
-                   [torch.full((8, 8), v) for v in (0.0, 1.0, 2.0)], path)
+                   [torch.full((8, 8), v) for v in (1.0, 4.0, 16.0)], path)
     sizes = [area(path, shade(v)) for v in (0.0, 0.5, 1.0)]
     assert min(sizes) > 10000 and max(sizes) < 1.2 * min(sizes)
     assert area(path, shade(0.25)) < 1000  # of the colour bar only
-    # beside a larger one, a map of 2 is no longer the end
-    draw_heat_maps([white] * 2, [np.full((8, 8), v) for v in (2.0, 8.0)], path)
+    # beside larger ones, a map of 4 is no longer in the middle
+    draw_heat_maps([white] * 3,
+                   [np.full((8, 8), v) for v in (1.0, 4.0, 256.0)], path)
     assert area(path, shade(0.25)) > 10000
+    # what is 0 has the colour of a thousandth of the largest
+    draw_heat_maps([white] * 2, [np.full((8, 8), v) for v in (0.0, 2.0)], path)
+    assert min(area(path, shade(v)) for v in (0.0, 1.0)) > 10000
 
 
 @pytest.mark.parametrize('suffix, begin', [

@@ -134,8 +134,8 @@ class BaseEstimator(BaseModule):
 
     @torch.no_grad()
     def follow(self, parts: Sequence[Tensor]) -> None:
-        """Follow the statistics of the channels over a training. Nothing happens in
-        eval mode.
+        """Follow the statistics of the channels over a training. Nothing
+        happens in eval mode.
 
         Every process must call it equally often, before :meth:`forward`.
 

@@ -67,7 +67,7 @@ def attached(neck) -> Iterator[None]:
         for level, module in enumerate(modules):
 
             def hook(module, inputs, output, level=level):
-                return _apply_to_output(neck, output, level)
+                return _apply_to_output(neck, output, level, len(modules))
 
             handle = module.register_forward_hook(hook)
             stack.callback(handle.remove)
@@ -80,10 +80,13 @@ def _is_level(x: Any) -> bool:
     return isinstance(x, Tensor) and x.is_floating_point() and x.dim() >= 2
 
 
-def _apply_to_output(neck, output: Any, level: int) -> Any:
-    """The float tensors of a module's output are its levels, in order."""
+def _apply_to_output(neck, output: Any, level: int, modules: int = 1) -> Any:
+    """The float tensors of the output of one of so many modules are its
+    levels, in order."""
     if _is_level(output):
-        neck.look([(level, output)])
+        # of a list of modules the others are still to come
+        if modules == 1 or len(neck.active_levels) == 1:
+            neck.look([(level, output)])
         return neck.apply_level(output, level)
     if not isinstance(output, (tuple, list)):
         raise ConfigError(

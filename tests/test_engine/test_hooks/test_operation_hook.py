@@ -202,7 +202,7 @@ def test_validation_with_a_file_leaves_what_is_trained_alone(
     assert 'jnd/nrmse' in seen[0] and seen[0] == seen[1] == seen[2]
     expected, found = (
         m.neck.estimators.state_dict() for m in (one, other))
-    assert len(expected) == 15
+    assert len(expected) == 18
     assert [k for k, v in expected.items()
             if not torch.equal(found[k], v)] == []
     assert not torch.equal(

@@ -130,7 +130,7 @@ def test_an_estimator_that_was_never_trained_is_refused(test):
 
 def test_a_signed_estimator_is_refused(test):
     for policy in ('featjnd', 'permuted-steps'):
-        with pytest.raises(ValueError, match='configs/quantization'):
+        with pytest.raises(ValueError, match='configs/featjnd'):
             test(hook(policy), mode='signed')
     test(hook('one-step'), mode='signed')
 

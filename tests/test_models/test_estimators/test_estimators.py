@@ -74,7 +74,8 @@ def test_statistics_follow_the_training_only(cls, shape):
     first, second = make_feature(shape), 3 * make_feature(shape, 1)
     dims = [d for d in range(len(shape)) if d != channel_dim(first)]
     estimator(first)  # to predict is not to follow
-    assert (estimator.channels.mean_square == 1).all() and not estimator.channels.updates
+    assert (estimator.channels.mean_square == 1).all()
+    assert not estimator.channels.updates
     estimator.follow([first])
     torch.testing.assert_close(estimator.channels.mean_square,
                                first.square().mean(dims))
@@ -104,7 +105,8 @@ def test_images_of_several_sizes_are_one_batch():
     one.follow([feature])
     parts.follow([feature[:2], feature[2:, :, :, :2], feature[2:, :, :, 2:]])
     assert parts.channels.updates == 1
-    torch.testing.assert_close(parts.channels.mean_square, one.channels.mean_square)
+    torch.testing.assert_close(parts.channels.mean_square,
+                               one.channels.mean_square)
 
 
 @pytest.mark.parametrize('cls, shape', CASES)

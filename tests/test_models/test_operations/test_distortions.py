@@ -14,7 +14,6 @@ from mmfeatjnd.functional import (
 from mmfeatjnd.models import (
     ConvEstimator,
     TokenEstimator,
-    TokenMap,
     build_distortion,
     distortion_names,
 )

@@ -33,8 +33,10 @@ def apply(operation, neck, *features, **kwargs):
 
 @pytest.mark.parametrize('definition', ['rms', 'std', 'range'])
 @pytest.mark.parametrize('name', distortion_names())
-@pytest.mark.parametrize('mode', ['signed', 'envelope'])
+@pytest.mark.parametrize('mode', ['signed', 'envelope', 'sensitivity'])
 def test_strength_is_what_was_asked(name, definition, mode):
+    if mode not in build_distortion(name).modes:
+        return
     feature = make_feature(5, 6)
     out, run = apply(
         Perturbation(name, 0.3, definition),
@@ -42,6 +44,7 @@ def test_strength_is_what_was_asked(name, definition, mode):
         feature,
         feature,
         images=[5, 6],
+        detections=[torch.tensor([[0.0, 0.0, 0.5, 0.5]])] * 2,
         sensitivity={i: [feature.square()] for i in (0, 1)})
     target = torch.full((2, ), 0.3)
     for x in out:
@@ -58,7 +61,7 @@ def test_strength_is_what_was_asked(name, definition, mode):
 
 @pytest.mark.parametrize('name', distortion_names())
 def test_an_image_is_distorted_alike_in_any_batch(name):
-    neck = make_neck('envelope', 3)
+    neck = make_neck('sensitivity', 3)
     operation = Perturbation(name, 0.5, seed=3)
 
     def run(*ids):
@@ -66,6 +69,7 @@ def test_an_image_is_distorted_alike_in_any_batch(name):
         sensitivity = {i: [feature.square()] for i in range(3)}
         return apply(
             operation, neck, feature, feature, feature, images=ids,
+            detections=[torch.tensor([[0.0, 0.0, 0.5, 0.5]])] * len(ids),
             sensitivity=sensitivity)[0][2]
 
     batch = run('a', 'b', 'c')
@@ -138,7 +142,14 @@ def test_check():
             operation.check(neck)
     neck.estimators[0].initial.fill_(1)
     for name in distortion_names():
-        Perturbation(name, 1).check(neck)
+        if 'signed' in build_distortion(name).modes:
+            Perturbation(name, 1).check(neck)
+            continue
+        with pytest.raises(ValueError, match=f"'{name}'.*of mode 'sensit"):
+            Perturbation(name, 1).check(neck)
+    for kwargs in (dict(definition='channel'), dict(valid=True)):
+        with pytest.raises(ValueError, match='needs a trained'):
+            Perturbation('gaussian', 1, **kwargs).check(make_neck())
 
 
 def test_every_level_that_is_read_needs_its_estimator():
@@ -161,7 +172,8 @@ def test_summary_and_row():
     # an image without regions has nothing to measure
     assert summary == dict(nrmse=0.5, participation_ratio=0.375)
     assert operation.row(summary) == dict(
-        distortion='gaussian', nrmse=0.5, nrmse_measured=0.5,
+        distortion='gaussian', definition='rms', valid=False, nrmse=0.5,
+        nrmse_measured=0.5,
         participation_ratio=0.375, seed=3)
 
 

@@ -379,7 +379,7 @@ def test_check():
     operation.check(make_neck())
     with pytest.raises(ValueError, match='needs a trained estimator'):
         operation.check(make_neck(trained=False))
-    with pytest.raises(ValueError, match="mode='signed'.*configs/quantiz"):
+    with pytest.raises(ValueError, match="mode='signed'.*configs/featjnd"):
         operation.check(make_neck(mode='signed'))
     for name in ('one-step', 'range', 'gradient'):
         Quantization(name).check(make_neck(mode='signed', trained=False))
