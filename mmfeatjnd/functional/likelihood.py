@@ -53,7 +53,9 @@ Terms = Dict[str, Distribution]
 def _divergence(clean: Distribution, value: Tensor) -> Tensor:
     """KL divergence of every distribution, with one element in axis 1 where
     it is categorical."""
-    a, b = clean.value.float(), value.float()
+    # the terms of a small divergence cancel: of many thousands the rounding
+    # of single precision would be as large as what is measured
+    a, b = clean.value.double(), value.double()
     if clean.kind == 'categorical':
         log_p, log_q = a.log_softmax(1), b.log_softmax(1)
         return expected_ratio(log_p.exp(), log_p, log_q).sum(1, keepdim=True)
@@ -97,7 +99,7 @@ def nats(clean: Terms, other: Terms, batch_size: int) -> Tensor:
             rows = rows.new_zeros(batch_size).index_add(
                 0, answer.images, rows)
         total = rows if total is None else total + rows
-    return total
+    return total.clamp_min(0).float()
 
 
 def _root_of_fisher(answer: Distribution, noise: Tensor) -> Tensor:

@@ -44,7 +44,8 @@ class FeatJNDMixin:
                 f'mode {" or ".join(map(repr, training.modes))}, but this one '
                 f'has mode={modes.pop()!r}. Set estimator=dict(mode=...), or '
                 'leave out `training`.')
-        if training.distils and (discrepancy or objective):
+        if training.distils and (
+                discrepancy is not None or objective is not None):
             raise ValueError(
                 f'FeatJND: {type(training).__name__} needs neither a '
                 '`discrepancy` nor an `objective`. Leave them out.')

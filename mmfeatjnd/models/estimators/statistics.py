@@ -112,19 +112,20 @@ class SensitivityStatistics(nn.Module):
         self.register_buffer('updates', torch.zeros(()))
 
     @torch.no_grad()
-    def follow(self, found: List[Tuple[Tensor, Tensor]], share: float) -> None:
+    def follow(self, found: List[Tuple[Tensor, Tensor, Tensor]],
+               share: float) -> None:
         """Count one batch; every process must call it equally often.
 
         Args:
             found (list[tuple]): For each size of images log w and what the
-                estimator predicted of it, (B, 1, H, W), (B, N, 1) or (B, 1);
-                it may be empty.
+                estimator predicted of it, (B, 1, H, W), (B, N, 1) or (B, 1),
+                and which image of the batch each is, (B,), int64; it may be
+                empty.
             share (float): Share of the level among the tokens of an image.
         """
         size = self.map.numel()
         sums = self.map.new_zeros(size + 4)
-        others = self.others
-        for wanted, predicted in found:
+        for wanted, predicted, _ in found:
             maps = to_grid(wanted, self.grid)
             sums[:size] += maps.sum(0).flatten()
             sums[size:] += torch.stack([
@@ -133,9 +134,14 @@ class SensitivityStatistics(nn.Module):
                 (wanted - predicted).exp().mean() * len(wanted),
                 sums.new_tensor(share * len(wanted))
             ])
-            others = torch.cat([to_grid(predicted, self.grid), others])
-        # the newest maps first; of every process its own
-        self.others.copy_(others[:len(self.others)])
+        if found:
+            # in the order of the images, which levels may sort by size
+            # differently: a number means the same picture in all of them
+            order = torch.cat([i for _, _, i in found]).argsort(stable=True)
+            newest = torch.cat([to_grid(p, self.grid) for _, p, _ in found])
+            # the newest maps first; of every process its own
+            self.others.copy_(torch.cat([newest[order], self.others])[
+                :len(self.others)])
         all_reduce(sums)
         self.updates += 1
         weight = batch_weight(self.updates)

@@ -15,6 +15,7 @@ class Regression(NamedTuple):
     level: int
     wanted: Tensor
     predicted: Tensor
+    images: Tensor
 
 
 @MODELS.register_module()
@@ -86,21 +87,22 @@ class Distillation:
         estimator = visit.neck.estimator_of(level)
         wanted = log_sensitivity(visit.sensitivity, estimator.channels.std)
         visit.run.kept.append(
-            Regression(level, wanted, estimator.log_sensitivity(feature)))
+            Regression(level, wanted, estimator.log_sensitivity(feature),
+                       visit.images))
         return feature
 
     def finish(self, run: Run) -> None:
         """The statistics follow, once all levels are known."""
         tokens = {level: 0.0 for level in run.neck.active_levels}
-        for level, wanted, _ in run.kept:
-            tokens[level] += wanted.numel()
+        for kept in run.kept:
+            tokens[kept.level] += kept.wanted.numel()
         whole = max(sum(tokens.values()), 1.0)
         for level, number in tokens.items():
             estimator = run.neck.estimator_of(level)
             if estimator.training:
                 estimator.known.follow([
-                    (wanted, predicted.detach())
-                    for i, wanted, predicted in run.kept if i == level
+                    (r.wanted, r.predicted.detach(), r.images)
+                    for r in run.kept if r.level == level
                 ], number / whole)
 
     def losses(self, run: Run) -> Dict[str, Tensor]:
