@@ -1,4 +1,5 @@
-"""Learning works: on a host whose null space and tolerance are known.
+"""Learning works: on a host whose null space, tolerance and Fisher information
+are known.
 
 The host is linear. Its features f are 8 independent unit Gaussians, and its
 four logits are g (a, -a, b, -b), a and b two orthonormal components of f: the
@@ -33,7 +34,7 @@ def linear_host():
 
     ROOT.register_module(name='TestVectors', module=Vectors)
 
-    def build(axes, gain, mode, training, **objective):
+    def build(axes, gain, mode=None, training=None, **objective):
         torch.manual_seed(0)
         cfg = dict(
             type='mmfeatjnd.FeatJND',
@@ -44,12 +45,14 @@ def linear_host():
                 in_channels=CHANNELS,
                 estimator=dict(
                     type='mmfeatjnd.TokenEstimator',
-                    hidden_channels=32,
-                    mode=mode)),
+                    hidden_channels=32)),
             head=dict(
-                type='LinearClsHead', num_classes=4, in_channels=CHANNELS),
-            training=dict(type=f'mmfeatjnd.{training}'),
-            objective=dict(type='mmfeatjnd.FeatJNDLoss', **objective))
+                type='LinearClsHead', num_classes=4, in_channels=CHANNELS))
+        if mode:  # else all is left to the defaults
+            cfg['neck']['estimator']['mode'] = mode
+            cfg.update(
+                training=dict(type=f'mmfeatjnd.{training}'),
+                objective=dict(type='mmfeatjnd.FeatJNDLoss', **objective))
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             model = MODELS.build(ConfigDict(cfg)).train()
         a, b = gain * axes
@@ -101,6 +104,47 @@ def agreement(model, feature, delta, nrmse):
     axes = nn.functional.normalize(weight[[0, 2]])
     noticed = (delta @ axes.T).square().sum() / delta.square().sum()
     return same.float().mean().item(), noticed.item()
+
+
+def test_the_default_knows_what_noise_costs(linear_host):
+    """Of one token an image: how sure the host is of it."""
+    generator = torch.Generator().manual_seed(1)
+    axes = torch.linalg.qr(
+        torch.randn(CHANNELS, 2, generator=generator))[0].T
+    model = linear_host(axes, 1.5)
+    train(model, 300)
+
+    estimator, = model.neck.estimators
+    feature, weight = features(0), model.head.fc.weight.detach()
+    p = (feature @ weight.T).softmax(1)
+    # F = W^T (diag p - p p^T) W, and all deviations are 1
+    log_w = (p @ weight.square() - (p @ weight).square()).sum(1).log()
+    with torch.no_grad():
+        found = estimator.eval().log_sensitivity(feature)[:, 0]
+    assert torch.corrcoef(torch.stack([log_w, found]))[0, 1] > 0.95
+    # what cannot be learned: the draws of an image, whose mean logarithm is
+    # below that of the mean, by 0.27 nats where both components count alike
+    # and by 0.58 where one does
+    assert -0.58 < float((found - log_w).mean()) < -0.2
+
+    def cost(sigma):
+        """KL of noise inside the bound, nats of each image."""
+        total = 0
+        for _ in range(50):
+            noise = sigma * (2 * torch.rand(
+                feature.shape, generator=generator) - 1)
+            q = ((feature + noise) @ weight.T).log_softmax(1)
+            total = total + (p * (p.log() - q)).sum(1)
+        return total / 50
+
+    # the bound costs the tolerance of 0.02 nats, on every image
+    bound = jnd_map(model, feature)
+    nats = cost(bound)
+    assert float(nats.mean()) == pytest.approx(0.02, rel=0.1)
+    assert nats.std() < 0.25 * nats.mean()
+    # the same noise on all images costs some of them far more
+    nats = cost(bound.square().mean().sqrt())
+    assert nats.std() > 0.35 * nats.mean()
 
 
 def test_a_signed_map_moves_into_the_null_space(linear_host):

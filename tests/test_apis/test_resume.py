@@ -165,6 +165,22 @@ def test_featjnd(train, tmp_path, configs, case):
     assert len({step['jnd_discrepancy'] for step in logged.values()}) == 4
 
 
+@pytest.mark.parametrize('kind', ['classifier', 'segmentor', 'detector'])
+def test_distillation(train, tmp_path, configs, kind):
+    model = configs[1](kind, estimator=dict(mode='sensitivity'))
+    logged = assert_resumes(train, tmp_path, model, kind)
+    assert len({step['jnd_error'] for step in logged.values()}) == 4
+
+
+def test_every_step_of_a_distillation_draws_anew(train, configs, monkeypatch):
+    """Nothing is trained, and every batch is the same."""
+    model = configs[1]('classifier', estimator=dict(mode='sensitivity'))
+    monkeypatch.setattr(Pixels, '__len__', lambda self: 2)
+    logged, _ = train(model, 'classifier', 'draws', 4, seed=0, lr=0.0)
+    # log w alone: the prediction follows its mean
+    assert len({step['jnd_sensitivity'] for step in logged.values()}) == 4
+
+
 @pytest.mark.parametrize('case, draws', [('kl', True), ('annotation', True),
                                          ('signed', True), ('noise', True),
                                          ('straight-through', False)])

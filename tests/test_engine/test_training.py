@@ -72,7 +72,8 @@ def test_an_estimator_that_diverges_stops_the_training(test, tmp_path):
     assert checkpoints(tmp_path) == []
 
 
-def test_where_nothing_is_noticed_the_training_stops(test):
+@pytest.mark.parametrize('mode', ['signed', 'sensitivity'])
+def test_where_nothing_is_noticed_the_training_stops(test, mode):
 
     class LookAtNothing(Hook):
 
@@ -81,7 +82,8 @@ def test_where_nothing_is_noticed_the_training_stops(test):
 
     with pytest.raises(RuntimeError, match=f'exactly 0 in {INTERVAL} steps'):
         test(LookAtNothing(), what='train', trained=False,
-             iters=INTERVAL + 5)
+             iters=INTERVAL + 5, estimator=dict(mode=mode),
+             optimizer=dict(type='Adam', lr=1e-3))
 
 
 @pytest.mark.parametrize('plain', [False, True])

@@ -35,8 +35,13 @@ def edit(path, **changes):
     torch.save({k: v for k, v in content.items() if v is not None}, path)
 
 
-def test_round_trip_on_the_same_host(build, trained, tmp_path):
-    model, other = trained('classifier'), build('classifier')
+@pytest.mark.parametrize('mode', ['sensitivity', 'signed', 'envelope'])
+def test_round_trip_on_the_same_host(build, trained, tmp_path, mode):
+    model, other = (
+        make('classifier', estimator=dict(mode=mode))
+        for make in (trained, build))
+    for b in model.featjnd_neck.estimators.buffers():
+        b += 1  # what was counted is stored, too
     for p in other.featjnd_neck.estimators.parameters():
         torch.nn.init.normal_(p)
     save_estimator(model, tmp_path / 'e.pth')
@@ -45,6 +50,18 @@ def test_round_trip_on_the_same_host(build, trained, tmp_path):
         assert torch.equal(value, estimators(other)[key]), key
     assert [f.name for f in tmp_path.iterdir()] == ['e.pth']
     assert (tmp_path / 'e.pth').stat().st_size < 5e6
+
+
+def test_the_tolerance_may_be_another(build, trained, tmp_path):
+    """The estimator knows log w; what noise it allows follows from that."""
+    models = [
+        make('classifier', estimator=dict(mode='sensitivity', tolerance=nats))
+        for make, nats in ((trained, 0.02), (build, 0.08))]
+    save_estimator(models[0], tmp_path / 'e.pth')
+    load_estimator(models[1], tmp_path / 'e.pth')
+    x = torch.rand(2, 32, 8, 8)
+    a, b = (m.eval().featjnd_neck.estimators[0](x) for m in models)
+    torch.testing.assert_close(2 * a, b)
 
 
 def test_hash_is_the_hosts_alone(build, configs):

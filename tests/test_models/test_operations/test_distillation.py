@@ -21,11 +21,12 @@ from torch import nn
 
 from mmfeatjnd.functional import gaussian_noise, image_keys
 from mmfeatjnd.models import Distillation, FeatJNDNeck
+from mmfeatjnd.models.operations.distillation import Regression
 from mmfeatjnd.models.run import Run
 from mmfeatjnd.registry import MODELS
 
 CHANNELS, GAIN = 6, 1e-2
-STD = torch.tensor([0.5, 2., 1., 3., 1., 1.])
+STD = torch.tensor([0.5, 2., 2., 3., 1., 1.])
 KINDS = ['classifier', 'segmentor', 'detector']
 SENSITIVITY = dict(estimator=dict(mode='sensitivity'))
 
@@ -107,7 +108,7 @@ def at_step():
 def test_what_the_estimator_is_taught(linear_host):
     """With many draws it is log w, and with few its tokens keep their
     ratios: the draw of an image is the same for all of them."""
-    model, x = linear_host(draws=600), features(0, 4)
+    model, x = linear_host(draws=400), features(0, 4)
     estimator, = model.neck.estimators
     _, run, _ = model.featjnd_training.step(model, x, None, 0)
     (level, wanted, predicted, images), = run.kept
@@ -117,7 +118,7 @@ def test_what_the_estimator_is_taught(linear_host):
     torch.testing.assert_close(estimator.channels.std, std)
     exact = known_log_w(x) + (
         std[1:3].square().sum() / STD[1:3].square().sum()).log()
-    torch.testing.assert_close(wanted, exact, rtol=0, atol=0.12)
+    torch.testing.assert_close(wanted, exact, rtol=0, atol=0.15)
     torch.testing.assert_close(  # the gain was 0 then
         predicted, estimator.log_sensitivity(x) - estimator.known.gain)
     model = linear_host(draws=1)
@@ -161,11 +162,10 @@ def test_levels_count_alike():
     neck = FeatJNDNeck(
         dict(type='mmfeatjnd.ConvEstimator', hidden_channels=2),
         in_channels=[3, 3])
-    run = Run(training, neck)
-    rows = torch.arange(1)
+    run, rows = Run(training, neck), torch.arange(1)
     for level, size, wanted in ((0, 4, 1.), (0, 2, 6.), (1, 1, 3.)):
         x = torch.full((1, 1, size, size), wanted)
-        run.kept.append(type(run_kept())(level, x, 0 * x, rows))
+        run.kept.append(Regression(level, x, 0 * x, rows))
     losses = training.losses(run)
     # (16 * 1 + 4 * 36) / 20 = 8 and 9; (16 * 1 + 4 * 6) / 20 = 2 and 3
     assert float(losses['loss_jnd_regression']) == pytest.approx(8.5)
@@ -173,15 +173,10 @@ def test_levels_count_alike():
     assert float(losses['jnd_error']) == pytest.approx(8.5**0.5)
 
 
-def run_kept():
-    from mmfeatjnd.models.operations.distillation import Regression
-    return Regression(0, *torch.zeros(3, 1))
-
-
 def test_it_learns_the_known_sensitivity(linear_host):
     model = linear_host()
     estimator, = model.neck.estimators
-    steps = 500
+    steps = 400
     optimizer = torch.optim.Adam(estimator.parameters(), 0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(1, steps + 1):
@@ -199,13 +194,11 @@ def test_it_learns_the_known_sensitivity(linear_host):
     with torch.no_grad():
         found = estimator.eval().log_sensitivity(x)
     known = known_log_w(x)
-    print(float((found - known).mean()), float(estimator.known.excess.log()), float(estimator.known.gain)-float(known.mean()), estimator.known.map.std(), estimator.channels.std)
     assert float((found - known).mean()) == pytest.approx(bias, abs=0.08)
     within = [v - v.mean((2, 3), keepdim=True) for v in (found, known)]
     assert float((within[0] - within[1]).square().mean().sqrt()) < 0.2
     assert float(estimator.known.excess.log()) == pytest.approx(
         -bias, abs=0.12)
-    print(float((found - known).mean()), float((within[0] - within[1]).square().mean().sqrt()), float(estimator.known.excess.log()), bias)
     # what is counted beside it: the mean map is flat, as all are alike
     assert float(estimator.known.gain) == pytest.approx(
         float(known.mean()) + bias, abs=0.12)

@@ -130,9 +130,14 @@ def test_boxes_stay_clean():
         assert delta[0, :, h // 2:].all() and delta[1].all()
 
 
-def test_padding_is_neither_touched_nor_counted():
+@pytest.mark.parametrize('name', [
+    'gaussian', 'featjnd', 'permuted-map', 'static', 'other-image',
+    'feature-energy'
+])
+def test_padding_is_neither_touched_nor_counted(name):
+    """So an image alone gets what it gets beside others."""
     neck, features = make_neck(), make_features('a', 'b')
-    operation = Perturbation('featjnd', 1.0, 'channel')
+    operation = Perturbation(name, 1.0, 'channel')
     deltas, _ = changes(operation, neck, features, images=['a', 'b'],
                         content=[(64, 96, 64, 96), (32, 96, 64, 96)])
     cut = [d[1:, :, :d.size(2) // 2] for d in deltas]
@@ -143,6 +148,37 @@ def test_padding_is_neither_touched_nor_counted():
         images=['b'])
     for a, b in zip(alone, cut):
         torch.testing.assert_close(a, b)
+
+
+def test_several_views_of_an_image():
+    """Windows, one after the other: each has the strength, and other noise."""
+    neck, features = make_neck(), make_features('a')
+    operation = Perturbation('featjnd', 1.5, 'channel')
+    with torch.no_grad(), neck.run(operation, images=['a']) as run:
+        first, second = (
+            [a - b for a, b in zip(neck.apply_levels(x), x)]
+            for x in (features, [2 * x for x in features]))
+    for deltas in (first, second):
+        torch.testing.assert_close(joint_rms(deltas), torch.full((1, ), 1.5))
+    assert operation.summary(run.measured)['nrmse'] == pytest.approx(
+        1.5, rel=1e-5)
+    for a, b in zip(first, second):
+        assert torch.corrcoef(
+            torch.stack([a.flatten(), b.flatten()]))[0, 1].abs() < 0.5
+
+
+def test_half_precision():
+    neck = make_neck()
+    features = [x.half() for x in make_features('a', 'b')]
+    operation = Perturbation('featjnd', 1.0, 'channel')
+    deltas, run = changes(operation, neck, features, images=['a', 'b'])
+    assert all(d.dtype == torch.float16 for d in deltas)
+    torch.testing.assert_close(
+        joint_rms([d.float() for d in deltas]), torch.ones(2), rtol=1e-2,
+        atol=0)
+    # what the host gets is measured
+    assert operation.summary(run.measured)['nrmse'] == pytest.approx(
+        float(joint_rms([d.float() for d in deltas]).mean()), rel=1e-3)
 
 
 @pytest.mark.parametrize('definition', ['channel', 'rms'])
