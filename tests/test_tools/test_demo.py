@@ -83,8 +83,9 @@ def test_demo(demo, tmp_path, capsys):
 
     rows = json.loads((out / 'curve.json').read_text())
     assert [(r['distortion'], r['nrmse']) for r in rows] == [
-        ('clean', 0.0), *((d, s) for d in ('featjnd', 'gaussian')
-                          for s in (1.0, 2.0, 3.0))
+        ('clean', 0.0),
+        *((d, s) for d in ('featjnd', 'static', 'permuted-map', 'gaussian')
+          for s in (1.0, 2.0, 4.0))
     ]
     for row in rows:
         assert row['nrmse_measured'] == pytest.approx(row['nrmse'], rel=1e-3)
@@ -160,8 +161,9 @@ def test_the_picture(demo_module, tmp_path):
         (('clean', 0, 0.5), ('featjnd', 2, 0.5), ('gaussian', 2, 0.2))
     ]
     meta = dict(classes=['disc'], palette=[(255, 0, 0)])
-    for name, predictions in (('some', [dict.fromkeys(
-            demo_module.TITLES, sample)] * 2), ('none', [])):
+    found = dict.fromkeys(demo_module.TITLES, sample)
+    found['map'] = torch.full((16, 16), 0.5)
+    for name, predictions in (('some', [found] * 2), ('none', [])):
         path = tmp_path / f'{name}.png'
         demo_module.draw(predictions, rows, meta, path)
         red = (cv2.imread(str(path)) == [102, 102, 255]).all(-1).sum()

@@ -157,7 +157,7 @@ def test_train_test_and_curve(make, tmp_path, run_tool):
     cfg.dump(config)
 
     out = run('train.py', config, '--work-dir', tmp_path / 'w', cwd=tmp_path)
-    assert 'loss_jnd_discrepancy' in out and 'jnd_multiplier' in out
+    assert 'loss_jnd_regression' in out and 'jnd_sensitivity' in out
     checkpoint = tmp_path / 'w' / 'iter_2.pth'
     state = torch.load(checkpoint, weights_only=False)['state_dict']
     assert any(k.startswith('neck.estimators.0.') for k in state)
@@ -188,8 +188,8 @@ def test_train_test_and_curve(make, tmp_path, run_tool):
     names = {f.name for f in (tmp_path / 'curve').iterdir() if f.is_file()}
     assert names >= {'curve.json', 'curve.md', 'curve.png'}
     rows = json.loads((tmp_path / 'curve/curve.json').read_text())
-    # clean; a signed map is measured once; noise for both seeds
-    assert len(rows) == 1 + 2 + 2 * 2 + 2 * 2
+    # clean, and noise for both seeds
+    assert len(rows) == 1 + 3 * 2 * 2
     for row in rows[1:]:
         assert row['nrmse_measured'] == pytest.approx(row['nrmse'], rel=1e-3)
         assert 0 < row['participation_ratio'] <= 1

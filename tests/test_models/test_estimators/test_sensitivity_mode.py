@@ -149,19 +149,20 @@ def test_the_range_is_what_was_seen():
     assert (estimator.channels.low, estimator.channels.high) == (1, 5)
 
 
-def test_a_channel_that_never_changes():
+@pytest.mark.parametrize('value', [0.1, 3.7, 33.3, 1000.1])
+def test_a_channel_that_never_changes(value):
     """What rounding makes of its variance is no deviation."""
     estimator = make(ConvEstimator)
     for _ in range(3):
         feature = make_feature((2, 6, 4, 5))
-        feature[:, 4] = 1000.1
+        feature[:, 4] = value
         estimator.follow([feature])
     assert estimator.channels.std[4] == 0
     assert (estimator.channels.std > 0).sum() == 5
     assert (estimator(feature)[:, 4] == 0).all()
     # in the other modes its RMS is its unit
     torch.testing.assert_close(estimator.channels.rms[4],
-                               torch.tensor(1000.1))
+                               torch.tensor(value))
 
 
 def test_statistics_of_the_sensitivity_by_hand():

@@ -25,8 +25,9 @@ from mmfeatjnd.models.operations.distillation import Regression
 from mmfeatjnd.models.run import Run
 from mmfeatjnd.registry import MODELS
 
-CHANNELS, GAIN = 6, 1e-2
+CHANNELS, GAIN = 6, 1e-4
 STD = torch.tensor([0.5, 2., 2., 3., 1., 1.])
+MEAN = torch.tensor([0., 3., -1., 0., 5., 0.])
 KINDS = ['classifier', 'segmentor', 'detector']
 SENSITIVITY = dict(estimator=dict(mode='sensitivity'))
 
@@ -84,7 +85,7 @@ def linear_host():
 def features(step, number=16):
     """A batch of another one of infinitely many, 0 for the test."""
     x = gaussian_noise(image_keys(range(number), seed=step), (CHANNELS, 5, 6))
-    return x * STD[:, None, None]
+    return x * STD[:, None, None] + MEAN[:, None, None]
 
 
 def known_log_w(x):
