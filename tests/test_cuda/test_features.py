@@ -18,13 +18,24 @@ from mmfeatjnd.models import (
     QuantizationSurrogate,
     distortion_names,
 )
-from mmfeatjnd.registry import STEP_POLICIES
+from mmfeatjnd.models.operations.token_maps import TokenMap
+from mmfeatjnd.registry import DISTORTIONS, STEP_POLICIES
 
 STEP_POLICIES.import_from_location()
+TOKEN_MAPS = [
+    name for name in distortion_names()
+    if issubclass(DISTORTIONS.get(name), TokenMap)]
 OPERATIONS = [
     *(Perturbation(name, 0.7) for name in distortion_names()),
+    *(Perturbation(name, 0.7, 'channel')
+      for name in ['gaussian', 'gradient-sensitivity', *TOKEN_MAPS]),
+    Perturbation('featjnd', 0.4, 'channel', valid=True),
+    Perturbation('gaussian', 0.4, valid=True),
     *(Quantization(name, scale=0.5)
-      for name in sorted(STEP_POLICIES.module_dict)),
+      for name in sorted(STEP_POLICIES.module_dict) if name != 'token-map'),
+    *(Quantization(dict(type='token-map', map=name), scale=0.5)
+      for name in ['white', 'static', 'other-image', 'level-gain',
+                   'feature-energy', 'fisher']),
     Quantization('one-step', bits=1.0),
     Quantization('range', noise_budget=0.2),
     Quantization('featjnd', noise_budget=0.2, noise='model'),
@@ -34,21 +45,42 @@ TRAININGS = [
     QuantizationSurrogate(magnitude='rate'),
     QuantizationSurrogate('noise', magnitude='log')
 ]
-NAMES = [getattr(o, 'name', type(o).__name__) for o in OPERATIONS + TRAININGS]
+NAMES = [
+    '-'.join([
+        getattr(o, 'name', type(o).__name__),
+        *([o.definition] if isinstance(o, Perturbation) else ()),
+        *(['valid'] if getattr(o, 'valid', False) else ())
+    ]) for o in OPERATIONS + TRAININGS
+]
 SHAPES = dict(
     ConvEstimator=[(4, 8, 12, 10), (4, 16, 6, 5)],
     TokenEstimator=[(4, 30, 8), (4, 16)])
 IMAGES = ['a', 'b', 'c', 7]
 
 
-def make_neck(kind='ConvEstimator', mode='envelope'):
+def mode_for(operation):
+    """That of estimators which the operation can use."""
+    uses = getattr(operation, 'distortion', None) or getattr(
+        operation, 'policy', operation)
+    modes = getattr(uses, 'modes', ('envelope', ))
+    one_for_all = getattr(operation, 'definition', '') == 'channel'
+    return 'envelope' if 'envelope' in modes and not one_for_all \
+        else 'sensitivity'
+
+
+def make_neck(kind='ConvEstimator', operation=None):
     torch.manual_seed(0)
+    mode = mode_for(operation)
     neck = FeatJNDNeck(
         dict(type=f'mmfeatjnd.{kind}', hidden_channels=8, mode=mode),
         in_channels=[8, 16])
     for estimator in neck.estimators:
         torch.nn.init.normal_(estimator.expand.weight, std=0.3)
         estimator.initial.fill_(1)  # taken for trained
+        estimator.channels.high.fill_(3)
+        if mode == 'sensitivity':
+            estimator.known.map.normal_()
+            estimator.known.others.normal_()
     return neck
 
 
@@ -58,16 +90,25 @@ def make_features(kind='ConvEstimator'):
             for s in SHAPES[kind]]
 
 
+def needed(operation, features):
+    """What the operation needs to know of the images."""
+    found = {}
+    if getattr(operation, 'needs_sensitivity', False):
+        found['sensitivity'] = {
+            i: [x.square() + 0.1] for i, x in enumerate(features)}
+    if getattr(operation, 'needs_detections', False):
+        found['detections'] = [
+            features[0].new_tensor([[0.0, 0.0, 0.5, 0.4]])] * len(IMAGES)
+    return found
+
+
 def run(neck, operation, features, device, content=None):
     """What comes out and what was measured, on the CPU."""
     neck = neck.to(device)
     features = [x.to(device) for x in features]
-    sensitivity = None
-    if getattr(operation, 'needs_sensitivity', False):
-        sensitivity = {i: [x.square() + 0.1] for i, x in enumerate(features)}
     with neck.run(
             operation, IMAGES, content=content,
-            sensitivity=sensitivity) as result:
+            **needed(operation, features)) as result:
         out = neck.apply_levels(features)
     return out, result
 
@@ -77,9 +118,12 @@ def run(neck, operation, features, device, content=None):
 def test_operations(device, share_of_others, operation, kind):
     """As on the CPU. The last bit of an exponential may differ, and with it,
     rarely, on which side of a threshold a value lies."""
-    expected, on_cpu = run(make_neck(kind), operation, make_features(kind),
-                           'cpu')
-    out, result = run(make_neck(kind), operation, make_features(kind), device)
+    if kind == 'TokenEstimator' and getattr(
+            operation, 'needs_detections', False):
+        pytest.skip('only a map lies in boxes')
+    (expected, on_cpu), (out, result) = (
+        run(make_neck(kind, operation), operation, make_features(kind), where)
+        for where in ('cpu', device))
     quantizes = isinstance(operation, (Quantization, QuantizationSurrogate))
     for a, b in zip(out, expected):
         assert a.device.type == device.type
@@ -98,17 +142,15 @@ def test_operations(device, share_of_others, operation, kind):
 @pytest.mark.parametrize('operation', OPERATIONS + TRAININGS, ids=NAMES)
 def test_nothing_waits(device, no_waiting, operation):
     """Also with padding, where images are of several sizes."""
-    neck, features = make_neck().train(operation in TRAININGS), make_features()
+    neck = make_neck(operation=operation).train(operation in TRAININGS)
+    features = make_features()
     content = [(12, 10, 12, 10), (9, 10, 12, 10)] * 2
     run(neck, operation, features, device, content)  # compiles, and caches
     features = [x.to(device) for x in features]
-    sensitivity = None
-    if getattr(operation, 'needs_sensitivity', False):
-        sensitivity = {i: [x.square() + 0.1] for i, x in enumerate(features)}
+    known = needed(operation, features)
     with no_waiting():
         with neck.run(
-                operation, IMAGES, content=content,
-                sensitivity=sensitivity) as result:
+                operation, IMAGES, content=content, **known) as result:
             out = neck.apply_levels(features)
         assert result.measured is not None
         if operation in TRAININGS:
@@ -119,7 +161,7 @@ def test_nothing_waits(device, no_waiting, operation):
 @pytest.mark.parametrize('operation', OPERATIONS + TRAININGS, ids=NAMES)
 def test_nothing_stays_on_the_cpu(operation):
     """Tensors without values mix with no others."""
-    neck = make_neck().train(operation in TRAININGS)
+    neck = make_neck(operation=operation).train(operation in TRAININGS)
     content = [(12, 10, 12, 10), (9, 10, 12, 10)] * 2
     out, result = run(neck, operation, make_features(), 'meta', content)
     assert all(x.is_meta for x in (*out, *result.measured.values()))
@@ -130,9 +172,10 @@ def test_nothing_stays_on_the_cpu(operation):
 def test_half_precision(device, share_of_others, operation, dtype):
     """Finite, of their dtype, and near to float32."""
     features = [x.to(dtype) for x in make_features()]
-    out, result = run(make_neck(), operation, features, device)
-    exact, _ = run(make_neck(), operation, [x.float() for x in features],
-                   device)
+    out, result = run(
+        make_neck(operation=operation), operation, features, device)
+    exact, _ = run(make_neck(operation=operation), operation,
+                   [x.float() for x in features], device)
     for a, b in zip(out, exact):
         assert a.dtype == dtype and a.isfinite().all()
         # 2^-8 of bfloat16 and 2^-11 of half precision, of larger values more

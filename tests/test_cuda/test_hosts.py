@@ -9,6 +9,7 @@ from mmfeatjnd.models.forward_runs import every_forward
 
 KINDS = ['classifier', 'segmentor', 'detector']
 TRAININGS = dict(
+    distilled=dict(estimator=dict(mode='sensitivity')),
     drawn=dict(training=dict(type='mmfeatjnd.DrawnNRMSE')),
     learned=dict(
         training=dict(type='mmfeatjnd.LearnedNRMSE'),
@@ -65,6 +66,19 @@ def test_a_training_step_in_mixed_precision(device, build, batch, kind, amp):
         losses['jnd_magnitude'], exact['jnd_magnitude'], rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize('amp', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('kind', ['classifier', 'segmentor'])
+def test_distillation_in_mixed_precision(device, build, batch, kind, amp):
+    (losses, grads), (exact, _) = (
+        train(build(kind, estimator=dict(mode='sensitivity')), batch(kind),
+              device, steps=1, amp=dtype) for dtype in (amp, None))
+    assert all(v.isfinite() for v in losses.values())
+    assert all(g.isfinite().all() for g in grads)
+    for name in ('jnd_sensitivity', 'jnd_error'):  # nats
+        torch.testing.assert_close(
+            losses[name], exact[name], rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize('operation', [
     Perturbation('gaussian', 0.5), Quantization('range', scale=0.1),
     Perturbation('gradient-sensitivity', 0.5)], ids=lambda o: o.name)
@@ -105,10 +119,12 @@ def test_predictions(device, build, batch, kind):
     assert len(results) == 2 and len(runs) == 1
 
 
-def test_nothing_waits_in_a_training_step(device, no_waiting, build, batch):
+@pytest.mark.parametrize('mode', ['sensitivity', 'signed'])
+def test_nothing_waits_in_a_training_step(device, no_waiting, build, batch,
+                                          mode):
     """On a host that does not wait by itself. The first step looks for
     faults, every fiftieth does, and the others do not wait."""
-    model = build('classifier').train().to(device)
+    model = build('classifier', estimator=dict(mode=mode)).train().to(device)
     inputs, samples = batch('classifier')
     inputs, samples = inputs.to(device), [s.to(device) for s in samples]
     optimizer = torch.optim.SGD(model.neck.estimators.parameters(), 1e-3)
@@ -116,8 +132,7 @@ def test_nothing_waits_in_a_training_step(device, no_waiting, build, batch):
     def step():
         losses = model.loss(inputs, samples)
         optimizer.zero_grad()
-        (losses['loss_jnd_discrepancy'] +
-         losses['loss_jnd_magnitude']).backward()
+        sum(v for k, v in losses.items() if 'loss' in k).backward()
         torch.nn.utils.clip_grad_norm_(model.neck.estimators.parameters(), 1.)
         optimizer.step()
 

@@ -8,20 +8,22 @@ from .operation_hook import OperationHook
 
 @HOOKS.register_module()
 class PerturbationHook(OperationHook):
-    """Distort the features at the split, at the same NRMSE everywhere.
+    """Distort the features at the split, at the same strength everywhere.
 
     In ``tools/test.py`` and in validation. The measured NRMSE and the
     participation ratio stand beside the task metrics, as ``jnd/nrmse`` and
     ``jnd/participation_ratio``: means over levels and images.
 
     Args:
-        distortion (str | dict): 'featjnd', 'gaussian', 'uniform-noise', or a
-            control: 'permuted-map', 'sign-flipped', 'channel-shuffled',
-            'shrinkage', 'amplification', 'gradient-sensitivity', or what you
-            have registered in ``DISTORTIONS``. Defaults to 'featjnd'.
-        nrmse (float): NRMSE of each image and level. Defaults to 0.5.
-        definition (str): Denominator of the NRMSE: 'rms' (RMS of the
-            feature), 'std' or 'range'. Defaults to 'rms'.
+        distortion (str | dict): 'featjnd', 'gaussian', or a control, see
+            docs/featjnd.md, or what you have registered in ``DISTORTIONS``.
+            Defaults to 'featjnd'.
+        nrmse (float): Strength of each image. Defaults to 0.5.
+        definition (str): Its unit, see :class:`Perturbation`: 'rms' (NRMSE
+            of each level), 'std', 'range' or 'channel' (RMS over all levels,
+            in standard deviations of the channels). Defaults to 'rms'.
+        valid (bool): Keep the features in the range of the split, see
+            :class:`Perturbation`. Defaults to False.
         seed (int): Seed of the noise; an image's noise depends on it and on
             the image's identity only. Defaults to 0.
         estimator (str, optional): File of
@@ -41,7 +43,12 @@ class PerturbationHook(OperationHook):
                  seed: int = 0,
                  estimator: Optional[str] = None,
                  split: Optional[str] = None,
-                 levels: Optional[Sequence[int]] = None) -> None:
+                 levels: Optional[Sequence[int]] = None,
+                 valid: bool = False) -> None:
         super().__init__(
-            Perturbation(distortion, nrmse, definition, seed), estimator,
-            split, levels)
+            Perturbation(
+                distortion,
+                nrmse=nrmse,
+                definition=definition,
+                valid=valid,
+                seed=seed), estimator, split, levels)

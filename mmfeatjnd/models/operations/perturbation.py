@@ -176,7 +176,7 @@ class Perturbation(BaseOperation):
         looked: List[_Look] = run.looked
 
         def measure(scale: Tensor, limited: bool) -> Tensor:
-            total, number = scale.new_zeros(2, len(scale))
+            total, number = (torch.zeros_like(scale) for _ in range(2))
             for seen in looked:
                 images = seen.visit.images
                 delta = seen.delta * per_image(scale[images], seen.delta)
