@@ -5,6 +5,7 @@ import copy
 import json
 import math
 import multiprocessing
+import os
 import platform
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -370,7 +371,7 @@ class CurveBenchmark:
         return found[0][:1] + [row for rows in found for row in rows[1:]]
 
     def _in_processes(self, function: Callable, arguments: List[tuple]):
-        jobs = min(self.args.jobs, len(arguments))
+        jobs = min(self.args.jobs, len(arguments), os.cpu_count() or 1)
         if jobs <= 1:
             return [function(*x) for x in arguments]
         context = multiprocessing.get_context('spawn')
