@@ -24,7 +24,7 @@ FEATJND = """
 _base_ = '{root}/configs/featjnd/resnet18-w32_cifar10.py'
 model = dict(
     backbone=dict(stem_channels=8, base_channels=8),
-    neck=dict(in_channels=16, estimator=dict(hidden_channels=4)),
+    neck=dict(in_channels=16),
     head=dict(in_channels=64, num_classes=2))
 data_preprocessor = dict(num_classes=2)
 train_cfg = dict(max_iters=3)
