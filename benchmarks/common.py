@@ -473,7 +473,7 @@ def finite(value: Any) -> Any:
 #: these fixes, by those in the package.
 PUBLISHED_NAMES = dict(
     distortion={
-        'permuted-map': 'permuted',
+        'permuted': 'permuted',
         'uniform-noise': 'uniform'
     },
     policy={

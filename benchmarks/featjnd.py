@@ -23,7 +23,11 @@ from common import (
 )
 
 from mmfeatjnd.apis.curve import OperationTest
-from mmfeatjnd.evaluation.comparison import compare, gain_in_octaves
+from mmfeatjnd.evaluation.comparison import (
+    compare,
+    gain_in_octaves,
+    volume_at_nats,
+)
 from mmfeatjnd.models import Perturbation
 from mmfeatjnd.utils import config_library
 
@@ -33,7 +37,7 @@ NRMSE = {True: (0.5, 1.0, 2.0, 3.0, 4.0, 8.0),
          False: (0.125, 0.25, 0.5, 1.0, 2.0)}
 VALID_NRMSE = {True: (1.0, 2.0, 4.0), False: (0.25, 0.5)}
 #: Maps that know less of the image than the learned one.
-CONTROLS = ('level-gain', 'static', 'other-image', 'permuted-map')
+CONTROLS = ('level-gain', 'static', 'other-image', 'permuted')
 MAIN = ('gaussian', *CONTROLS, 'featjnd')
 #: Measured with one estimator and one seed.
 ONCE = ('fisher', 'feature-energy', 'gradient-sensitivity')
@@ -48,7 +52,7 @@ SIGNED = {
     }
 }
 SIGNED_NRMSE = (0.5, 1.0, 1.5)
-SIGNED_CONTROLS = ('gaussian', 'permuted-map', 'channel-shuffled',
+SIGNED_CONTROLS = ('gaussian', 'permuted', 'channel-shuffled',
                    'sign-flipped', 'shrinkage')
 NATS = 0.02
 DRAWS = 200
@@ -141,6 +145,14 @@ def comparisons(rows: List[dict]) -> dict:
                 rows, name, 'gaussian', NATS, valid=valid))
         for valid in (False, True)
         for name in (*CONTROLS, 'featjnd', *ONCE)
+    ]
+    result['volume_at_nats'] = [
+        dict(
+            nats=NATS,
+            valid=False,
+            distortion=name,
+            bits=volume_at_nats(rows, name, NATS))
+        for name in (*MAIN, *ONCE)
     ]
     return result
 

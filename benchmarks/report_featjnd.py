@@ -13,7 +13,7 @@ SHARE, SHARE_OF_WHITE = 0.5, 0.25
 TIMES = 2
 UNIT, PAPERS_UNIT = 'channel', 'rms'
 PANELS = {False: 'any features', True: 'features kept valid'}
-ORDER = ('gaussian', 'level-gain', 'static', 'other-image', 'permuted-map',
+ORDER = ('gaussian', 'level-gain', 'static', 'other-image', 'permuted',
          'featjnd', 'fisher', 'gradient-sensitivity', 'feature-energy',
          'outside-boxes', 'lateral', 'null-space')
 HEADER = """\
@@ -23,7 +23,7 @@ and over all levels together, and none where it is padded. `gaussian` puts it
 everywhere alike, `featjnd` where the learned map says. Four controls know less
 of the image: `level-gain` has one number a level, `static` is the mean map
 of the training pictures, `other-image` the learned map of one of them,
-`permuted-map` the learned map with its tokens permuted. Others are references,
+`permuted` the learned map with its tokens permuted. Others are references,
 measured once: `fisher` and `gradient-sensitivity` ask the rest of the host for
 its gradient on the very image, by token and by element, `outside-boxes` for
 its detections; `feature-energy` puts noise where features are weak. `kl` is

@@ -37,7 +37,7 @@ METRIC = 'coco/segm_mAP'
 DISTORTIONS = {
     'featjnd': 'learned map',
     'static': 'mean map of the training',
-    'permuted-map': 'learned map, permuted',
+    'permuted': 'learned map, permuted',
     'gaussian': 'white noise'
 }
 TITLES = {

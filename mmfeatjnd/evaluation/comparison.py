@@ -190,6 +190,37 @@ def gain_in_octaves(rows: Rows, distortion: str, reference: str, nats: float,
                     interval(high - their_low).high)
 
 
+def volume_at_nats(rows: Rows, distortion: str, nats: float,
+                   **setting) -> Optional[Interval]:
+    """Bits per element that the noise of a distortion frees where it costs
+    so many nats, with the interval of that strength; None where it has no
+    volume, or the strength is only bounded.
+
+    Args:
+        rows (Sequence[dict]): See :func:`tolerated_strength`, with
+            ``volume_bits``, which is interpolated like the strength.
+        distortion (str): Name of a distortion.
+        nats (float): Mean over the images.
+        **setting: Of :func:`tolerated_strength`.
+    """
+    found = tolerated_strength(rows, distortion, nats, **setting)
+    if found is None or not found[0].exact:
+        return None
+    wanted = (setting.get('definition', 'channel'),
+              setting.get('valid', False))
+    volumes: Dict[float, List[float]] = {}
+    for row in rows:
+        if (row['distortion'] == distortion
+                and setting_of(row)[:-1] == wanted and 'volume_bits' in row):
+            volumes.setdefault(row['nrmse'], []).append(row['volume_bits'])
+    if not volumes:
+        return None
+    strengths = sorted(volumes)
+    value, *draws = np.interp([f.value for f in found], np.log2(strengths),
+                              [np.mean(volumes[s]) for s in strengths])
+    return interval(np.array([value, *draws]))
+
+
 def _range(number: Bounded) -> Tuple[float, float]:
     """Where a number may lie."""
     return (-np.inf if number.relation == '<' else number.value,

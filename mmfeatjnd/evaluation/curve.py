@@ -360,7 +360,7 @@ _STYLES = {
     'level-gain': dict(color='tab:purple'),
     'static': dict(color='tab:blue'),
     'other-image': dict(color='tab:green'),
-    'permuted-map': dict(color='tab:orange'),
+    'permuted': dict(color='tab:orange'),
     'fisher': dict(color='tab:red', ls='--'),
     'gradient-sensitivity': dict(color='tab:brown', ls='--'),
     'outside-boxes': dict(color='tab:cyan', ls='--'),

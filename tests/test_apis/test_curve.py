@@ -210,7 +210,7 @@ def test_a_metric_that_is_missing_in_a_row(host, tmp_path, monkeypatch):
 
 
 # ------------------------------------------------------------------ divergence
-@pytest.mark.parametrize('distortion', ['featjnd', 'permuted-map'])
+@pytest.mark.parametrize('distortion', ['featjnd', 'permuted'])
 def test_a_diverged_estimator_makes_no_curve(host, tmp_path, distortion):
     """It made an NRMSE of 0.0 and an accuracy of 0."""
     cfg, model = host()

@@ -97,7 +97,7 @@ def test_the_commands(coco, capsys, monkeypatch):
             curves.append(args)
         learned, valid, once, rates = curves
         assert {'featjnd', 'gaussian', 'static', 'other-image', 'level-gain',
-                'permuted-map'} == set(learned.distortions)
+                'permuted'} == set(learned.distortions)
         assert (learned.definition, learned.valid, valid.valid) == (
             'channel', False, True)
         assert learned.nats and learned.draws == 200

@@ -106,7 +106,7 @@ def test_a_section_has_a_table_of_each_metric_and_setting(write, tmp_path):
     # white noise first; those of the signed map are not among them
     assert table.splitlines()[1:] == [
         '| `gaussian` | 0.19 ± 0.014 |  | 0.30 |',
-        '| `permuted-map` | 0.29 ± 0.014 |  | 0.30 |',
+        '| `permuted` | 0.29 ± 0.014 |  | 0.30 |',
         '| `featjnd` | 0.39 ± 0.014 | 0.31 ± 0.014 | 0.30 |',
         '| `fisher` | 0.39 |  | 0.30 |'
     ]

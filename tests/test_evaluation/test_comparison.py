@@ -11,9 +11,10 @@ from mmfeatjnd.evaluation.comparison import (
     losses,
     setting_of,
     tolerated_strength,
+    volume_at_nats,
 )
 
-CONTROLS = ('static', 'permuted-map')
+CONTROLS = ('static', 'permuted')
 
 
 def row(distortion, nrmse, *draws, seed=0, metric='acc', valid=False):
@@ -37,7 +38,7 @@ ROWS = [
     clean(80., 80., 40.),
     row('gaussian', 1.0, 40., 60., 20.),
     row('static', 1.0, 72., 76., 36.),
-    row('permuted-map', 1.0, 64., 80., 40.),
+    row('permuted', 1.0, 64., 80., 40.),
     row('featjnd', 1.0, 76., 80., 38.),
     row('featjnd', 1.0, 80., 80., 38., seed=1),
     row('featjnd', 2.0, 40., 40., 20.),
@@ -115,7 +116,7 @@ def test_a_share_of_nothing():
 
 
 def test_a_control_that_is_not_defined_does_not_count():
-    rows = ROWS + [row('permuted-map', 2.0, math.nan, math.nan, math.nan),
+    rows = ROWS + [row('permuted', 2.0, math.nan, math.nan, math.nan),
                    row('static', 2.0, 20., 40., 20.)]
     assert compare(rows, 'acc', controls=CONTROLS[::-1])[1][
         'best_control'] == 'static'
@@ -171,3 +172,17 @@ def test_a_draw_that_is_only_bounded_leaves_the_interval_open():
     # ours is at most 1, white's 0.5
     assert gain_in_octaves(rows, 'featjnd', 'gaussian', 0.02) == (
         pytest.approx(1), -math.inf, pytest.approx(0.5))
+
+
+def test_volume_where_it_costs_so_many_nats():
+    rows = kl('featjnd', {1.0: (0.01, 0.02, 0.02), 4.0: (0.04, 0.04, 0.02)})
+    for r, bits in zip(rows, (0.5, 2.5)):
+        r['volume_bits'] = bits
+    # halfway in the logarithms; of the draws at 1, and at 1 again
+    assert volume_at_nats(rows, 'featjnd', 0.02) == pytest.approx(
+        (1.5, 0.5, 0.5))
+    # no volume, not measured, out of reach
+    assert volume_at_nats(kl('a', {1.0: (.01, .01), 2.0: (.04, .04)}), 'a',
+                          0.02) is None
+    assert volume_at_nats(rows, 'static', 0.02) is None
+    assert volume_at_nats(rows, 'featjnd', 0.08) is None

@@ -330,7 +330,7 @@ def images(*which):
 @pytest.mark.parametrize('operation', [
     Perturbation('gaussian', 0.5),
     Perturbation('featjnd', 0.5),
-    Perturbation('permuted-map', 0.5),
+    Perturbation('permuted', 0.5),
     Quantization('one-step', scale=0.3, coded=True),
     Quantization('featjnd', scale=0.1, coded=True),
     Quantization('permuted-steps', bits=1.0, coded=True),

@@ -650,7 +650,7 @@ def test_channels_last():
     model = build_featjnd('ViT SAM', build_host('ViT SAM'))
     assert model.neck.estimators[0].expand.weight.shape[0] == 16
     clean, changed, measured = features_of(
-        model, 'ViT SAM', Perturbation('permuted-map', 0.7))
+        model, 'ViT SAM', Perturbation('permuted', 0.7))
     assert clean.shape == changed.shape == (2, 8, 8, 16)
     delta = changed - clean
     ratio = (delta.flatten(1).norm(dim=1) / clean.flatten(1).norm(dim=1))
@@ -774,7 +774,7 @@ def test_an_image_is_the_same_alone_and_in_a_batch(view):
     # the features of the host differ in the last bits, and so some symbols
     rtol = 1e-3 if view == 'shared head' else 1e-6
     for operation in (Perturbation('gaussian', strength),
-                      Perturbation('permuted-map', strength),
+                      Perturbation('permuted', strength),
                       Quantization('one-step', scale=0.25, coded=True),
                       Quantization('permuted-steps', scale=0.05, coded=True)):
         together, run = measure(model, name, operation, batch)
@@ -1000,7 +1000,7 @@ def test_images_of_one_pixel(name):
     """The results are finite: a defined if useless answer."""
     model = build_featjnd(name, build_host(name))
     batch = make_batch(name, size=1)
-    for distortion in ('gaussian', 'featjnd', 'permuted-map'):
+    for distortion in ('gaussian', 'featjnd', 'permuted'):
         tensors = predict(
             model, name, Perturbation(distortion, 1.0), copy.deepcopy(batch))
         assert all(t.isfinite().all() for t in tensors)

@@ -84,7 +84,7 @@ def test_demo(demo, tmp_path, capsys):
     rows = json.loads((out / 'curve.json').read_text())
     assert [(r['distortion'], r['nrmse']) for r in rows] == [
         ('clean', 0.0),
-        *((d, s) for d in ('featjnd', 'static', 'permuted-map', 'gaussian')
+        *((d, s) for d in ('featjnd', 'static', 'permuted', 'gaussian')
           for s in (1.0, 2.0, 4.0))
     ]
     for row in rows:

@@ -153,7 +153,7 @@ def lines_of(output):
 @pytest.mark.slow
 def test_jnd_curve(classifier, tmp_path, run_tool, capfd):
     _, *files = classifier
-    asked = ['--distortions', 'gaussian', 'featjnd', 'permuted-map',
+    asked = ['--distortions', 'gaussian', 'featjnd', 'permuted',
              '--nrmse', '0.5', '2', '--seeds', '2', '--nats']
     run_tool('analysis_tools/jnd_curve.py', *files, *asked, '--out',
              tmp_path / 'one')

@@ -5,8 +5,9 @@ the same shape; the NRMSE is set for it. Register your own with
 ``@DISTORTIONS.register_module(name=...)``.
 """
 from abc import ABC, abstractmethod
-from typing import Union
+from typing import Optional, Union
 
+import torch
 from torch import Tensor
 
 from mmfeatjnd.functional import (
@@ -15,6 +16,7 @@ from mmfeatjnd.functional import (
     sensitivity_log_scale,
     uniform_noise,
 )
+from mmfeatjnd.functional.sensitivity import ROOT_3
 from mmfeatjnd.models.estimators.base_estimator import MODES
 from mmfeatjnd.registry import DISTORTIONS
 
@@ -40,6 +42,17 @@ class Distortion(ABC):
     @abstractmethod
     def __call__(self, level: Level) -> Tensor:
         """The change, float32, the shape of the feature."""
+
+    def std(self, level: Level) -> Optional[Tensor]:
+        """Standard deviation of independent noise at every element,
+        broadcastable to the feature, of which the change is :meth:`white`
+        times; None for a change that is none, which has no volume."""
+        return None
+
+    def white(self, level: Level) -> Tensor:
+        """White noise of unit variance, the shape of the feature."""
+        return gaussian_noise(level.keys, level.feature.shape[1:],
+                              level.stream)
 
 
 def build_distortion(cfg: Union[str, dict]) -> Distortion:
@@ -71,20 +84,22 @@ def distortion_names() -> list:
 class Gaussian(Distortion):
     """White Gaussian noise, the paper's baseline."""
 
+    def std(self, level: Level) -> Tensor:
+        if level.unit is None:
+            return level.feature.new_ones((), dtype=torch.float32)
+        return level.unit
+
     def __call__(self, level: Level) -> Tensor:
-        noise = gaussian_noise(level.keys, level.feature.shape[1:],
-                               level.stream)
-        return noise if level.unit is None else noise * level.unit
+        return self.std(level) * self.white(level)
 
 
 @DISTORTIONS.register_module(name='uniform-noise')
-class UniformNoise(Distortion):
+class UniformNoise(Gaussian):
     """White uniform noise."""
 
-    def __call__(self, level: Level) -> Tensor:
-        noise = uniform_noise(level.keys, level.feature.shape[1:],
-                              level.stream)
-        return noise if level.unit is None else noise * level.unit
+    def white(self, level: Level) -> Tensor:
+        return ROOT_3 * uniform_noise(level.keys, level.feature.shape[1:],
+                                      level.stream)
 
 
 @DISTORTIONS.register_module(name='shrinkage')
@@ -115,7 +130,6 @@ class GradientSensitivity(Gaussian):
 
     needs_sensitivity = True
 
-    def __call__(self, level: Level) -> Tensor:
-        scale = sensitivity_log_scale(level.sensitivity).exp()
-        # the scale is in the feature's own unit
-        return scale * super().__call__(level._replace(unit=None))
+    def std(self, level: Level) -> Tensor:
+        # in the feature's own unit
+        return sensitivity_log_scale(level.sensitivity).exp()

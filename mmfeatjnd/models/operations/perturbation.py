@@ -13,6 +13,7 @@ from mmfeatjnd.functional import (
     over_channels,
     participation_ratio,
     scale_to_nrmse,
+    volume_bits,
 )
 from mmfeatjnd.functional.layout import per_image
 from mmfeatjnd.models.hosts import CheckpointError
@@ -27,6 +28,7 @@ class _Look(NamedTuple):
     visit: Visit
     feature: Tensor
     delta: Tensor
+    std: Optional[Tensor]  # of the change, where it is independent noise
     unit: Tensor  # of each channel, 0 where it never changed
     limits: Optional[Tuple[Tensor, Tensor]]
 
@@ -34,7 +36,9 @@ class _Look(NamedTuple):
 class Perturbation(BaseOperation):
     """Distort every configured level of every image at one strength.
 
-    Measures ``nrmse`` and ``participation_ratio``.
+    Measures ``nrmse`` and ``participation_ratio``; of independent noise with
+    ``definition='channel'`` also ``volume_bits``, see
+    :func:`mmfeatjnd.functional.volume_bits`.
 
     Args:
         distortion (str | dict): A name in ``DISTORTIONS``, or a config with
@@ -102,16 +106,18 @@ class Perturbation(BaseOperation):
             unit = over_channels(estimator.channels.std, feature)
         if self.valid:
             limits = estimator.channels.low, estimator.channels.high
+        seen = Level(
+            feature,
+            visit.keys,
+            visit.stream,
+            sensitivity=visit.sensitivity,
+            unit=unit if self.definition == 'channel' else None,
+            estimator=estimator,
+            detected=visit.detected)
+        std = self.distortion.std(seen)
         delta = self.distortion(
-            Level(
-                feature,
-                visit.keys,
-                visit.stream,
-                sensitivity=visit.sensitivity,
-                unit=unit if self.definition == 'channel' else None,
-                estimator=estimator,
-                detected=visit.detected))
-        return _Look(visit, feature, delta, unit, limits)
+            seen) if std is None else std * self.distortion.white(seen)
+        return _Look(visit, feature, delta, std, unit, limits)
 
     @property
     def look(self):
@@ -158,15 +164,22 @@ class Perturbation(BaseOperation):
             run.looked = [self._joint_scale(run), *run.looked]
         scale, seen, *rest = run.looked
         run.looked = [scale, *rest] if rest else []
-        delta = seen.delta * per_image(scale[visit.images], feature)
+        own = per_image(scale[visit.images], feature)
+        delta = seen.delta * own
         if self.valid:
             delta = _applied(seen, delta)
         value, applied = _rounded(feature, delta)
         alive = seen.unit > 0
         relative = applied / torch.where(alive, seen.unit, 1.0) * alive
+        elements = torch.full_like(visit.keys, relative[0].numel())
+        if self.has_volume and seen.std is not None:
+            visit.measure(
+                volume=elements * volume_bits(
+                    (own * seen.std).square().expand_as(feature),
+                    seen.unit.square()))
         visit.measure(
             square=relative.square().flatten(1).sum(1),
-            elements=torch.full_like(visit.keys, relative[0].numel()),
+            elements=elements,
             participation_ratio=participation_ratio(delta))
         return value
 
@@ -205,23 +218,35 @@ class Perturbation(BaseOperation):
     # -------------------------------------------------------------- reporting
     @property
     def totals(self) -> Tuple[str, ...]:
-        return ('square', 'elements') if self.definition == 'channel' else ()
+        return ('square', 'elements',
+                'volume') if self.definition == 'channel' else ()
+
+    @property
+    def has_volume(self) -> bool:
+        """bool: Whether the volume of independent noise is measured: what is
+        clamped is neither independent nor of a known variance."""
+        return self.definition == 'channel' and not self.valid
 
     def summary(self, columns: Dict[str, Tensor]) -> Dict[str, float]:
-        """``nrmse`` and ``participation_ratio``, means over the images."""
+        """``nrmse``, ``participation_ratio`` and, where there is one,
+        ``volume_bits``, means over the images."""
         columns = dict(columns)
         if 'square' in columns:
-            columns['nrmse'] = (columns.pop('square') /
-                                columns.pop('elements')).sqrt()
+            elements = columns.pop('elements')
+            columns['nrmse'] = (columns.pop('square') / elements).sqrt()
+            if 'volume' in columns:
+                columns['volume_bits'] = columns.pop('volume') / elements
         return super().summary(columns)
 
     def row(self, summary: Dict[str, float]) -> dict:
+        volume = {k: v for k, v in summary.items() if k == 'volume_bits'}
         return dict(
             distortion=self.distortion_name,
             definition=self.definition,
             valid=self.valid,
             nrmse=self.nrmse,
             nrmse_measured=summary['nrmse'],
+            **volume,
             participation_ratio=summary['participation_ratio'],
             seed=self.seed)
 

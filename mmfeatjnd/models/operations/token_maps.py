@@ -8,14 +8,13 @@ next layer ignores can hide it. The learned map and its controls differ by
 where they have log w from.
 """
 from abc import abstractmethod
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
 
 from mmfeatjnd.functional import (
     Level,
-    gaussian_noise,
     log_sensitivity,
     over_channels,
     relative_energy,
@@ -41,12 +40,14 @@ class TokenMap(Distortion):
     def log_sensitivity(self, level: Level) -> Tensor:
         """log w of every token, nats: (B, 1, H, W), (B, N, 1) or (B, 1)."""
 
-    def __call__(self, level: Level) -> Tensor:
-        estimator, feature = level.estimator, level.feature
+    def std(self, level: Level) -> Optional[Tensor]:
+        estimator = level.estimator
         log_s = estimator.bounded(-0.5 * self.log_sensitivity(level))
-        noise = gaussian_noise(level.keys, feature.shape[1:], level.stream)
-        unit = over_channels(estimator.channels.std, feature)
-        return unit * log_s.exp() * noise
+        return over_channels(estimator.channels.std,
+                             level.feature) * log_s.exp()
+
+    def __call__(self, level: Level) -> Tensor:
+        return self.std(level) * self.white(level)
 
 
 @DISTORTIONS.register_module(name='featjnd')
@@ -61,6 +62,11 @@ class FeatJNDDistortion(TokenMap):
     def log_sensitivity(self, level: Level) -> Tensor:
         return level.estimator.log_sensitivity(level.feature)
 
+    def std(self, level: Level) -> Optional[Tensor]:
+        if level.estimator.mode == 'sensitivity':
+            return super().std(level)
+        return None
+
     def __call__(self, level: Level) -> Tensor:
         estimator = level.estimator
         if estimator.mode == 'sensitivity':
@@ -69,7 +75,7 @@ class FeatJNDDistortion(TokenMap):
             estimator(level.feature), level.keys, level.stream)
 
 
-@DISTORTIONS.register_module(name='permuted-map')
+@DISTORTIONS.register_module(name='permuted')
 class PermutedMap(FeatJNDDistortion):
     """The FeatJND distortion with the tokens of each level of an image
     permuted: keeps the histogram and the direction in channel space, and loses
@@ -88,24 +94,34 @@ class PermutedMap(FeatJNDDistortion):
             super().__call__(level), level.keys, level.stream)
 
 
+class _OfFeatJND(Distortion):
+    """A change that is made of the FeatJND distortion: no independent noise
+    of its own."""
+
+    needs_jnd = True
+
+    def __init__(self) -> None:
+        self.featjnd = FeatJNDDistortion()
+
+
 @DISTORTIONS.register_module(name='sign-flipped')
-class SignFlipped(FeatJNDDistortion):
+class SignFlipped(_OfFeatJND):
     """The FeatJND distortion with the opposite sign."""
 
+    random = False
+
     def __call__(self, level: Level) -> Tensor:
-        return -super().__call__(level)
+        return -self.featjnd(level)
 
 
 @DISTORTIONS.register_module(name='channel-shuffled')
-class ChannelShuffled(FeatJNDDistortion):
+class ChannelShuffled(_OfFeatJND):
     """The FeatJND distortion with the channels of each image permuted: keeps
     where, and loses the direction in channel space."""
 
-    random = True
-
     def __call__(self, level: Level) -> Tensor:
         return shuffle_channels(
-            super().__call__(level), level.keys, level.stream)
+            self.featjnd(level), level.keys, level.stream)
 
 
 @DISTORTIONS.register_module(name='fisher')
@@ -170,5 +186,6 @@ class OutsideBoxes(TokenMap):
                 f'a detector, but got {tuple(level.feature.shape)}')
         return torch.zeros_like(level.detected, dtype=torch.float32)
 
-    def __call__(self, level: Level) -> Tensor:
-        return super().__call__(level) * ~level.detected
+    def std(self, level: Level) -> Tensor:
+        std = super().std(level)  # raises where nothing can be detected
+        return std * ~level.detected

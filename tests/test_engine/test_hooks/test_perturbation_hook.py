@@ -18,7 +18,7 @@ def hook(distortion='gaussian', nrmse=0.4, **kwargs):
 
 
 @pytest.mark.parametrize('distortion', [
-    'featjnd', 'gaussian', 'uniform-noise', 'permuted-map', 'sign-flipped',
+    'featjnd', 'gaussian', 'uniform-noise', 'permuted', 'sign-flipped',
     'channel-shuffled', 'shrinkage', 'amplification', 'gradient-sensitivity'
 ])
 def test_metrics_of_every_distortion(test, distortion):

@@ -178,7 +178,7 @@ def last(x):
 
 @pytest.mark.parametrize('declared', [None, 'NHWC'])
 @pytest.mark.parametrize('operation', [
-    Perturbation('gaussian', 0.5), Perturbation('permuted-map', 0.5),
+    Perturbation('gaussian', 0.5), Perturbation('permuted', 0.5),
     Perturbation('featjnd', 0.5), Quantization('gradient', noise_budget=0.5),
     Quantization('permuted-steps', noise_budget=0.5)
 ], ids=lambda operation: operation.name)

@@ -11,6 +11,7 @@ from mmfeatjnd.functional import (
     to_tokens,
     uniform_noise,
 )
+from mmfeatjnd.functional.sensitivity import ROOT_3
 from mmfeatjnd.models import (
     ConvEstimator,
     TokenEstimator,
@@ -105,7 +106,7 @@ def test_simple_ones():
         'shrinkage': -level.feature,
         'amplification': level.feature,
         'gaussian': gaussian_noise(level.keys, shape, 1),
-        'uniform-noise': uniform_noise(level.keys, shape, 1),
+        'uniform-noise': ROOT_3 * uniform_noise(level.keys, shape, 1),
     }
     for name, delta in expected.items():
         assert torch.equal(build_distortion(name)(level), delta), name
@@ -115,7 +116,7 @@ def test_simple_ones():
 def test_permuted_moves_whole_tokens(shape):
     level = make_level(shape)
     before = to_tokens(level.estimator(level.feature))
-    after = to_tokens(build_distortion('permuted-map')(level))
+    after = to_tokens(build_distortion('permuted')(level))
     assert not torch.equal(before, after)
     for a, b in zip(before, after):
         assert sorted(map(tuple, a.tolist())) == sorted(
@@ -137,7 +138,7 @@ def test_channel_shuffled_moves_whole_channels(shape):
 def test_images_are_permuted_independently():
     feature = torch.arange(30.).view(1, 30, 1).expand(2, 30, 2)
     level = make_level((2, 30, 2), ids=(0, 1), feature=feature)
-    first, second = build_distortion('permuted-map')(level)
+    first, second = build_distortion('permuted')(level)
     assert not torch.equal(first, second)
 
 
@@ -197,3 +198,20 @@ def test_one_of_your_own():
         assert (operation.distortion(level) == 2).all()
     finally:
         del DISTORTIONS.module_dict['constant']
+
+
+@pytest.mark.parametrize('mode', ('sensitivity', 'signed'))
+@pytest.mark.parametrize('name', NAMES)
+def test_noise_is_its_deviation_times_white_noise(name, mode):
+    distortion = build_distortion(name)
+    if mode not in distortion.modes:
+        return
+    level = make_level((3, 6, 9, 9), mode=mode)
+    std = distortion.std(level)
+    delta = distortion(level)
+    if std is None:  # a change that is no noise
+        return
+    white = distortion.white(level)
+    assert torch.equal(delta, std * white)
+    assert white.std() == pytest.approx(1, abs=0.05)
+    assert white.mean() == pytest.approx(0, abs=0.1)

@@ -60,7 +60,7 @@ def joint_rms(deltas):
 
 @pytest.mark.parametrize('name', [
     'gaussian', 'featjnd', 'static', 'other-image', 'level-gain',
-    'permuted-map', 'feature-energy', 'fisher', 'outside-boxes',
+    'permuted', 'feature-energy', 'fisher', 'outside-boxes',
     'gradient-sensitivity'
 ])
 def test_all_levels_together_have_the_strength(name):
@@ -131,7 +131,7 @@ def test_boxes_stay_clean():
 
 
 @pytest.mark.parametrize('name', [
-    'gaussian', 'featjnd', 'permuted-map', 'static', 'other-image',
+    'gaussian', 'featjnd', 'permuted', 'static', 'other-image',
     'feature-energy'
 ])
 def test_padding_is_neither_touched_nor_counted(name):
@@ -287,3 +287,36 @@ def test_which_maps_give_steps():
     with pytest.raises(CheckpointError, match="mode='envelope'"):
         Quantization(dict(type='token-map', map='static')).check(
             make_neck(1, 'envelope'))
+
+
+@pytest.mark.parametrize('valid', (False, True))
+def test_volume_of_noise(valid):
+    neck, features = make_neck(), make_features('a')
+
+    def summary(name):
+        operation = Perturbation(name, 1.5, 'channel', valid=valid)
+        run = changes(operation, neck, features, images=['a'])[1]
+        return operation.summary(run.measured)
+
+    white, uneven = summary('gaussian'), summary('static')
+    if valid:  # what is clamped has no known variance
+        assert 'volume_bits' not in white
+        return
+    assert white['volume_bits'] == pytest.approx(
+        0.5 * math.log2(1 + 1.5**2), rel=1e-2)
+    # the mean of a concave function
+    assert uneven['volume_bits'] < white['volume_bits'] - 0.1
+    # by hand: s_t ~ w_t^(-1/2) over both levels, of the strength in the mean
+    tolerated = torch.cat([
+        (-e.known.static(x)).exp().flatten()
+        for e, x in zip(neck.estimators, features)
+    ])
+    expected = (1 + tolerated * 1.5**2 / tolerated.mean()).log2().mean() / 2
+    assert uneven['volume_bits'] == pytest.approx(float(expected), rel=0.02)
+
+
+def test_a_change_that_is_no_noise_has_no_volume():
+    neck, features = make_neck(), make_features('a')
+    operation = Perturbation('shrinkage', 1.0, 'channel')
+    run = changes(operation, neck, features, images=['a'])[1]
+    assert 'volume_bits' not in operation.summary(run.measured)
