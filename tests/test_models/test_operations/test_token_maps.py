@@ -303,9 +303,9 @@ def test_volume_of_noise(valid):
         assert 'volume_bits' not in white
         return
     assert white['volume_bits'] == pytest.approx(
-        0.5 * math.log2(1 + 1.5**2), rel=0.03)
+        0.5 * math.log2(1 + 1.5**2), rel=0.05)
     # the mean of a concave function
-    assert uneven['volume_bits'] < white['volume_bits'] - 0.1
+    assert uneven['volume_bits'] < white['volume_bits'] - 0.02
     # by hand: s_t ~ w_t^(-1/2) over both levels, of the strength in the mean
     tolerated = torch.cat([
         (-e.known.static(x)).exp().flatten()
