@@ -19,18 +19,22 @@ from .dmv_jnd import (
 )
 from .dmv_jnd_codec import measure_dmv_jnd_codec
 from .feature_codec import FeatureCodec
+from .measured_jnd import JNDMeter, measure_jnd
+from .metric import estimate_metric
 from .mixed_precision import enable_amp
 from .rate import measure_rates
+from .split_guide import guide_to_splits
 from .training import train, train_once, trained_checkpoint
 from .work_dirs import WorkDirError, latest_checkpoint
 
 __all__ = [
     'CheckpointError', 'CodecError', 'ConfigError', 'DMVJNDSetting',
-    'FeatureCodec', 'HOMOGENEITY', 'OperationTest', 'WorkDirError',
-    'WriteError', 'build_model', 'build_runner', 'dmv_jnd_runner',
-    'enable_amp', 'host_hash',
-    'latest_checkpoint', 'load_estimator', 'measure_curve', 'measure_dmv_jnd',
-    'measure_dmv_jnd_codec', 'measure_rates', 'read_checkpoint',
+    'FeatureCodec', 'HOMOGENEITY', 'JNDMeter', 'OperationTest',
+    'WorkDirError', 'WriteError', 'build_model', 'build_runner',
+    'dmv_jnd_runner', 'enable_amp', 'estimate_metric', 'guide_to_splits',
+    'host_hash', 'latest_checkpoint', 'load_estimator', 'measure_curve',
+    'measure_dmv_jnd', 'measure_dmv_jnd_codec', 'measure_jnd',
+    'measure_rates', 'read_checkpoint',
     'read_estimator', 'read_weights', 'save_estimator', 'train', 'train_once',
     'trained_checkpoint'
 ]
