@@ -411,7 +411,8 @@ def measure_curve(cfg: Config,
                   levels: Optional[Sequence[int]] = None,
                   valid: bool = False,
                   nats: bool = False,
-                  draws: int = 0) -> List[dict]:
+                  draws: int = 0,
+                  task_metric: Optional[str] = None) -> List[dict]:
     """The task metric for every distortion, NRMSE and seed.
 
     Args:
@@ -434,6 +435,8 @@ def measure_curve(cfg: Config,
             :class:`mmfeatjnd.models.Perturbation`. Defaults to False.
         nats (bool): See :meth:`OperationTest.measure`. Defaults to False.
         draws (int): See :meth:`OperationTest.measure`. Defaults to 0.
+        task_metric (str, optional): A file of ``tools/estimate_metric.py``,
+            see :class:`mmfeatjnd.models.Perturbation`. Defaults to None.
 
     Returns:
         list[dict]: The rows, see :mod:`mmfeatjnd.evaluation.curve`. The first
@@ -460,7 +463,8 @@ def measure_curve(cfg: Config,
                                          operation.needs_jnd
                                          and bool(estimators))
 
-    operations = [(i, Perturbation(name, value, definition, valid, seed))
+    operations = [(i, Perturbation(name, value, definition, valid, seed,
+                                   task_metric))
                   for (i, seed), name, value in product(
                       enumerate(seeds), distortions, nrmse)]
     # a further seed must not measure the same again

@@ -22,6 +22,9 @@ class Level(NamedTuple):
         estimator (Any, optional): The estimator, with what it has counted.
         detected (Tensor, optional): (B, 1, H, W), bool: tokens inside the
             host's own detections.
+        metric (Any, optional): The metric of the level, as far as the
+            distortion asks for one: ``basis`` (C, r) of what is seen, and
+            ``root`` (C, C), see :func:`mmfeatjnd.functional.inverse_root`.
 
     Example:
         >>> import torch
@@ -37,3 +40,4 @@ class Level(NamedTuple):
     unit: Optional[Tensor] = None
     estimator: Any = None
     detected: Optional[Tensor] = None
+    metric: Any = None

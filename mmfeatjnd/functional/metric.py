@@ -358,6 +358,54 @@ def hidden_part(feature: Tensor, basis: Tensor) -> Tensor:
     return feature - visible_part(feature, basis)
 
 
+def inverse_root(metric: Tensor, tolerance: float = 1e-3) -> Tensor:
+    r"""What makes white noise as large as the task tolerates in every
+    direction.
+
+    .. math:: M_\epsilon^{-1/2} = U
+        \max(\Lambda, \epsilon \lambda_{\max})^{-1/2} U^T
+
+    Noise of this times white noise has the inverse of the metric as its
+    covariance, so that every direction costs the same; what is hardly seen
+    gets what the tolerance leaves it.
+
+    Args:
+        metric (Tensor): (C, C), symmetric, >= 0.
+        tolerance (float): Least eigenvalue, as a share of the largest, > 0.
+            Defaults to 1e-3.
+
+    Returns:
+        Tensor: (C, C), symmetric, float32.
+
+    Example:
+        >>> inverse_root(torch.diag(torch.tensor([4.0, 1.0])))
+        tensor([[0.5000, 0.0000],
+                [0.0000, 1.0000]])
+    """
+    values, vectors = torch.linalg.eigh(metric.double())
+    least = _least(values, tolerance).clamp_min(torch.finfo(values.dtype).tiny)
+    root = vectors * torch.maximum(values, least).rsqrt() @ vectors.mT
+    return root.float()
+
+
+def over_tokens(feature: Tensor, matrix: Tensor) -> Tensor:
+    """A matrix times every token.
+
+    Args:
+        feature (Tensor): (B, C, H, W), (B, N, C) or (B, C).
+        matrix (Tensor): (C, C).
+
+    Returns:
+        Tensor: The same shape.
+
+    Example:
+        >>> over_tokens(torch.tensor([[1.0, 2.0]]),
+        ...             torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+        tensor([[2., 1.]])
+    """
+    return from_tokens(to_tokens(feature) @ matrix.to(feature).mT, feature)
+
+
 def volume_bits(noise_variance: Tensor, feature_variance: Tensor) -> Tensor:
     r"""The bits per element that noise frees: how large it is, in a unit in
     which nothing can hide.

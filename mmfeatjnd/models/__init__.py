@@ -15,6 +15,7 @@ from .metric_file import (  # noqa: F401
 )
 from .necks import *  # noqa: F401,F403
 from .operations import *  # noqa: F401,F403
+from .readers import reader_metrics  # noqa: F401
 from .reading import find_read_levels  # noqa: F401
 from .run import Run, Visit, check_faults, image_ids  # noqa: F401
 from .sensitivity import task_sensitivity  # noqa: F401

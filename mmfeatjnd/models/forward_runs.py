@@ -8,6 +8,7 @@ from torch import Tensor
 from mmfeatjnd.hosts import adapter_of
 from .necks.featjnd_neck import FeatJNDNeck
 from .operations import BaseOperation
+from .readers import reader_metrics
 from .reading import find_read_levels
 from .run import Run
 from .sensitivity import task_sensitivity
@@ -32,6 +33,11 @@ def prepare(neck: FeatJNDNeck, operations: Sequence[BaseOperation],
     host = neck.host
     if neck.read_levels is None:
         find_read_levels(neck, inputs, data_samples)
+    waiting = [o for o in operations if o.needs_readers]
+    if waiting:
+        metrics = reader_metrics(neck, inputs, data_samples)
+        for operation in waiting:
+            operation.know_readers(metrics)
     for operation in operations:
         neck.check(operation)
     sensitivity = None

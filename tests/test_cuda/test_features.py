@@ -16,6 +16,7 @@ from mmfeatjnd.models import (
     Perturbation,
     Quantization,
     QuantizationSurrogate,
+    build_distortion,
     distortion_names,
 )
 from mmfeatjnd.models.operations.token_maps import TokenMap
@@ -26,7 +27,8 @@ TOKEN_MAPS = [
     name for name in distortion_names()
     if issubclass(DISTORTIONS.get(name), TokenMap)]
 OPERATIONS = [
-    *(Perturbation(name, 0.7) for name in distortion_names()),
+    *(Perturbation(name, 0.7) for name in distortion_names()
+      if build_distortion(name).metric is None),
     *(Perturbation(name, 0.7, 'channel')
       for name in ['gaussian', 'gradient-sensitivity', *TOKEN_MAPS]),
     Perturbation('featjnd', 0.4, 'channel', valid=True),

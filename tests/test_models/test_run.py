@@ -16,6 +16,7 @@ from mmfeatjnd.models import (
     Perturbation,
     Quantization,
     Run,
+    build_distortion,
     check_faults,
     distortion_names,
     image_ids,
@@ -24,7 +25,8 @@ from mmfeatjnd.models import (
 CHANNELS = 4
 OPERATIONS = [
     Perturbation(name, 0.5, seed=3) for name in distortion_names()
-    if name != 'outside-boxes'  # of an input, not of its parts
+    # of an input, not of its parts
+    if name != 'outside-boxes' and build_distortion(name).metric is None
 ] + [
     Perturbation(name, 0.5, 'channel', valid, seed=3)
     for name in ('gaussian', 'featjnd') for valid in (False, True)

@@ -8,8 +8,8 @@ from mmfeatjnd.cli.console import plain_errors
 from mmfeatjnd.cli.launch import distributed
 from mmfeatjnd.cli.results import save_results
 from mmfeatjnd.evaluation import curve
-from mmfeatjnd.functional import DEFINITIONS
 from mmfeatjnd.models import distortion_names
+from mmfeatjnd.models.operations.perturbation import STRENGTHS
 from mmfeatjnd.utils import on_first_rank
 
 
@@ -30,15 +30,22 @@ def parse_args():
         help='NRMSE of each image and level')
     parser.add_argument(
         '--definition',
-        choices=[*DEFINITIONS, 'channel'],
+        choices=STRENGTHS,
         default='rms',
-        help="denominator of the NRMSE; 'channel': one strength for all "
-        "levels, in units of the channels' standard deviations, which the "
+        help="denominator of the NRMSE; 'visible': of what the rest of the "
+        "host sees, which needs --task-metric; 'channel': one strength for "
+        "all levels, in units of the channels' standard deviations, which the "
         'estimator knows')
     parser.add_argument(
         '--valid',
         action='store_true',
         help='keep the features in the range that the estimator has seen')
+    parser.add_argument(
+        '--task-metric',
+        metavar='FILE',
+        help='file of tools/estimate_metric.py for this host and split, for '
+        "--definition visible and the distortions 'closed-form' and "
+        "'null-space'")
     parser.add_argument(
         '--nats',
         action='store_true',
@@ -62,7 +69,8 @@ def main():
                 cfg, args.checkpoint, args.distortions, args.nrmse,
                 range(args.seeds), args.estimators, args.definition,
                 split=args.split, levels=args.levels, valid=args.valid,
-                nats=args.nats, draws=args.draws)
+                nats=args.nats, draws=args.draws,
+                task_metric=args.task_metric)
             on_first_rank(lambda: save_results(
                 rows, args.out, 'curve',
                 partial(curve.to_markdown, metric=args.metric),

@@ -20,8 +20,9 @@ class PerturbationHook(OperationHook):
             Defaults to 'featjnd'.
         nrmse (float): Strength of each image. Defaults to 0.5.
         definition (str): Its unit, see :class:`Perturbation`: 'rms' (NRMSE
-            of each level), 'std', 'range' or 'channel' (RMS over all levels,
-            in standard deviations of the channels). Defaults to 'rms'.
+            of each level), 'std', 'range', 'visible' (of what the rest of
+            the host sees) or 'channel' (RMS over all levels, in standard
+            deviations of the channels). Defaults to 'rms'.
         valid (bool): Keep the features in the range of the split, see
             :class:`Perturbation`. Defaults to False.
         seed (int): Seed of the noise; an image's noise depends on it and on
@@ -34,6 +35,9 @@ class PerturbationHook(OperationHook):
             'backbone' for a plain host.
         levels (Sequence[int], optional): The levels of a plain host. Defaults
             to None: all that the split emits.
+        task_metric (str, optional): A file of ``tools/estimate_metric.py``,
+            which 'visible', 'null-space' and 'closed-form' need. Defaults to
+            None.
     """
 
     def __init__(self,
@@ -44,11 +48,13 @@ class PerturbationHook(OperationHook):
                  estimator: Optional[str] = None,
                  split: Optional[str] = None,
                  levels: Optional[Sequence[int]] = None,
-                 valid: bool = False) -> None:
+                 valid: bool = False,
+                 task_metric: Optional[str] = None) -> None:
         super().__init__(
             Perturbation(
                 distortion,
                 nrmse=nrmse,
                 definition=definition,
                 valid=valid,
-                seed=seed), estimator, split, levels)
+                seed=seed,
+                task_metric=task_metric), estimator, split, levels)

@@ -13,6 +13,8 @@ from torch import Tensor
 from mmfeatjnd.functional import (
     Level,
     gaussian_noise,
+    hidden_part,
+    over_tokens,
     sensitivity_log_scale,
     uniform_noise,
 )
@@ -28,6 +30,9 @@ class Distortion(ABC):
         needs_jnd (bool): ``level.estimator`` must be trained.
         needs_sensitivity (bool): ``level.sensitivity`` must be given.
         needs_detections (bool): ``level.detected`` must be given.
+        metric (str, optional): Which metric ``level.metric`` must be of:
+            'task', of a file of ``tools/estimate_metric.py``, or 'readers',
+            of the weights of the layers that read the split.
         random (bool): Its result depends on the seed, beyond what the
             estimator draws.
     """
@@ -35,6 +40,7 @@ class Distortion(ABC):
     needs_jnd = False
     needs_sensitivity = False
     needs_detections = False
+    metric: Optional[str] = None
     random = True
     #: Modes of the estimators whose maps it understands.
     modes = MODES
@@ -133,3 +139,37 @@ class GradientSensitivity(Gaussian):
     def std(self, level: Level) -> Tensor:
         # in the feature's own unit
         return sensitivity_log_scale(level.sensitivity).exp()
+
+
+@DISTORTIONS.register_module(name='closed-form')
+class ClosedForm(Distortion):
+    """Gaussian noise of the inverse task metric as its covariance: the
+    largest that costs so many nats. Ours."""
+
+    metric = 'task'
+
+    def __call__(self, level: Level) -> Tensor:
+        return over_tokens(self.white(level), level.metric.root)
+
+
+@DISTORTIONS.register_module(name='lateral')
+class Lateral(ClosedForm):
+    """The same with W^T W of the layers that read the split (the laterals of
+    an FPN) as the metric: does it take more than their weights?"""
+
+    metric = 'readers'
+
+
+@DISTORTIONS.register_module(name='null-space')
+class NullSpace(Distortion):
+    """Gaussian noise where the task metric is 0: it costs nothing, however
+    strong it is, and says nothing of the task."""
+
+    metric = 'task'
+
+    def __call__(self, level: Level) -> Tensor:
+        noise = self.white(level)
+        hidden = hidden_part(noise, level.metric.basis)
+        # all is seen: what is left is rounding
+        some = level.metric.basis.size(1) < level.metric.basis.size(0)
+        return hidden if some else torch.zeros_like(hidden)

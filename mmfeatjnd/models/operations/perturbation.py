@@ -1,4 +1,5 @@
 """The operation that distorts features at a requested strength."""
+from functools import partial
 from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 
 import torch
@@ -9,18 +10,25 @@ from mmfeatjnd.functional import (
     Level,
     bisect_scale,
     cast_to,
+    inverse_root,
     nrmse,
     over_channels,
     participation_ratio,
     scale_to_nrmse,
+    visible_basis,
+    visible_part,
     volume_bits,
 )
 from mmfeatjnd.functional.layout import per_image
 from mmfeatjnd.models.hosts import CheckpointError
+from mmfeatjnd.models.metric_file import TaskMetric, load_metric
 from mmfeatjnd.models.run import Run, Visit
 from mmfeatjnd.utils import ConfigError
 from .base_operation import BaseOperation
 from .distortions import build_distortion
+
+#: What a strength can be measured in.
+STRENGTHS = (*DEFINITIONS, 'visible', 'channel')
 
 
 class _Look(NamedTuple):
@@ -31,6 +39,17 @@ class _Look(NamedTuple):
     std: Optional[Tensor]  # of the change, where it is independent noise
     unit: Tensor  # of each channel, 0 where it never changed
     limits: Optional[Tuple[Tensor, Tensor]]
+
+
+class _Metric(NamedTuple):
+    """What distortions and definitions need of the metric of a level."""
+    basis: Tensor  # (C, r)
+    root: Tensor  # (C, C)
+
+    @classmethod
+    def of(cls, matrix: Tensor, tolerance: float) -> '_Metric':
+        return cls(visible_basis(matrix, tolerance),
+                   inverse_root(matrix, tolerance))
 
 
 class Perturbation(BaseOperation):
@@ -45,14 +64,20 @@ class Perturbation(BaseOperation):
             it as ``type``.
         nrmse (float): Strength of the distortion, > 0, of each image.
         definition (str): Its unit. 'rms', 'std' and 'range': NRMSE of each
-            level, with this denominator. 'channel': RMS over all levels in
-            units of the channels' standard deviation over the training
-            pictures, which the estimator knows; so a distortion may spend
-            it where it wants. Defaults to 'rms'.
+            level, with this denominator. 'visible': as 'rms', of what the
+            rest of the host sees of distortion and feature. 'channel': RMS
+            over all levels in units of the channels' standard deviation over
+            the training pictures, which the estimator knows; so a distortion
+            may spend it where it wants. Defaults to 'rms'.
         valid (bool): Keep the distorted features in the range that the
             estimator has seen at the split, such as >= 0 behind a ReLU; the
             strength is matched after that. Defaults to False.
         seed (int): Seed of the noise. Defaults to 0.
+        task_metric (str | TaskMetric, optional): What 'visible',
+            'null-space' and 'closed-form' need: the task metric of the split,
+            or its file, see ``tools/estimate_metric.py``. Defaults to None.
+        tolerance (float): Least eigenvalue of a metric that counts as seen,
+            as a share of the largest. Defaults to 1e-3.
     """
 
     def __init__(self,
@@ -60,7 +85,9 @@ class Perturbation(BaseOperation):
                  nrmse: float,
                  definition: str = 'rms',
                  valid: bool = False,
-                 seed: int = 0) -> None:
+                 seed: int = 0,
+                 task_metric: Union[None, str, TaskMetric] = None,
+                 tolerance: float = 1e-3) -> None:
         self.distortion = build_distortion(distortion)
         self.distortion_name = (
             distortion if isinstance(distortion, str) else distortion['type'])
@@ -68,10 +95,22 @@ class Perturbation(BaseOperation):
             raise ValueError(f'nrmse must be positive and finite, but got '
                              f'{nrmse}. Without a distortion, leave the hook '
                              'out.')
-        if definition not in (*DEFINITIONS, 'channel'):
+        if definition not in STRENGTHS:
             raise ValueError('NRMSE definition must be one of '
-                             f"{(*DEFINITIONS, 'channel')}, but got "
-                             f'{definition!r}')
+                             f'{STRENGTHS}, but got {definition!r}')
+        if definition == 'visible' and self.distortion_name == 'null-space':
+            raise ValueError("definition='visible': nothing is seen of noise "
+                             "in the null space. Use 'rms' or 'channel'.")
+        self.needs_task_metric = (
+            definition == 'visible' or self.distortion.metric == 'task')
+        if self.needs_task_metric and task_metric is None:
+            raise ValueError(
+                f'{self.name} with definition={definition!r} needs '
+                'task_metric: a file of tools/estimate_metric.py for this '
+                'host and split.')
+        self.task_metric = task_metric
+        self.tolerance = tolerance
+        self._metrics: Dict[str, Dict[int, _Metric]] = {}
         self.nrmse = float(nrmse)
         self.definition = definition
         self.valid = valid
@@ -89,6 +128,20 @@ class Perturbation(BaseOperation):
         """See :meth:`BaseOperation.check`; and raise where the estimators
         have not counted what the distortion needs."""
         super().check(neck)
+        if self.needs_readers:
+            raise ConfigError(
+                f'{self.name} needs the metric of the layers that read the '
+                'split: call know_readers with that of mmfeatjnd.models.'
+                'reader_metrics.')
+        if self.needs_task_metric:
+            found = self.task_metric
+            if not isinstance(found, TaskMetric):
+                found = load_metric(found, neck.host, neck.split,
+                                    neck.active_levels)
+            self._metrics['task'] = {
+                i: _Metric.of(level.metric, self.tolerance)
+                for i, level in found.levels.items()
+            }
         modes = {e.mode for e in neck.active_estimators()}
         if self.distortion.needs_jnd and not modes <= set(
                 self.distortion.modes):
@@ -98,7 +151,27 @@ class Perturbation(BaseOperation):
                 f'one has mode={modes.pop()!r}. Train one with a config of '
                 'configs/featjnd.')
 
+    def know_readers(self, metrics: Dict[int, Tensor]) -> None:
+        """Take the metrics of the layers that read the split, which 'lateral'
+        needs; see :func:`mmfeatjnd.models.reader_metrics`."""
+        self._metrics['readers'] = {
+            i: _Metric.of(m, self.tolerance) for i, m in metrics.items()
+        }
+
+    @property
+    def needs_readers(self) -> bool:
+        """bool: Whether :meth:`know_readers` must be called, and was not."""
+        return (self.distortion.metric == 'readers'
+                and 'readers' not in self._metrics)
+
     # --------------------------------------------------------------- changing
+    def _metric(self, kind: str, level: int, feature: Tensor) -> '_Metric':
+        known = self._metrics[kind]
+        if known[level].root.device != feature.device:
+            known[level] = _Metric(*(x.to(feature.device)
+                                     for x in known[level]))
+        return known[level]
+
     def _unscaled(self, feature: Tensor, level: int, visit: Visit) -> _Look:
         estimator = unit = limits = None
         if self.needs_jnd:
@@ -113,7 +186,9 @@ class Perturbation(BaseOperation):
             sensitivity=visit.sensitivity,
             unit=unit if self.definition == 'channel' else None,
             estimator=estimator,
-            detected=visit.detected)
+            detected=visit.detected,
+            metric=self._metric(self.distortion.metric, level, feature)
+            if self.distortion.metric else None)
         std = self.distortion.std(seen)
         delta = self.distortion(
             seen) if std is None else std * self.distortion.white(seen)
@@ -132,14 +207,25 @@ class Perturbation(BaseOperation):
         if self.definition == 'channel':
             return self._change_jointly(feature, visit)
         seen = self._unscaled(feature, level, visit)
-        delta = scale_to_nrmse(seen.delta, feature, self.nrmse,
-                               self.definition)
+        strength = partial(nrmse, feature=feature, definition=self.definition)
+        if self.definition == 'visible':
+            basis = self._metric('task', level, feature).basis
+            shown = visible_part(feature.float(), basis)
+
+            def strength(delta: Tensor) -> Tensor:
+                return nrmse(visible_part(delta, basis), shown)
+
+            now = strength(seen.delta)
+            delta = seen.delta * per_image(
+                self.nrmse / torch.where(now > 0, now, 1.0), feature)
+        else:
+            delta = scale_to_nrmse(seen.delta, feature, self.nrmse,
+                                   self.definition)
         if self.valid:
 
             def measure(scale: Tensor) -> Tensor:
-                return nrmse(
-                    _applied(seen, delta * per_image(scale, delta)), feature,
-                    self.definition)
+                return strength(
+                    _applied(seen, delta * per_image(scale, delta)))
 
             more = bisect_scale(
                 measure,
@@ -148,7 +234,7 @@ class Perturbation(BaseOperation):
             delta = _applied(seen, delta * per_image(more, delta))
         value, applied = _rounded(feature, delta)
         visit.measure(
-            nrmse=nrmse(applied, feature, self.definition),
+            nrmse=strength(applied),
             participation_ratio=participation_ratio(delta))
         return value
 

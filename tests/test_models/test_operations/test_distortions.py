@@ -1,4 +1,5 @@
 import functools
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -40,6 +41,17 @@ def make_estimator(shape, mode):
     return estimator.requires_grad_(False)
 
 
+class Metric(NamedTuple):
+    basis: torch.Tensor
+    root: torch.Tensor
+
+
+def make_metric(channels):
+    """All but the last channel is seen, the first best."""
+    seen = torch.arange(channels, 0, -1.0)
+    return Metric(torch.eye(channels)[:, :-1], torch.diag(seen.rsqrt()))
+
+
 def make_level(shape, stream=0, ids=(0, 1, 2), mode='signed', **kwargs):
     keys = image_keys(ids)
     size = (3, *shape[1:])  # of one estimator, whatever the batch
@@ -47,6 +59,7 @@ def make_level(shape, stream=0, ids=(0, 1, 2), mode='signed', **kwargs):
         'feature': gaussian_noise(keys, shape[1:], 90),
         'sensitivity': gaussian_noise(keys, shape[1:], 92).square(),
         'estimator': make_estimator(size, mode),
+        'metric': make_metric(shape[2] if len(shape) == 3 else shape[1]),
     }
     if len(shape) == 4:
         inside = torch.zeros(len(ids), 1, *shape[2:], dtype=torch.bool)
@@ -215,3 +228,22 @@ def test_noise_is_its_deviation_times_white_noise(name, mode):
     assert torch.equal(delta, std * white)
     assert white.std() == pytest.approx(1, abs=0.05)
     assert white.mean() == pytest.approx(0, abs=0.1)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_noise_by_a_metric(shape):
+    level = make_level(shape, stream=1)
+    noise = gaussian_noise(level.keys, shape[1:], 1)
+    channels = to_tokens(noise).size(2)
+    seen = torch.arange(channels, 0, -1.0)
+    hidden = to_tokens(build_distortion('null-space')(level))
+    assert not hidden[..., :-1].any()
+    torch.testing.assert_close(hidden[..., -1], to_tokens(noise)[..., -1])
+    for name in ('closed-form', 'lateral'):
+        shaped = to_tokens(build_distortion(name)(level))
+        torch.testing.assert_close(shaped, to_tokens(noise) / seen.sqrt())
+    # of a metric without a null space nothing is left
+    whole = level._replace(metric=Metric(
+        torch.linalg.qr(torch.randn(channels, channels))[0],
+        torch.eye(channels)))
+    assert not build_distortion('null-space')(whole).any()
