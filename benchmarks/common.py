@@ -23,6 +23,7 @@ import mmfeatjnd
 from mmfeatjnd.apis import (
     build_model,
     enable_amp,
+    estimate_metric,
     save_estimator,
     train_once,
 )
@@ -32,6 +33,7 @@ from mmfeatjnd.compat import (
     register_trusted_checkpoint_loader,
 )
 from mmfeatjnd.evaluation.rows import is_clean, value_of
+from mmfeatjnd.models import save_metric
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results'
@@ -341,7 +343,8 @@ class CurveBenchmark:
                       options: dict,
                       settings: List[dict],
                       measure: Callable[..., List[dict]],
-                      size: int = 12) -> List[dict]:
+                      size: int = 12,
+                      estimators: Optional[str] = None) -> List[dict]:
         """The rows of many settings, some at a time: each part is kept, so
         that a run that is cut goes on, and ``--jobs`` of them run at once.
 
@@ -353,13 +356,15 @@ class CurveBenchmark:
                 estimators and settings to the row of the clean host and one
                 for each setting.
             size (int): Settings in a part. Defaults to 12.
+            estimators (str, optional): The mode whose estimators are used.
+                Defaults to None: this one's.
 
         Returns:
             list[dict]: The clean row, then one for each setting.
         """
         common = (self.config, options, self.host,
-                  self.estimators(mode, options), self.args.every,
-                  self.work_dir)
+                  self.estimators(estimators or mode, options),
+                  self.args.every, self.work_dir)
         # as many as there are processes
         size = min(size, -(-len(settings) // self.args.jobs))
         parts = [settings[i:i + size] for i in range(0, len(settings), size)]
@@ -369,6 +374,19 @@ class CurveBenchmark:
         ])
         clean_of([row[0] for row in found])
         return found[0][:1] + [row for rows in found for row in rows[1:]]
+
+    def task_metric(self) -> str:
+        """The file of the task metric of the split, estimated once from 256
+        training pictures."""
+        cfg = read_config(self.config)
+        folder = keyed(self.work_dir / 'metric',
+                       content(dict(environment(), config=cfg,
+                                    host=self.host)))
+        file = folder / 'metric.safetensors'
+        if not file.is_file():
+            cfg.work_dir = str(folder)
+            save_metric(estimate_metric(cfg, self.host), file)
+        return str(file)
 
     def _in_processes(self, function: Callable, arguments: List[tuple]):
         jobs = min(self.args.jobs, len(arguments), os.cpu_count() or 1)

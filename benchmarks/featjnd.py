@@ -41,6 +41,12 @@ CONTROLS = ('level-gain', 'static', 'other-image', 'permuted')
 MAIN = ('gaussian', *CONTROLS, 'featjnd')
 #: Measured with one estimator and one seed.
 ONCE = ('fisher', 'feature-energy', 'gradient-sensitivity')
+#: By a metric instead of a map, of one seed: what nobody sees, and noise of
+#: the inverse of what is seen, by the readers' weights and by the task.
+BY_METRIC = ('null-space', 'lateral', 'closed-form')
+#: NRMSE of what the rest of the host sees.
+VISIBLE_NRMSE = {True: (1.0, 1.5), False: (0.25, 0.5, 1.0)}
+VISIBLE = ('gaussian', 'featjnd', 'lateral', 'closed-form')
 #: The paper's map, and one tensor for all images in its place.
 SIGNED = {
     'featjnd-signed': {
@@ -94,6 +100,22 @@ def settings(args) -> List[dict]:
     ]
 
 
+def metric_settings(args, metric: str) -> List[dict]:
+    """Those of the perturbations that need the task metric of the split."""
+    asked = [(name, nrmse, 'channel') for nrmse in args.nrmse
+             for name in BY_METRIC]
+    asked += [(name, nrmse, 'visible')
+              for nrmse in VISIBLE_NRMSE[args.detector] for name in VISIBLE]
+    return [
+        dict(
+            distortion=name,
+            nrmse=nrmse,
+            definition=definition,
+            seed=SEEDS[0],
+            task_metric=metric) for name, nrmse, definition in asked
+    ]
+
+
 def signed_settings(mode: str) -> List[dict]:
     """The same of the signed map, and of what is compared with it."""
     names = ['featjnd', *SIGNED_CONTROLS] if mode == 'featjnd-signed' else \
@@ -144,7 +166,7 @@ def comparisons(rows: List[dict]) -> dict:
             octaves=gain_in_octaves(
                 rows, name, 'gaussian', NATS, valid=valid))
         for valid in (False, True)
-        for name in (*CONTROLS, 'featjnd', *ONCE)
+        for name in (*CONTROLS, 'featjnd', *ONCE, *BY_METRIC)
     ]
     result['volume_at_nats'] = [
         dict(
@@ -165,6 +187,9 @@ def main(argv=None):
             nrmse=NRMSE[args.detector],
             valid_nrmse=VALID_NRMSE[args.detector]))
     rows = benchmark.measure_parts('featjnd', {}, settings(args), measure)
+    rows += benchmark.measure_parts(
+        'metric', {}, metric_settings(args, benchmark.task_metric()),
+        measure, estimators='featjnd')[1:]
     compared = comparisons(rows)
     if args.no_signed:
         benchmark.complete = False

@@ -11,11 +11,11 @@ RANGE = (0.02, 0.2)
 SHARE, SHARE_OF_WHITE = 0.5, 0.25
 #: How many times the static map's gain over white noise, on classifiers.
 TIMES = 2
-UNIT, PAPERS_UNIT = 'channel', 'rms'
+UNIT, PAPERS_UNIT, VISIBLE_UNIT = 'channel', 'rms', 'visible'
 PANELS = {False: 'any features', True: 'features kept valid'}
 ORDER = ('gaussian', 'level-gain', 'static', 'other-image', 'permuted',
          'featjnd', 'fisher', 'gradient-sensitivity', 'feature-energy',
-         'outside-boxes', 'lateral', 'null-space')
+         'outside-boxes', 'null-space', 'lateral', 'closed-form')
 HEADER = """\
 Noise is put into the features at a split, the same for all maps but for where:
 each image gets noise of the same RMS, in standard deviations of the channels
@@ -26,7 +26,10 @@ of the training pictures, `other-image` the learned map of one of them,
 `permuted` the learned map with its tokens permuted. Others are references,
 measured once: `fisher` and `gradient-sensitivity` ask the rest of the host for
 its gradient on the very image, by token and by element, `outside-boxes` for
-its detections; `feature-energy` puts noise where features are weak. `kl` is
+its detections; `feature-energy` puts noise where features are weak;
+`null-space`, `lateral` and `closed-form` choose directions in channel space:
+what the rest of the host does not see, and noise of the inverse of the metric
+of the layers that read the split, or of the task. `kl` is
 how far the host's answer is from its clean one, in nats, mean over the images.
 
 Goal: at every strength at which the best control loses 2 to 20 % of the task
@@ -45,6 +48,15 @@ GOAL = (
     'Goal: a share of at most {share:g}, and {white:g} of white, where the '
     'best control loses 2 to 20 % of `{metric}`. yes: with the whole '
     'intervals; by the values: not with the whole intervals.')
+VISIBLE = """\
+### By what the rest of the host sees
+
+The NRMSE of each image and level in the head, of feature and noise projected
+onto the directions that the rest of the host sees: eigenvectors of the task
+metric above a thousandth of its largest eigenvalue. So noise in the null space
+counts for nothing. `closed-form` is noise of the inverse task metric,
+`lateral` the same of W^T W of the layers that read the split.
+"""
 SIGNED = """\
 ### The signed map of the paper
 
@@ -229,7 +241,7 @@ def curves(result: dict, unit: str) -> dict:
     """The rows in a unit of strength, by their panel."""
     rows = result['rows']
     names = dict.fromkeys(
-        [*ORDER, *(r['distortion'] for r in rows)] if unit == UNIT else
+        [*ORDER, *(r['distortion'] for r in rows)] if unit != PAPERS_UNIT else
         [*('gaussian', 'featjnd-signed', 'static-learned'),
          *(r['distortion'] for r in rows)])
     return {
@@ -291,11 +303,13 @@ def section(name: str, result: dict, head: List[str],
             parts.append(
                 comparison(compared[metric], metric, headline, counts))
     parts += octaves_section(result)
-    signed = curves(result, PAPERS_UNIT)
-    if signed:
-        parts.append(SIGNED)
+    for unit, text in ((VISIBLE_UNIT, VISIBLE), (PAPERS_UNIT, SIGNED)):
+        found = curves(result, unit)
+        if not found:
+            continue
+        parts.append(text)
         for metric in metrics_of(result, task_metrics):
-            for title, rows in signed.items():
+            for title, rows in found.items():
                 parts += [f'`{metric}`, {title}; {off(rows)}:\n',
                           curve.strength_table(rows, metric)]
     return '\n'.join(parts)

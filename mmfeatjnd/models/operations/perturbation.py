@@ -128,20 +128,7 @@ class Perturbation(BaseOperation):
         """See :meth:`BaseOperation.check`; and raise where the estimators
         have not counted what the distortion needs."""
         super().check(neck)
-        if self.needs_readers:
-            raise ConfigError(
-                f'{self.name} needs the metric of the layers that read the '
-                'split: call know_readers with that of mmfeatjnd.models.'
-                'reader_metrics.')
-        if self.needs_task_metric:
-            found = self.task_metric
-            if not isinstance(found, TaskMetric):
-                found = load_metric(found, neck.host, neck.split,
-                                    neck.active_levels)
-            self._metrics['task'] = {
-                i: _Metric.of(level.metric, self.tolerance)
-                for i, level in found.levels.items()
-            }
+        self._know_metrics(neck)
         modes = {e.mode for e in neck.active_estimators()}
         if self.distortion.needs_jnd and not modes <= set(
                 self.distortion.modes):
@@ -150,6 +137,22 @@ class Perturbation(BaseOperation):
                 f'{" or ".join(map(repr, self.distortion.modes))}, but this '
                 f'one has mode={modes.pop()!r}. Train one with a config of '
                 'configs/featjnd.')
+
+    def _know_metrics(self, neck) -> None:
+        if self.needs_readers:
+            raise ConfigError(
+                f'{self.name} needs the metric of the layers that read the '
+                'split: call know_readers with that of mmfeatjnd.models.'
+                'reader_metrics.')
+        if self.needs_task_metric and 'task' not in self._metrics:
+            found = self.task_metric
+            if not isinstance(found, TaskMetric):
+                found = load_metric(found, neck.host, neck.split,
+                                    neck.active_levels)
+            self._metrics['task'] = {
+                i: _Metric.of(level.metric, self.tolerance)
+                for i, level in found.levels.items()
+            }
 
     def know_readers(self, metrics: Dict[int, Tensor]) -> None:
         """Take the metrics of the layers that read the split, which 'lateral'
@@ -165,7 +168,10 @@ class Perturbation(BaseOperation):
                 and 'readers' not in self._metrics)
 
     # --------------------------------------------------------------- changing
-    def _metric(self, kind: str, level: int, feature: Tensor) -> '_Metric':
+    def _metric(self, kind: str, level: int, feature: Tensor,
+                visit: Visit) -> '_Metric':
+        if kind not in self._metrics:  # nobody has prepared the batch
+            self._know_metrics(visit.neck)
         known = self._metrics[kind]
         if known[level].root.device != feature.device:
             known[level] = _Metric(*(x.to(feature.device)
@@ -187,7 +193,7 @@ class Perturbation(BaseOperation):
             unit=unit if self.definition == 'channel' else None,
             estimator=estimator,
             detected=visit.detected,
-            metric=self._metric(self.distortion.metric, level, feature)
+            metric=self._metric(self.distortion.metric, level, feature, visit)
             if self.distortion.metric else None)
         std = self.distortion.std(seen)
         delta = self.distortion(
@@ -209,7 +215,7 @@ class Perturbation(BaseOperation):
         seen = self._unscaled(feature, level, visit)
         strength = partial(nrmse, feature=feature, definition=self.definition)
         if self.definition == 'visible':
-            basis = self._metric('task', level, feature).basis
+            basis = self._metric('task', level, feature, visit).basis
             shown = visible_part(feature.float(), basis)
 
             def strength(delta: Tensor) -> Tensor:
