@@ -17,12 +17,6 @@ from .budget import (
     scale_limits,
     scale_to_modelled_noise,
 )
-from .discrepancy import (
-    binary_cross_entropy,
-    binary_kl_divergence,
-    cross_entropy,
-    kl_divergence,
-)
 from .dual import dual_ascent
 from .entropy import (
     code_length,
@@ -102,8 +96,6 @@ __all__ = [
     'QuantizedLevel',
     'Steps',
     'additive_noise',
-    'binary_cross_entropy',
-    'binary_kl_divergence',
     'bisect_scale',
     'bits_per_element',
     'block_dct',
@@ -116,7 +108,6 @@ __all__ = [
     'clip_range',
     'clip_steps',
     'code_length',
-    'cross_entropy',
     'dct_matrix',
     'dequantize',
     'dual_ascent',
@@ -133,7 +124,6 @@ __all__ = [
     'inverse_root',
     'jnd_log_steps',
     'jnd_rounding',
-    'kl_divergence',
     'l2_magnitude',
     'log_magnitude',
     'log_sensitivity',

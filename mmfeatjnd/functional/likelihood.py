@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .discrepancy import expected_ratio
 from .noise import gaussian_noise, view_keys
 
 #: Streams of the noise that makes gradients: that of the features' noise has
@@ -50,6 +49,12 @@ class Distribution(NamedTuple):
 Terms = Dict[str, Distribution]
 
 
+def expected_ratio(p: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
+    """p log(p / q); 0 where p is, as for a class that a host rules out with
+    a logit of minus infinity."""
+    return p * torch.where(p == 0, 0.0, log_p - log_q)
+
+
 def _divergence(clean: Distribution, value: Tensor) -> Tensor:
     """KL divergence of every distribution, with one element in axis 1 where
     it is categorical."""
@@ -72,7 +77,8 @@ def nats(clean: Terms, other: Terms, batch_size: int) -> Tensor:
     .. math:: D = \sum_k w_k\, \mathrm{KL}(p_k \| q_k)
 
     over all distributions of an image; Gaussians keep their width. Weights
-    are those of the clean answer.
+    are those of the clean answer. A NaN in either makes that of its image NaN;
+    a class that is ruled out with a logit of minus infinity adds nothing.
 
     Args:
         clean (dict): The clean answer.

@@ -28,8 +28,17 @@ class Answer(NamedTuple):
     threshold: float = 0.5
 
     def distribution(self) -> Distribution:
-        """What is said, as a distribution."""
+        """What is said, as a distribution.
+
+        Raises:
+            ValueError: It is a softmax over one class.
+        """
         kind = 'categorical' if self.kind == 'categorical' else 'bernoulli'
+        if kind == 'categorical' and self.logits.size(1) < 2:
+            raise ValueError(
+                'the softmax over one class is always 1, whatever its logit, '
+                'so nothing is said by logits of shape '
+                f'{tuple(self.logits.shape)}')
         return Distribution(kind, self.logits)
 
     def decisions(self) -> Tensor:
@@ -202,9 +211,9 @@ class HostAdapter(ABC):
             TypeError: The host has no such logits.
         """
         raise TypeError(
-            f'{type(host).__name__} has no single logit tensor. Use '
-            "discrepancy=dict(type='mmfeatjnd.PseudoGroundTruth') or dict("
-            "type='mmfeatjnd.Annotation').")
+            f'{type(host).__name__} has no single logit tensor, so it is not '
+            'known what it decides. With FeatJND, discrepancy=dict(type='
+            "'mmfeatjnd.Annotation') works with every loss.")
 
     def likelihood(self,
                    host: nn.Module,
@@ -231,6 +240,17 @@ class HostAdapter(ABC):
         except TypeError as error:
             raise NoLikelihood(str(error)) from error
         return Likelihood(dict(cls=answer.distribution()))
+
+    def check_likelihood(self, host: nn.Module) -> None:
+        """Raise where the classes of a host say that :meth:`likelihood` knows
+        nothing of it.
+
+        Args:
+            host (nn.Module): The host, with FeatJND or plain.
+
+        Raises:
+            NoLikelihood: So it is.
+        """
 
     def predict(self, host: nn.Module, inputs: Tensor,
                 data_samples: Optional[list]) -> list:

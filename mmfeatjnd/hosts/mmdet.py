@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import HostAdapter, Likelihood, run_host
-from .mmdet_likelihood import likelihood
+from .mmdet_likelihood import likelihood, reader_of
 
 
 class DetectorAdapter(HostAdapter):
@@ -32,6 +32,10 @@ class DetectorAdapter(HostAdapter):
         """See :meth:`HostAdapter.likelihood` and
         :mod:`mmfeatjnd.hosts.mmdet_likelihood`."""
         return likelihood(host, inputs, data_samples, proposals)
+
+    def check_likelihood(self, host: nn.Module) -> None:
+        """See :meth:`HostAdapter.check_likelihood`."""
+        reader_of(host)
 
     def boxes(self, host: nn.Module, inputs: Tensor,
               data_samples: Optional[list]) -> List[Tensor]:

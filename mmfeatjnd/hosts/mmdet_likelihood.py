@@ -50,24 +50,32 @@ def likelihood(host: nn.Module, inputs: Tensor, data_samples: Optional[list],
             written down here. Raised before the host runs where its classes
             say so.
     """
-    from .mmdet_regions import check_two_stage, two_stage
-    if kind_of(host) in _QUERY_HOSTS:
-        read = _queries
-    elif getattr(host, 'panoptic_head', None) is not None:
-        if kind_of(host.panoptic_head) not in _SET_HEADS:
-            raise unknown(host.panoptic_head)
-        read = _mask_set
-    elif getattr(host, 'roi_head', None) is not None:
-        check_two_stage(host)
-        read = two_stage
-    elif getattr(host, 'bbox_head', None) is not None and \
-            getattr(host, 'mask_head', None) is None:
-        check_dense(host.bbox_head)
-        read = _one_stage
-    else:
-        raise unknown(host)
+    read = reader_of(host)
     with one_pass(host):
         return read(host, inputs, data_samples, proposals)
+
+
+def reader_of(host: nn.Module) -> Callable:
+    """What reads a host's answer.
+
+    Raises:
+        NoLikelihood: The classes of its heads say that it is not known.
+    """
+    from .mmdet_regions import check_two_stage, two_stage
+    if kind_of(host) in _QUERY_HOSTS:
+        return _queries
+    if getattr(host, 'panoptic_head', None) is not None:
+        if kind_of(host.panoptic_head) not in _SET_HEADS:
+            raise unknown(host.panoptic_head)
+        return _mask_set
+    if getattr(host, 'roi_head', None) is not None:
+        check_two_stage(host)
+        return two_stage
+    if getattr(host, 'bbox_head', None) is not None and \
+            getattr(host, 'mask_head', None) is None:
+        check_dense(host.bbox_head)
+        return _one_stage
+    raise unknown(host)
 
 
 def kind_of(module: Any) -> str:

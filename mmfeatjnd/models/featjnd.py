@@ -6,7 +6,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmfeatjnd.compat import host_library
+from mmfeatjnd.hosts import NoLikelihood, adapter_of
 from mmfeatjnd.registry import MODELS
 from .hosts import check_host_weights, extended_class, host_class, host_scope
 from .necks.featjnd_neck import find_neck
@@ -182,10 +182,10 @@ def build_featjnd(host: str,
             defaults to what fits the mode of the estimator: ``Distillation``,
             and for the others ``DrawnNRMSE``.
         discrepancy (dict, optional): Config of D_t, where features are
-            disturbed. Defaults to None; the
-            ``type`` defaults to ``PseudoGroundTruth`` for detectors, and to
-            ``PredictionDivergence`` (KL to the clean prediction) for
-            classifiers and segmentors.
+            disturbed. Defaults to None; the ``type`` defaults to
+            ``PredictionDivergence``, nats from the clean answer, or where it
+            is not known what the heads of a detector say to
+            ``PseudoGroundTruth``.
         objective (dict, optional): Config of the objective, likewise.
             Defaults to None; the ``type`` defaults to ``FeatJNDLoss``.
         **kwargs: The host's own arguments; ``neck`` must be a
@@ -219,13 +219,21 @@ def build_featjnd(host: str,
     signed = any(e.mode != 'sensitivity' for e in find_neck(model).estimators)
     training = _build(training, 'DrawnNRMSE' if signed else 'Distillation')
     if not training.distils:
-        detector = host_library(model) == 'mmdet'
-        discrepancy = _build(
-            discrepancy,
-            'PseudoGroundTruth' if detector else 'PredictionDivergence')
+        discrepancy = _build(discrepancy, _default_discrepancy(model))
         objective = _build(objective, 'FeatJNDLoss')
     model.setup_featjnd(training, discrepancy, objective)
     return model
+
+
+def _default_discrepancy(model) -> str:
+    try:
+        adapter_of(model).check_likelihood(model)
+    except NoLikelihood as error:
+        print_log(
+            f'FeatJND: {error}, so the discrepancy is PseudoGroundTruth: a '
+            'relative rise of the loss, not nats.', 'current')
+        return 'PseudoGroundTruth'
+    return 'PredictionDivergence'
 
 
 def _build(cfg: Optional[dict], default: str):

@@ -128,9 +128,8 @@ RATE = dict(magnitude_weight=0.1, tolerance=0.01, adapt=0.1)
 CASES = {
     'kl': ('classifier', dict(
         discrepancy=dict(type='mmfeatjnd.PredictionDivergence')), ENVELOPE),
-    'ce': ('segmentor', dict(
-        discrepancy=dict(type='mmfeatjnd.PredictionDivergence', kind='ce')),
-           ENVELOPE),
+    'regions': ('detector', dict(
+        discrepancy=dict(type='mmfeatjnd.PredictionDivergence')), ENVELOPE),
     'signed': ('classifier', dict(), dict()),
     'adapt': ('classifier', dict(
         training=dict(type='mmfeatjnd.LearnedNRMSE'),

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from mmfeatjnd.functional import (
+    Distribution,
     gaussian_noise,
     image_keys,
-    kl_divergence,
     log_sensitivity,
+    nats,
     over_channels,
     relative_energy,
     resize_map,
@@ -89,9 +90,11 @@ def test_white_noise_costs_half_of_w_times_its_variance():
     count = 20000
     s = torch.tensor([[0.02], [0.005]])
     noise = gaussian_noise(image_keys(range(count), seed=2), (2, 4)).double()
-    cost = kl_divergence(
-        logits(feature).expand(count, -1),
-        logits(feature + s * std * noise)).mean()
+    clean, changed = (
+        dict(cls=Distribution('categorical', x))
+        for x in (logits(feature).expand(count, -1),
+                  logits(feature + s * std * noise)))
+    cost = nats(clean, changed, count).double().mean()
     expected = (0.5 * w * s**2).sum()
     assert float(cost) == pytest.approx(float(expected), rel=0.03)
 

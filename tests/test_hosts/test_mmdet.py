@@ -7,7 +7,7 @@ from mmfeatjnd.hosts import adapter_of
 def test_detections_have_no_single_answer(build, batch):
     model = build('detector')
     with pytest.raises(TypeError, match='MaskRCNN has no single logit tensor.*'
-                       'mmfeatjnd.PseudoGroundTruth'):
+                       'mmfeatjnd.Annotation'):
         adapter_of(model).answer(model, *batch('detector'))
 
 

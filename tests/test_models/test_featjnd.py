@@ -395,7 +395,8 @@ def test_sensitivity_is_the_fisher_information(build, batch, kind):
 
 def test_the_mode_of_the_host_in_each_pass(build, batch):
     """Losses as in training and predictions as in testing, both passes."""
-    model = build('detector').train()
+    model = build('detector', discrepancy=dict(
+        type='mmfeatjnd.PseudoGroundTruth')).train()
     inputs, samples = batch('detector')
     flags = []
     extract_feat = model.extract_feat

@@ -57,7 +57,6 @@ def multi_label_classifier(featjnd_cfg, mode, **fields):
 SIGMOID = dict(segmentor=binary_segmentor, classifier=multi_label_classifier)
 DISCREPANCIES = dict(
     kl=dict(type='mmfeatjnd.PredictionDivergence'),
-    ce=dict(type='mmfeatjnd.PredictionDivergence', kind='ce'),
     pseudo=dict(type='mmfeatjnd.PseudoGroundTruth'),
     annotation=dict(type='mmfeatjnd.Annotation'))
 

@@ -1,63 +1,57 @@
-"""Divergence from the host's own clean prediction."""
-from typing import Optional
+"""Divergence from the host's own clean answer, in nats."""
+from typing import NamedTuple, Optional
 
 from torch import Tensor, nn
 
-from mmfeatjnd.functional import (
-    binary_cross_entropy,
-    binary_kl_divergence,
-    cross_entropy,
-    kl_divergence,
-)
-from mmfeatjnd.hosts import Answer, adapter_of
+from mmfeatjnd.functional import nats
+from mmfeatjnd.hosts import Likelihood, NoLikelihood, adapter_of
 from mmfeatjnd.registry import MODELS
 from .base_discrepancy import BaseDiscrepancy
 
 
+class _Reference(NamedTuple):
+    """The clean answer, and of how many images it is."""
+    answer: Likelihood
+    batch_size: int
+
+
 @MODELS.register_module()
 class PredictionDivergence(BaseDiscrepancy):
-    """KL divergence or cross entropy to the host's clean prediction.
+    r"""KL divergence from the host's clean answer, nats of an image.
 
-    For classifiers and segmentors. No annotations are used. The host says how
-    it decides: by a softmax over its classes, or by a sigmoid on each of its
-    logits (several labels an image, or one class a pixel). With 'ce' the
-    discrepancy is the rise of the cross entropy to the clean decision over
-    its value in the clean pass.
+    .. math:: D_t = \frac{1}{B} \sum_k w_k\, \mathrm{KL}(p_k \| q_k)
 
-    Args:
-        kind (str): 'kl' or 'ce'. Defaults to 'kl'.
-        temperature (float): Divides the logits of 'kl'. Defaults to 1.0.
+    over all that the host says of B images as distributions: classes,
+    objectness, boxes, the pixels of masks and of label maps, see
+    :meth:`mmfeatjnd.hosts.HostAdapter.likelihood` and
+    :func:`mmfeatjnd.functional.nats`. No annotations are used. FeatJND
+    (arXiv 2601.21933) leaves its discrepancy open; this is ours.
     """
-
-    def __init__(self, kind: str = 'kl', temperature: float = 1.0) -> None:
-        super().__init__()
-        if kind not in ('kl', 'ce'):
-            raise ValueError("PredictionDivergence: kind must be 'kl' or "
-                             f"'ce', but got {kind!r}")
-        self.kind = kind
-        self.temperature = temperature
 
     def reference(self,
                   host: nn.Module,
                   inputs: Tensor,
                   data_samples: Optional[list],
-                  seed: int = 0) -> Answer:
-        """What the host says of the clean features."""
-        return adapter_of(host).answer(host, inputs, data_samples)
+                  seed: int = 0) -> _Reference:
+        """What the host says of the clean features.
+
+        Raises:
+            TypeError: What this host says is not known as distributions.
+        """
+        try:
+            answer = adapter_of(host).likelihood(host, inputs, data_samples)
+        except NoLikelihood as error:
+            raise TypeError(
+                f'PredictionDivergence: {str(error).rstrip(".")}. Use '
+                "discrepancy=dict(type='mmfeatjnd.PseudoGroundTruth') or dict("
+                "type='mmfeatjnd.Annotation').") from error
+        return _Reference(answer, len(inputs))
 
     def forward(self, host: nn.Module, inputs: Tensor,
-                data_samples: Optional[list], reference: Answer) -> Tensor:
-        """Nats per image or per pixel, a scalar >= 0."""
-        clean = reference.logits
-        logits = adapter_of(host).answer(host, inputs, data_samples).logits
-        if reference.kind == 'categorical':
-            if self.kind == 'kl':
-                return kl_divergence(clean, logits, self.temperature)
-            return cross_entropy(clean, logits) - cross_entropy(clean, clean)
-        if self.kind == 'kl':
-            return binary_kl_divergence(clean, logits, self.temperature)
-        rise = [
-            binary_cross_entropy(clean, x, reference.threshold)
-            for x in (logits, clean)
-        ]
-        return rise[0] - rise[1]
+                data_samples: Optional[list],
+                reference: _Reference) -> Tensor:
+        """Nats of an image, the mean over the batch: a scalar >= 0."""
+        clean, size = reference
+        changed = adapter_of(host).likelihood(host, inputs, data_samples,
+                                              clean.proposals)
+        return nats(clean.terms, changed.terms, size).mean()
