@@ -12,7 +12,8 @@ from mmengine.structures import InstanceData, PixelData
 
 import mmfeatjnd  # noqa: F401  lets mmseg's configs be found
 from mmfeatjnd.coding import encode_image
-from mmfeatjnd.hosts import sharing_prefix
+from mmfeatjnd.functional import nats
+from mmfeatjnd.hosts import NoLikelihood, adapter_of, sharing_prefix
 from mmfeatjnd.models import (
     Perturbation,
     PrefixReplay,
@@ -20,7 +21,7 @@ from mmfeatjnd.models import (
     check_faults,
 )
 from mmfeatjnd.models.forward_runs import every_forward
-from mmfeatjnd.models.sensitivity import task_sensitivity
+from mmfeatjnd.models.sensitivity import task_gradients, task_sensitivity
 from mmfeatjnd.registry import MODELS as OUR_MODELS
 
 SIZE = 64  # of the images, in pixels
@@ -573,6 +574,130 @@ OPERATIONS = {
     'featjnd': lambda: Quantization('featjnd', bits=1.0, coded=True),
     'gaussian': lambda: Perturbation('gaussian', 0.5),
 }
+
+
+# ----------------------------------------------------- what the hosts say
+def cascade():
+    cfg = stock('mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py')
+    small_resnet(cfg)
+    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
+    stages = cfg.train_cfg.rcnn
+    cfg.train_cfg.rcnn = stages[0]  # whose samplers are made small
+    small_rpn(cfg, 16)
+    cfg.train_cfg.rcnn = stages
+    roi = cfg.roi_head
+    for part in (roi.bbox_roi_extractor, roi.mask_roi_extractor):
+        part.out_channels = 16
+    for part in roi.bbox_head:
+        part.update(in_channels=16, fc_out_channels=16, num_classes=CLASSES)
+    roi.mask_head.update(
+        in_channels=16, conv_out_channels=8, num_convs=1, num_classes=CLASSES)
+    cfg.test_cfg.rcnn.update(score_thr=0.0, max_per_img=5)
+    return cfg, dict(estimator=CONV)
+
+
+def yolov3():
+    cfg = stock('mmdet::yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py')
+    cfg.bbox_head.num_classes = CLASSES
+    cfg.test_cfg.update(max_per_img=5, score_thr=0.0)
+    return cfg, dict(estimator=CONV, split='neck')
+
+
+def rtmdet():
+    cfg = stock('mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py')
+    cfg.backbone.update(widen_factor=0.125, init_cfg=None)
+    cfg.neck.update(
+        in_channels=[32, 64, 128], out_channels=16, num_csp_blocks=1)
+    cfg.bbox_head.update(
+        in_channels=16, feat_channels=16, num_classes=CLASSES)
+    cfg.test_cfg.update(max_per_img=5, score_thr=0.0)
+    return cfg, dict(estimator=CONV, split='neck')
+
+
+#: Families whose answer has a form of its own, beside HOSTS.
+SAYING = {
+    **START_LEVEL_1, 'Cascade Mask R-CNN': cascade, 'YOLOv3': yolov3,
+    'RTMDet': rtmdet,
+    'FoveaBox': lambda: one_stage('mmdet::foveabox/fovea_r50_fpn_4xb4-1x_coco'
+                                  '.py'),
+    'VFNet': lambda: one_stage('mmdet::vfnet/vfnet_r50_fpn_1x_coco.py'),
+}
+
+
+@pytest.mark.parametrize('name', [*HOSTS, *(n for n in SAYING
+                                            if n not in HOSTS)])
+def test_nats_are_what_the_gradients_say(name, monkeypatch):
+    """E[(g d)^2] of the drawn gradients g is d F d, of which a small change d
+    costs the half: by the heads' real outputs."""
+    for key, make in SAYING.items():
+        monkeypatch.setitem(HOSTS, key, make)
+    model = build_featjnd(name, build_host(name))
+    neck, adapter = model.neck, adapter_of(model)
+    data = model.data_preprocessor(copy.deepcopy(make_batch(name)), False)
+    inputs, samples = data['inputs'], data['data_samples']
+    with torch.no_grad():
+        clean = adapter.likelihood(model, inputs, samples)
+        again = adapter.likelihood(model, inputs, samples, clean.proposals)
+    assert clean.terms
+    assert nats(clean.terms, again.terms, 2).tolist() == [0, 0]
+    features, gradients = task_gradients(neck, inputs, samples, draws=100)
+    generator = torch.Generator().manual_seed(0)
+    noise = {
+        i: x[0].std() * torch.randn(x[0].shape, generator=generator)
+        for i, x in features.items()
+    }
+    # of each image, of each draw
+    along = torch.stack([
+        sum((found[i][0] * d).flatten(1).sum(1) for i, d in noise.items())
+        for found in gradients
+    ])
+    expected = along.square().mean(0) / 2
+
+    def cost(scale):
+        with torch.no_grad(), neck.changing(
+                lambda x, i: x + scale * noise[i] if i in noise else x):
+            changed = adapter.likelihood(model, inputs, samples,
+                                         clean.proposals)
+        return nats(clean.terms, changed.terms, 2)
+
+    # so small that only the curvature counts, and no rounding
+    scale = float((1e-6 / expected.max()).sqrt().clamp(1e-4, 1))
+    both = (cost(scale) + cost(-scale)) / 2 / scale**2
+    assert (expected > 0).all() and both.isfinite().all()
+    torch.testing.assert_close(both, expected, rtol=0.5, atol=0)
+
+
+def test_images_do_not_say_more_in_a_batch():
+    name = 'Mask R-CNN'
+    model = build_featjnd(name, build_host(name))
+    data = model.data_preprocessor(copy.deepcopy(make_batch(name)), False)
+    inputs, samples = data['inputs'], data['data_samples']
+
+    def cost(rows):
+        adapter = adapter_of(model)
+        own = inputs[rows], [samples[i] for i in rows]
+        with torch.no_grad():
+            clean = adapter.likelihood(model, *own)
+            with model.neck.changing(lambda x, i: 1.5 * x):
+                changed = adapter.likelihood(model, *own, clean.proposals)
+        return nats(clean.terms, changed.terms, len(rows))
+
+    alone = torch.cat([cost([0]), cost([1])])
+    torch.testing.assert_close(cost([0, 1]), alone, rtol=1e-3, atol=0)
+
+
+def test_heads_that_nobody_knows():
+    """Refused by their class, before anything runs, and a child of a known
+    class in another library is its parent."""
+    host = build_host('RetinaNet')
+    adapter_of(host).check_likelihood(host)
+    kind = type(host.bbox_head)
+    host.bbox_head.__class__ = type('MyHead', (kind, ), {})
+    adapter_of(host).check_likelihood(host)
+    host.bbox_head.__class__ = type('OddHead', (kind, ),
+                                    dict(__module__='mmdet.odd'))
+    with pytest.raises(NoLikelihood, match='OddHead'):
+        adapter_of(host).check_likelihood(host)
 
 
 @pytest.mark.parametrize('name', START_LEVEL_1)
