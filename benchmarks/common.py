@@ -274,6 +274,8 @@ class CurveBenchmark:
         self.kind = kind
         self.benchmark = BENCHMARKS[args.benchmark]
         self.config = CONFIGS / self.benchmark[kind]
+        # of all scripts: they share the estimators
+        self.training = CONFIGS / self.benchmark['featjnd']
         self.work_dir = args.work_dir / args.benchmark
         self.asked = {name: list(getattr(args, name)) for name in settings}
         self.complete = all(
@@ -284,15 +286,14 @@ class CurveBenchmark:
         self.used = len(range(0, self.whole, args.every))
         self.host = args.host or train_host(args.benchmark, args.work_dir)
 
-    def measure(self, mode: str, options: dict,
-                measure: Callable[..., List[dict]], **asked) -> List[dict]:
-        """The rows, from the host and an estimator for each seed; what is
-        trained or measured already is taken as it is.
+    def measure(self, name: str, measure: Callable[..., List[dict]],
+                **asked) -> List[dict]:
+        """The rows, from the host and the estimators of
+        ``benchmarks/featjnd.py``; what is trained or measured already is
+        taken as it is.
 
         Args:
-            mode (str): Names the estimators and the file of the rows.
-            options (dict): Options of the config, as ``--cfg-options``, in
-                training and in testing.
+            name (str): Names the file of the rows.
             measure (Callable): Function from config, host and estimators to
                 the rows.
             asked: What else the measurement depends on.
@@ -300,8 +301,8 @@ class CurveBenchmark:
         Returns:
             list[dict]: The rows.
         """
-        estimators = self.estimators(mode, options)
-        cfg = read_config(self.config, options)
+        estimators = self.estimators('featjnd', {})
+        cfg = read_config(self.config)
         key = dict(
             environment(),
             benchmark=self.args.benchmark,
@@ -311,7 +312,6 @@ class CurveBenchmark:
             every=self.args.every,
             images=self.used,
             seeds=SEEDS,
-            **self.asked,
             **asked)
 
         def run():
@@ -320,7 +320,7 @@ class CurveBenchmark:
                 keep_every(cfg, self.args.every, self.work_dir)
             return measure(cfg, self.host, estimators)
 
-        return cached(self.work_dir / f'rows_{mode}.json', key, run)
+        return cached(self.work_dir / f'rows_{name}.json', key, run)
 
     def estimators(self, mode: str, options: dict) -> List[str]:
         """An estimator file for each seed; what is trained is not trained
@@ -330,7 +330,7 @@ class CurveBenchmark:
             mode (str): Names them.
             options (dict): See :meth:`measure`.
         """
-        asked = [(self.config, self.host,
+        asked = [(self.training, self.host,
                   self.work_dir / f'{mode}_seed{seed}', self.benchmark['amp'],
                   {
                       'randomness.seed': seed,
@@ -491,7 +491,6 @@ def finite(value: Any) -> Any:
 #: these fixes, by those in the package.
 PUBLISHED_NAMES = dict(
     distortion={
-        'permuted': 'permuted',
         'uniform-noise': 'uniform'
     },
     policy={

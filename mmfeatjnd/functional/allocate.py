@@ -7,7 +7,7 @@ and the same entropy coder. An image with a NaN gets NaN, never a plausible
 step.
 """
 import math
-from typing import Tuple
+from typing import Tuple, Union
 
 import torch
 from torch import Tensor
@@ -27,12 +27,23 @@ def _log_or_mean(value: Tensor) -> Tensor:
     return torch.where(some, log, mean.detach())
 
 
-def jnd_log_steps(envelope: Tensor) -> Tensor:
-    """Steps of twice the JND: the largest rounding error is then the JND
-    (Jin et al., arXiv 2102.08168, section III-C).
+def jnd_log_steps(envelope: Tensor,
+                  unit: Union[float, Tensor] = 1.0,
+                  power: float = 1.0) -> Tensor:
+    r"""Steps of twice the JND: the largest rounding error is then the JND
+    (Jin et al., arXiv 2102.08168, section III-C); or with a power of it,
+
+    .. math:: \Delta = 2 u\, (E / u)^p
+
+    for the JND E in a unit u of the channel. A JND much larger than the
+    channel's deviation buys nothing, since what is rounded to 0 is lost
+    anyway, so a power below 1 spends fewer bits at equal cost. The power is
+    ours.
 
     Args:
-        envelope (Tensor): What an estimator in envelope mode returns, >= 0.
+        envelope (Tensor): What an estimator returns, >= 0.
+        unit (float | Tensor): Unit u, >= 0, broadcastable. Defaults to 1.
+        power (float): p. Defaults to 1.
 
     Returns:
         Tensor: The same shape, float32. Channels that never fired (envelope
@@ -41,8 +52,16 @@ def jnd_log_steps(envelope: Tensor) -> Tensor:
     Example:
         >>> jnd_log_steps(torch.tensor([[0.5, 2.0]])).exp()
         tensor([[1., 4.]])
+        >>> jnd_log_steps(torch.tensor([[4.0, 9.0]]), power=0.5).exp()
+        tensor([[4., 6.]])
     """
-    return _log_or_mean(envelope.float()).add_(math.log(2))
+    envelope = envelope.float()
+    if power != 1:
+        unit = torch.as_tensor(unit, device=envelope.device)
+        some = unit > 0
+        unit = torch.where(some, unit, 1.0)
+        envelope = unit * (envelope / unit)**power
+    return _log_or_mean(envelope).add_(math.log(2))
 
 
 def jnd_rounding(log_step: Tensor, steps: Steps) -> Tensor:

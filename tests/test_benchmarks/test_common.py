@@ -29,7 +29,7 @@ def run(folder, *argv, **kwargs):
         return measure_curve(cfg, host, ['featjnd', 'gaussian'],
                              args.nrmse, common.SEEDS, estimators)
 
-    rows = benchmark.measure('signed', {}, measure, **kwargs)
+    rows = benchmark.measure('curve', measure, nrmse=args.nrmse, **kwargs)
     benchmark.publish('Some claim.', rows)
     return json.loads(
         (folder / 'results/featjnd_tiny.json').read_text()), calls
@@ -59,7 +59,7 @@ def test_rows_are_taken_for_the_same_settings_only(tiny):
     # by the same host and estimator: nothing was trained again
     folder = tiny / 'work' / 'tiny'
     assert len(list(folder.glob('host_*'))) == 1
-    assert len(list(folder.glob('signed_seed0_*'))) == 1
+    assert len(list(folder.glob('featjnd_seed0_*'))) == 1
     # and does not take the first one's place
     assert run(tiny) == (full, [])
 
@@ -70,7 +70,7 @@ def test_rows_are_taken_for_the_same_settings_only(tiny):
     other_host = common.train(cfg, tiny / 'other')
     other, calls = run(tiny, '--host', other_host)
     assert calls[0][0] == other_host and str(first) not in calls[0][1]
-    assert len(list(folder.glob('signed_seed0_*'))) == 2
+    assert len(list(folder.glob('featjnd_seed0_*'))) == 2
     assert other['host_checkpoint'] != full['host_checkpoint']
     assert '--host' in other['train_split']
 

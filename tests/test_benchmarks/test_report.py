@@ -86,8 +86,8 @@ def write(tmp_path, monkeypatch):
 
 
 CURVE = [row('gaussian', 0.5, 76.0), row('featjnd', 0.5, 80.4)]
-RATES = [rate_row('featjnd', 0.5, 79.0), rate_row('featjnd', 1.0, 80.0),
-         rate_row('one-step', 1.0, 79.0), rate_row('one-step', 2.0, 80.0)]
+RATES = [rate_row('featjnd', 0.5, 78.0), rate_row('featjnd', 1.0, 80.0),
+         rate_row('one-step', 1.0, 78.0), rate_row('one-step', 2.0, 80.0)]
 
 
 def test_what_the_estimators_saw(write):
@@ -163,15 +163,14 @@ def test_bits_that_are_a_mean_of_ratios_are_marked(bits_of, write):
 def test_savings_against_their_goal(write):
     write('quantization_cifar10', RATES)
     text = report.quantization_section('quantization_cifar10', plots=False)
-    # 79.2: 0.6 bits against 1.2
+    # 78.4: 0.6 bits against 1.2
     assert '| bits that `featjnd` saves against `one-step` | at least 20 ' \
         '% | 50.0% | 50.0% | yes |' in text
-    assert '`featjnd` | at most 0.6 | 0.600 |' in text
     assert 'against `clip-uniform` | at least 20 % | ? | ? | not known |' in \
         text
     # two seeds with 0.6 and 1.0 bits: 50 % and 17 % are 33 ± 24
-    other = [rate_row('featjnd', 0.5, 78.4, seed=1),
-             rate_row('featjnd', 1.0, 79.2, seed=1),
+    other = [rate_row('featjnd', 0.5, 76.8, seed=1),
+             rate_row('featjnd', 1.0, 78.4, seed=1),
              rate_row('featjnd', 2.0, 80.0, seed=1)]
     write('quantization_cifar10', RATES + other)
     text = report.quantization_section('quantization_cifar10', plots=False)

@@ -23,7 +23,7 @@ MODES = ('straight-through', 'noise')
 @MODELS.register_module()
 class QuantizationSurrogate(BaseTraining):
     """Quantizes with steps of twice the envelope, as the policy 'featjnd'
-    does at scale 1, and lets gradients through. Ours.
+    with ``power=1`` does at scale 1, and lets gradients through. Ours.
 
     Args:
         mode (str): 'straight-through': the real symbols, with the gradient of

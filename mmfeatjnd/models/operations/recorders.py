@@ -19,6 +19,7 @@ class FeatureRecorder:
 
     needs_jnd = False
     needs_detections = False
+    needs_readers = False
 
     def __init__(self, needs_sensitivity: bool = False) -> None:
         self.needs_sensitivity = needs_sensitivity

@@ -79,14 +79,19 @@ def _ones(feature: Tensor) -> Tensor:
 
 @STEP_POLICIES.register_module(name='featjnd')
 class FeatJNDPolicy(StepPolicy):
-    """Steps of twice the JND (scale 1), sent with the features.
+    """Steps by the JND, sent with the features; see
+    :func:`mmfeatjnd.functional.jnd_log_steps`.
 
     Args:
         granularity (str): 'token', 'channel', 'channel-token' or 'element'.
-            Defaults to 'channel-token'.
+            Defaults to 'token'.
         jnd_rounding (bool): Round every element to the cheapest symbol within
             its own JND, see :func:`mmfeatjnd.functional.jnd_rounding`.
-            Defaults to True.
+            Defaults to False.
+        power (float): Power of the JND, in units of the channels' deviation,
+            that the steps are proportional to. 1: twice the JND at scale 1.
+            Defaults to 0.5, which needs the fewest bits on the host of
+            ``make demo``.
     """
 
     needs_jnd = True
@@ -94,14 +99,22 @@ class FeatJNDPolicy(StepPolicy):
     modes = ('sensitivity', 'envelope')
 
     def __init__(self,
-                 granularity: str = 'channel-token',
-                 jnd_rounding: bool = True) -> None:
+                 granularity: str = 'token',
+                 jnd_rounding: bool = False,
+                 power: float = 0.5) -> None:
         check_granularity(granularity)
+        if not 0 <= power < float('inf'):
+            raise ValueError('power must be at least 0 and finite, but got '
+                             f'{power}')
         self.granularity = granularity
         self.jnd_rounding = jnd_rounding
+        self.power = power
 
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
-        log_step = jnd_log_steps(level.envelope)
+        unit = 1.0
+        if level.estimator is not None:
+            unit = level.estimator.channel_unit(level.feature)
+        log_step = jnd_log_steps(level.envelope, unit, self.power)
         steps = make_steps(log_step, self.granularity)
         rounding = None
         if self.jnd_rounding:

@@ -81,6 +81,8 @@ def bits_per_element(run):
 @pytest.mark.parametrize('name', POLICIES)
 def test_the_measured_noise_is_what_was_asked(name, layout):
     policy = dict(type=name)
+    if name in ('featjnd', 'permuted-steps'):
+        policy.update(power=1)
     if name == 'clip-uniform':
         # what lies between the best range and all of the features'
         policy.update(bins=3 if layout == 'map' else 6)
@@ -135,8 +137,11 @@ def test_the_bits_are_what_was_asked(name, layout):
 def test_permuted_spends_the_budget_elsewhere(kwargs):
     """The paper's baseline: the same budget, hence the same modelled noise,
     and other tokens that bear it."""
-    one = Quantization('featjnd', noise_budget=0.3, noise='model')
-    other = Quantization('permuted-steps', noise_budget=0.3, noise='model')
+    one, other, again = (
+        Quantization(dict(type=name, power=1), noise_budget=0.3,
+                     noise='model', seed=seed)
+        for name, seed in (('featjnd', 0), ('permuted-steps', 0),
+                           ('permuted-steps', 1)))
     feature, (a, ), result = run(one)
     first = steps_of(result)
     _, (b, ), result = run(other)
@@ -147,8 +152,6 @@ def test_permuted_spends_the_budget_elsewhere(kwargs):
         first.token.flatten(1).sort(1)[0],
         second.token.flatten(1).sort(1)[0])
     assert not torch.equal(a, b)
-    again = Quantization(
-        'permuted-steps', noise_budget=0.3, noise='model', seed=1)
     assert not torch.equal(run(again)[1][0], b)
 
 
@@ -421,7 +424,7 @@ def test_the_rate_of_a_data_set_is_that_of_all_its_elements():
 
 def test_tokens_differ_in_their_steps():
     """That is the point: a token's step follows its JND."""
-    feature, _, result = run(Quantization('featjnd'))
+    feature, _, result = run(Quantization(dict(type='featjnd', power=1)))
     steps = steps_of(result)
     size = to_tokens(steps.size(feature).expand(feature.shape))
     assert (size.amax(1) > 1.4 * size.amin(1)).all()

@@ -138,7 +138,7 @@ def test_featjnd_by_hand():
     # of a token's elements, the geometric mean counts
     envelope = torch.tensor([[[1., 1.], [1., 1.], [2., 8.], [1., 16.]]])
     level = Level(torch.ones(1, 4, 2), image_keys([0]), envelope=envelope)
-    at = build('featjnd', granularity='token')(level)
+    at = build('featjnd', jnd_rounding=True, power=1)(level)
     steps, rounding, bounds, _ = at(ONE)
     torch.testing.assert_close(
         steps.size(level.feature), torch.tensor([[[2.], [2.], [8.], [8.]]]))
@@ -149,15 +149,20 @@ def test_featjnd_by_hand():
     assert bounds is None
     # at another scale, the same elements do
     torch.testing.assert_close(at(3 * ONE).rounding, rounding)
-    plain = build('featjnd', granularity='token', jnd_rounding=False)
-    assert plain(level)(ONE).rounding is None
+    plain = build('featjnd', power=1)(level)(ONE)
+    assert plain.rounding is None and torch.equal(plain.steps.base, steps.base)
+    # the root of the JND: of 1, 1, 4 and 4
+    steps = build('featjnd')(level)(ONE).steps
+    torch.testing.assert_close(
+        steps.size(level.feature), torch.tensor([[[2.], [2.], [4.], [4.]]]))
 
 
 def test_channel_token_is_separable():
     envelope = torch.tensor([1., 2., 4.])[:, None] * torch.tensor([1., 16.])
     level = Level(torch.ones(1, 3, 2), image_keys([0]),
                   envelope=envelope[None])
-    steps = build('featjnd')(level)(ONE).steps
+    steps = build('featjnd', granularity='channel-token',
+                  power=1)(level)(ONE).steps
     # half octaves: a factor of 2 is 2
     assert steps.token.flatten().tolist() == [-2, 0, 2]
     assert steps.channel.flatten().tolist() == [-4, 4]
@@ -189,7 +194,7 @@ def test_permuted_keeps_the_steps(layout, granularity):
 def test_permuted_moves_the_rounding_with_its_steps():
     level = make_level('map')
     ours, other = (
-        build(name)(level)(torch.ones(2))
+        build(name, jnd_rounding=True)(level)(torch.ones(2))
         for name in ('featjnd', 'permuted-steps'))
     # wherever it went, half the JND is left below what is rounded up
     kept = [
@@ -518,3 +523,24 @@ def test_odd_features(name, shape):
             assert rate.isfinite().all() and noise.isfinite().all()
             assert not share.any() and (noise <= 1.0001).all()
             assert not len(noise) or noise[0] == 0
+
+
+def test_a_power_is_of_the_jnd_in_units_of_the_channels():
+    class Units:
+
+        @staticmethod
+        def channel_unit(feature):
+            return torch.tensor([[[2.0, 0.0]]])
+
+    # 4 and 1 deviations; the second channel never fired
+    envelope = torch.tensor([[[8.0, 0.0], [2.0, 0.0]]])
+    level = Level(torch.ones(1, 2, 2), image_keys([0]), envelope=envelope,
+                  estimator=Units)
+    for power, expected in ((1, [8, 2]), (0.5, [4, 2]), (0, [2, 2])):
+        steps = build('featjnd', granularity='element',
+                      power=power)(level)(ONE).steps
+        torch.testing.assert_close(
+            steps.size(level.feature)[0, :, 0],
+            2.0 * torch.tensor(expected).float(), rtol=1e-4, atol=0)
+    with pytest.raises(ValueError, match='power must be at least 0'):
+        build('featjnd', power=-1)

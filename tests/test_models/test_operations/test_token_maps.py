@@ -254,7 +254,7 @@ def test_steps_of_a_map(name):
     neck, (x, ) = make_neck(1), make_features('a', sizes=((8, 12), ))
     estimator = neck.estimators[0]
     policy = STEP_POLICIES.build(
-        dict(type='token-map', map=name, granularity='element'))
+        dict(type='token-map', map=name, granularity='element', power=1))
     level = Level(x, image_keys(['a']), sensitivity=x.square(),
                   estimator=estimator)
     step = policy(level)(torch.ones(1)).steps.size(x)
