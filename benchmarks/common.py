@@ -218,6 +218,20 @@ def train_estimator(config: Path, host: str, work_dir: Path, amp: bool,
     return str(file)
 
 
+def _asked(argv: Sequence[str]) -> List[str]:
+    """Arguments without those that say where and how fast."""
+    kept, skip = [], False
+    for word in argv:
+        name, _, value = word.partition('=')
+        if name in ('--work-dir', '--jobs'):
+            skip = not value
+        elif skip:
+            skip = False
+        else:
+            kept.append(word)
+    return kept
+
+
 def count_images(cfg: Config, dataset: dict) -> int:
     """How many images a data set of a config has."""
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
@@ -273,7 +287,8 @@ class CurveBenchmark:
         self.args = args
         self.kind = kind
         self.benchmark = BENCHMARKS[args.benchmark]
-        self.config = CONFIGS / self.benchmark[kind]
+        self.config = CONFIGS / self.benchmark.get(
+            kind, self.benchmark['featjnd'])
         # of all scripts: they share the estimators
         self.training = CONFIGS / self.benchmark['featjnd']
         self.work_dir = args.work_dir / args.benchmark
@@ -408,9 +423,9 @@ class CurveBenchmark:
         """
         benchmark = self.benchmark
         command = f'make bench-{self.kind}-{self.args.benchmark}'
-        if sys.argv[2:]:
-            command = f'python benchmarks/{self.kind}.py ' + ' '.join(
-                sys.argv[1:])
+        if asked := _asked(sys.argv[2:]):
+            command = ' '.join(['python', f'benchmarks/{self.kind}.py',
+                                self.args.benchmark, *asked])
         host = read_config(CONFIGS / benchmark['host'])
         train_split = 'not known: --host names the checkpoint'
         if 'checkpoint' in benchmark:
