@@ -412,14 +412,14 @@ class CurveBenchmark:
             return list(pool.map(function, *zip(*arguments)))
 
     def publish(self, claim: str, rows: List[dict],
-                comparisons: Optional[dict] = None) -> Path:
+                **more) -> Path:
         """:func:`publish` the rows.
 
         Args:
             claim (str): What the benchmark is to show.
             rows (list[dict]): Rows, of which those of the clean host
                 become the field ``clean``.
-            comparisons (dict, optional): What they say. Defaults to None.
+            **more: What else the result holds, such as ``comparisons``.
         """
         benchmark = self.benchmark
         command = f'make bench-{self.kind}-{self.args.benchmark}'
@@ -449,8 +449,7 @@ class CurveBenchmark:
                                           self.whole),
                 clean=clean_of(rows),
                 reduced=self.used < self.whole or not self.complete,
-                **({} if comparisons is None else dict(
-                    comparisons=comparisons)),
+                **more,
                 rows=[row for row in rows if not is_clean(row)]))
 
 

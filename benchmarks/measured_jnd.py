@@ -7,8 +7,8 @@ are predicted, on real images.
 Trains the host and three estimators, both shared with benchmarks/featjnd.py
 (what is done is skipped), measures thresholds on test images, other ones for
 each seed (an image that is measured is kept), and writes
-benchmarks/results/measured_jnd_<set>.json. docs/benchmarks.md says where to
-get the data.
+benchmarks/results/measured_jnd_<set>.json, thresholds included.
+docs/benchmarks.md says where to get the data.
 """
 from cache import content, keyed
 from common import (
@@ -21,8 +21,7 @@ from common import (
 
 from mmfeatjnd.apis import JNDMeter, measure_jnd
 from mmfeatjnd.cli.arguments import count
-from mmfeatjnd.evaluation.measured_jnd import plot, responses, scores
-from mmfeatjnd.utils import atomic_path
+from mmfeatjnd.evaluation.measured_jnd import responses, scores
 
 IMAGES = 24
 #: What is measured of each image.
@@ -39,6 +38,15 @@ def parse_args(argv=None):
         '--rows', type=count, default=32,
         help='copies of an image that run through the host at once')
     return parser.parse_args(argv)
+
+
+def rounded(value, digits: int = 3):
+    """JSON whose numbers have few digits."""
+    if isinstance(value, dict):
+        return {k: rounded(v, digits) for k, v in value.items()}
+    if isinstance(value, list):
+        return [rounded(v, digits) for v in value]
+    return round(value, digits) if isinstance(value, float) else value
 
 
 def main(argv=None):
@@ -59,14 +67,14 @@ def main(argv=None):
                              **ASKED)
         rows += [dict(row, seed=seed)
                  for row in scores(images) + responses(images)]
-        every += images
-    file = benchmark.publish(
+        every += [dict(image=f'{seed}/{i["image"]}',
+                       thresholds=i['thresholds']) for i in images]
+    benchmark.publish(
         'Rank correlation of the Fisher information of an image with the '
         'measured thresholds of its tokens is at least 0.85; predicted and '
         'measured nats of whole images are within a factor 1.5 from 0.005 to '
-        '0.05 nats.', [dict(policy='clean', metrics={}), *rows])
-    with atomic_path(file.with_suffix('.png')) as path:
-        plot(every, path)
+        '0.05 nats.', [dict(policy='clean', metrics={}), *rows],
+        images=rounded(every))
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ import sys
 
 import report_dmv_jnd
 import report_featjnd
+import report_measured_jnd
 import report_readme
 from common import PROTOCOL, RESULTS, ROOT, renamed
 
@@ -25,7 +26,10 @@ README = ROOT / 'README.md'
 IMAGES = ROOT / 'docs' / 'images'
 FEATJND = ('featjnd_coco', 'featjnd_dsb2018', 'featjnd_in1k',
            'featjnd_cifar10')
-QUANTIZATION = ('quantization_cifar10', 'quantization_dsb2018')
+QUANTIZATION = ('quantization_coco', 'quantization_dsb2018',
+                'quantization_in1k', 'quantization_cifar10')
+MEASURED_JND = ('measured_jnd_in1k', 'measured_jnd_coco',
+                'measured_jnd_dsb2018', 'measured_jnd_cifar10')
 DMV_JND = 'dmv_jnd_cifar10'
 TASK_METRICS = ('accuracy/top1', 'coco/bbox_mAP', 'coco/segm_mAP', 'mIoU')
 HEADER = """\
@@ -358,6 +362,13 @@ def dmv_jnd_section(name: str, plots: bool) -> str:
                                   outdated_note(result))
 
 
+def measured_section(name: str, plots: bool) -> str:
+    result = load(name)
+    return report_measured_jnd.section(
+        name, result, head(result, f'Measured JND on {result["dataset"]}'),
+        IMAGES if plots else None)
+
+
 def document(plots: bool) -> str:
     """docs/benchmarks.md.
 
@@ -368,6 +379,7 @@ def document(plots: bool) -> str:
     quantized, quantized_before = by_protocol(*QUANTIZATION)
     sections = [HEADER]
     sections += [featjnd_section(n, plots) for n in new]
+    sections += [measured_section(n, plots) for n in published(*MEASURED_JND)]
     sections += [quantization_section(n, plots) for n in quantized]
     sections += [dmv_jnd_section(n, plots) for n in published(DMV_JND)]
     if published('cost'):

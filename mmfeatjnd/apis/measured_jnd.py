@@ -284,17 +284,15 @@ class JNDMeter:
         cost = self._cost(inputs, samples, image)
         parts = [p.part for p in chosen]
         target = torch.tensor([p.nats for p in chosen], device=inputs.device)
-        low, high = (2.0**x for x in _RANGE)
-        ones = torch.ones_like(target)
+        low, high = _RANGE
         found = bisect_scale(
             lambda scale: cost(parts, scale),
             target,
-            finest=low,
-            coarsest=high,
-            iterations=_HALVINGS)
-        beyond = torch.stack(
-            [cost(parts, low * ones) > target, cost(parts, high * ones)
-             < target]).tolist()
+            finest=2.0**low,
+            coarsest=2.0**high,
+            iterations=_HALVINGS).log2().tolist()
+        # an end to which the search went without ever turning round
+        end = 1.5 * (high - low) / 2**_HALVINGS
         rows = [
             dict(
                 unit=p.unit,
@@ -303,9 +301,9 @@ class JNDMeter:
                 p.part.channels[0],
                 nats=p.nats,
                 log2=value,
-                relation='<' if below else '>' if above else '',
-                predicted=p.predicted) for p, value, below, above in zip(
-                    chosen, found.log2().tolist(), *beyond)
+                relation='<' if value < low + end else
+                '>' if value > high - end else '',
+                predicted=p.predicted) for p, value in zip(chosen, found)
         ]
         return dict(
             thresholds=rows, response=self._response(look.levels, cost))

@@ -365,6 +365,9 @@ _STYLES = {
     'gradient-sensitivity': dict(color='tab:brown', ls='--'),
     'outside-boxes': dict(color='tab:cyan', ls='--'),
     'feature-energy': dict(color='tab:olive', ls='--'),
+    'closed-form': dict(color='tab:pink', ls=':'),
+    'lateral': dict(color='tab:gray', ls=':'),
+    'null-space': dict(color='0.6', ls='-.'),
 }
 
 

@@ -169,34 +169,36 @@ def to_markdown(rows: Sequence[dict]) -> str:
 
 def plot(images: Sequence[dict],
          path: Union[str, Path],
-         predictors: Sequence[str] = ('fisher', 'featjnd', 'static')) -> None:
+         predictors: Sequence[str] = ('fisher', 'featjnd', 'static'),
+         nats: float = 0.01) -> None:
     """Predicted against measured thresholds.
 
     Args:
         images (Sequence[dict]): See :func:`scores`.
         path (str | Path): The picture.
         predictors (Sequence[str]): A column each, as far as they are there.
+        nats (float): The tolerance that is shown, or the nearest to it.
+            Defaults to 0.01.
     """
-    units = [
-        u for u in UNITS
-        if any(t['unit'] == u for i in images for t in i['thresholds'])
-    ]
-    names = [
-        n for n in predictors
-        if any(n in t['predicted'] for i in images for t in i['thresholds'])
-    ]
+    every = [t for i in images for t in i['thresholds']]
+    known = {u: {t['nats'] for t in every if t['unit'] == u} for u in UNITS}
+    shown = {u: min(found, key=lambda x: abs(np.log(x / nats)))
+             for u, found in known.items() if found}
+    every = [t for t in every if t['nats'] == shown[t['unit']]]
+    units = list(shown)
+    names = [n for n in predictors if any(n in t['predicted'] for t in every)]
     with saved_figure(path, 3.2 * len(names), 3.2 * len(units)) as figure:
-        every = figure.subplots(len(units), len(names), squeeze=False)
-        for axes_row, unit in zip(every, units):
+        grid = figure.subplots(len(units), len(names), squeeze=False)
+        for axes_row, unit in zip(grid, units):
             for axes, name in zip(axes_row, names):
-                _scatter(axes, images, unit, name)
+                _scatter(axes, every, unit, name)
         figure.supxlabel('predicted JND, log2 of noise / channel std')
         figure.supylabel('measured JND, log2 of noise / channel std')
 
 
-def _scatter(axes, images: Sequence[dict], unit: str, name: str) -> None:
+def _scatter(axes, thresholds: Sequence[dict], unit: str, name: str) -> None:
     points = [(t['predicted'][name], t['log2'], t['relation'] != '',
-               t.get('level')) for i in images for t in i['thresholds']
+               t.get('level'), t['nats']) for t in thresholds
               if t['unit'] == unit and name in t['predicted']]
     if not points:
         axes.set_axis_off()
@@ -211,8 +213,9 @@ def _scatter(axes, images: Sequence[dict], unit: str, name: str) -> None:
               label='beyond the range' if beyond.any() else None)
     ends = [min(x.min(), y.min()), max(x.max(), y.max())]
     axes.plot(ends, ends, color='black', lw=0.8)
-    axes.set_title(f'{unit}: {name} '
-                   f'(rank correlation {_spearman(x, y):.2f})', fontsize=8)
+    rank = _spearman(x, y)
+    rank = '' if np.isnan(rank) else f' (rank correlation {rank:.2f})'
+    axes.set_title(f'{unit}, {points[0][4]:g} nats: {name}{rank}', fontsize=8)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=6)
     axes.grid(alpha=0.3)
