@@ -7,7 +7,11 @@
 quantization = dict(custom_hooks=[
     dict(
         type='mmfeatjnd.QuantizationHook',
-        policy='featjnd',
+        policy=dict(
+            type='featjnd',
+            granularity='channel-token',
+            jnd_rounding=True,
+            power=1.0),
         scale=1.0,
         coded=False)
 ])

@@ -341,3 +341,30 @@ def test_the_host_stays_as_it_was(small):
     assert metric.host_hash == host_hash(test.model) == before
     assert hooks == [len(m._forward_hooks) for m in test.model.modules()]
     assert wanted == [p.requires_grad for p in test.model.parameters()]
+
+
+# ----------------------------------------------------------- noise by the file
+def test_a_curve_by_the_metric(run_tool, boxes, tmp_path, capfd):
+    """Visible strength and the distortions that need the file, of a plain
+    host."""
+    out = tmp_path / 'm.safetensors'
+    run_tool('estimate_metric.py', *boxes, '--images', 4, '--out', out)
+    capfd.readouterr()
+    curve = ['analysis_tools/jnd_curve.py', *boxes, '--seeds', 1,
+             '--nrmse', 0.5, '--work-dir', tmp_path / 'work']
+    run_tool(*curve, '--distortions', 'gaussian', 'closed-form', 'null-space',
+             'lateral', '--task-metric', out, '--out', tmp_path / 'rms')
+    run_tool(*curve, '--distortions', 'gaussian', 'closed-form',
+             '--definition', 'visible', '--task-metric', out,
+             '--out', tmp_path / 'visible')
+    for name, distortions in (('rms', 4), ('visible', 2)):
+        rows = json.loads((tmp_path / name / 'curve.json').read_text())[1:]
+        assert len(rows) == distortions
+        for row in rows:
+            # a level without a null space is left alone
+            share = 0.75 if row['distortion'] == 'null-space' else 1
+            assert row['nrmse_measured'] == pytest.approx(share / 2, rel=1e-3)
+    for argv in (['--distortions', 'closed-form'],
+                 ['--definition', 'visible']):
+        with pytest.raises(SystemExit, match=f'{argv[-1]} needs --task-met'):
+            run_tool(*curve, *argv, '--out', tmp_path / 'none')

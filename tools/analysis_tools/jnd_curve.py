@@ -4,11 +4,11 @@ from functools import partial
 from mmfeatjnd.apis import measure_curve
 from mmfeatjnd.cli.arguments import curve_parser, parse_launched, positive
 from mmfeatjnd.cli.configs import open_curve
-from mmfeatjnd.cli.console import plain_errors
+from mmfeatjnd.cli.console import UsageError, plain_errors
 from mmfeatjnd.cli.launch import distributed
 from mmfeatjnd.cli.results import save_results
 from mmfeatjnd.evaluation import curve
-from mmfeatjnd.models import distortion_names
+from mmfeatjnd.models import build_distortion, distortion_names
 from mmfeatjnd.models.operations.perturbation import STRENGTHS
 from mmfeatjnd.utils import on_first_rank
 
@@ -60,9 +60,20 @@ def parse_args():
     return parse_launched(parser)
 
 
+def check_task_metric(args):
+    """Before anything is loaded: whether the file is there that is needed."""
+    asked = [n for n in args.distortions
+             if build_distortion(n).metric == 'task']
+    asked += ['--definition visible'] * (args.definition == 'visible')
+    if asked and args.task_metric is None:
+        raise UsageError(f'{asked[0]} needs --task-metric FILE: make one with '
+                         'tools/estimate_metric.py for this host and split')
+
+
 def main():
     args = parse_args()
     with plain_errors():
+        check_task_metric(args)
         cfg = open_curve(args)
         with distributed(cfg):
             rows = measure_curve(

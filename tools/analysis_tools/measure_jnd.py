@@ -45,7 +45,8 @@ def parse_args():
         default=[0.005, 0.01, 0.02, 0.05],
         help='tolerances of whole images')
     parser.add_argument(
-        '--predictors', nargs='+', default=list(PREDICTORS), metavar='NAME',
+        '--predictors', nargs='+', choices=PREDICTORS,
+        default=list(PREDICTORS), metavar='NAME',
         help='token maps to compare: ' + ', '.join(PREDICTORS))
     parser.add_argument(
         '--draws', type=count, default=6,
