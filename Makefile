@@ -14,13 +14,12 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --maxprocesses $(JOBS) \
 	--dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint bench-featjnd-cifar10 \
-	bench-featjnd-dsb2018 bench-quantization-cifar10 \
-	bench-quantization-dsb2018 bench-dmv-jnd bench-dmv-jnd-reduced \
-	bench-coco bench-cost bench-gpu gpu-bundle bench-report
+.PHONY: help setup demo test test-fast lint bench-dmv-jnd \
+	bench-dmv-jnd-reduced bench-coco bench-cost bench-gpu gpu-bundle \
+	bench-report
 
 help:  ## list the commands
-	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | \
+	@grep -hE '^[a-z][a-z0-9_%-]*:.*##' $(MAKEFILE_LIST) | \
 		awk -F ':.*## ' '{printf "  make %-28s %s\n", $$1, $$2}'
 
 setup:  ## create the environment (a no-op when it is complete)
@@ -45,17 +44,14 @@ test-fast: setup  ## lint, then all tests but the slow ones (2 minutes on two co
 lint: setup  ## lint only
 	$(PY) -m ruff check .
 
-bench-featjnd-cifar10: setup  ## FeatJND on CIFAR-10 (data/cifar10; hours on a CPU)
-	$(PY) benchmarks/featjnd.py cifar10
+bench-featjnd-%: setup  ## where noise costs the least: yolox, mobilenet, dsb2018 or cifar10 (an hour or more)
+	$(PY) benchmarks/featjnd.py $*
 
-bench-featjnd-dsb2018: setup  ## FeatJND on DSB2018 (data/dsb2018; hours on a CPU)
-	$(PY) benchmarks/featjnd.py dsb2018
+bench-measured_jnd-%: setup  ## thresholds that are measured, of the same (an hour or more)
+	$(PY) benchmarks/measured_jnd.py $*
 
-bench-quantization-cifar10: setup  ## quantization on CIFAR-10 (data/cifar10; hours on a CPU)
-	$(PY) benchmarks/quantization.py cifar10
-
-bench-quantization-dsb2018: setup  ## quantization on DSB2018 (data/dsb2018; hours on a CPU)
-	$(PY) benchmarks/quantization.py dsb2018
+bench-quantization-%: setup  ## quantization, of the same (hours)
+	$(PY) benchmarks/quantization.py $*
 
 bench-dmv-jnd: setup  ## DMV-JND on CIFAR-10 (data/cifar10; needs a GPU)
 	$(PY) benchmarks/dmv_jnd.py full

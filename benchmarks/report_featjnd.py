@@ -212,28 +212,47 @@ def octaves_goal(result: dict, valid: bool) -> str:
     return f'{met} ({ours[0] / static[0]:.1f} times)'
 
 
+def gained(result: dict, name: str, valid: bool) -> str:
+    """How many octaves more than white noise a map tolerates, in words."""
+    rows = [row for row in result['rows'] if row['distortion'] == name
+            and row.get('definition') == UNIT and row.get('valid') == valid]
+    found = octaves(result, name, valid)
+    if found is not None:
+        return f'{estimate(found, "+.2f")}, {2 ** found[0]:.2f} times'
+    if not rows:
+        return 'not measured'
+    if name == 'gaussian':
+        return '0'
+    if not any(row['nrmse_measured'] for row in rows):
+        return 'there is none'
+    return 'beyond what was measured'
+
+
 def octaves_section(result: dict) -> List[str]:
     """The noise that is tolerated at some nats; nothing of hosts for which
     that was not in reach."""
     rows = result.get('comparisons', {}).get('octaves_at_nats', ())
     if all(row['octaves'] is None for row in rows):
         return []
-    names = dict.fromkeys(row['distortion'] for row in rows)
-    lines = [[
-        f'`{name}`', *('beyond what was measured' if found is None else
-                       f'{estimate(found, "+.2f")}, {2 ** found[0]:.2f} times'
-                       for found in (octaves(result, name, valid)
-                                     for valid in PANELS))
-    ] for name in names]
+    names = dict.fromkeys(['gaussian', *(r['distortion'] for r in rows)])
+    lines = [[f'`{name}`', *(gained(result, name, valid) for valid in PANELS)]
+             for name in names]
     lines.append([
         f'goal: `featjnd` at least {TIMES} times `static`',
         *(octaves_goal(result, valid) for valid in PANELS)
     ])
+    freed = {row['distortion']: row['bits']
+             for row in result['comparisons'].get('volume_at_nats', ())}
+    for line, name in zip(lines, names):
+        bits = freed.get(name)
+        line.append('' if bits is None else estimate(bits, '.3f'))
+    lines[-1].append('')
     return [
         f'### Noise tolerated at {rows[0]["nats"]:g} nats\n',
-        'In octaves (log2 of the RMS) more than white noise, with [95 % '
-        'interval]; ?: without a bound.\n',
-        markdown_table(['map', *PANELS.values()], lines)
+        'In octaves (log2 of the RMS) more than white noise, and its volume: '
+        'the bits per element that it frees, with [95 % interval]; ?: without '
+        'a bound.\n',
+        markdown_table(['map', *PANELS.values(), 'bits freed'], lines)
     ]
 
 

@@ -189,21 +189,22 @@ def test_octaves_of_classifiers(write):
     classifier(write)
     text = report.featjnd_section('featjnd_in1k', plots=False)
     assert '### Noise tolerated at 0.02 nats' in text
-    assert lines(text, 'map', 'any features', 'features kept valid'
-                 ).splitlines()[1:] == [
-        '| `static` | +0.20 [+0.10, ?], 1.15 times | beyond what was '
-        'measured |',
+    table = lines(text, 'map', 'any features', 'features kept valid',
+                  'bits freed').splitlines()[1:]
+    assert table == [
+        '| `gaussian` | 0 | not measured |  |',
+        '| `static` | +0.20 [+0.10, ?], 1.15 times | not measured |  |',
         '| `featjnd` | +0.50 [+0.40, ?], 1.41 times | +1.00 [+0.90, ?], 2.00 '
-        'times |',
+        'times |  |',
         '| goal: `featjnd` at least 2 times `static` | yes (2.5 times) | not '
-        'known |'
+        'known |  |'
     ]
     # shares are a goal of detectors
     assert lines(text, *HEAD)
     classifier(write, octaves_at_nats=[octaves('static', 0.2),
                                        octaves('featjnd', 0.3)])
     text = report.featjnd_section('featjnd_in1k', plots=False)
-    assert '| no (1.5 times) | not known |' in text
+    assert '| no (1.5 times) | not known |  |' in text
     write()
     text = report.featjnd_section('featjnd_coco', plots=False)
     assert 'Noise tolerated' not in text
