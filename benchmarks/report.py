@@ -331,6 +331,7 @@ def cost_section() -> str:
             row['host'], f'{row["batch"]}',
             'x'.join(map(str, row['image_size'])),
             ratio(row, 'train_iteration_ratio', '.2f'),
+            ratio(row, 'training_share', '.2%'),
             ratio(row, 'estimator_forward_ratio', '.1%'),
             ratio(row, 'quantizer_forward_ratio', '.1%'), share
         ])
@@ -345,6 +346,7 @@ def cost_section() -> str:
     return '\n'.join(parts + [
         markdown_table([
             'host', 'batch', 'image', "training iteration / host's",
+            "whole training / host's",
             "estimator / host's forward",
             "steps, quantize and dequantize / host's forward",
             "share of the device's copy bandwidth"
