@@ -16,7 +16,7 @@ image, and its strength is bisected until the host's answer is so many nats
 from the clean one. `fisher` is the closed form, by the Fisher information of
 the very image; the others predict it by the maps of the sections above. Bias
 (median) and error are log2 of measured over predicted noise, where the
-threshold lies within what was searched: 2^-7 to 2^7 standard deviations of a
+threshold lies within what was searched: 2^-12 to 2^7 standard deviations of a
 channel. The numbers are means over the seeds, each with an estimator, images
 and tokens of its own; the 95 % intervals are of a bootstrap over the images of
 one seed.

@@ -52,11 +52,12 @@ from .data import split_dataloader
 PREDICTORS = ('fisher', 'featjnd', 'static', 'other-image', 'level-gain',
               'permuted', 'feature-energy')
 #: Between which strengths a threshold is looked for, log2 of the channels'
-#: standard deviation, and how often the interval is halved.
-_RANGE = (-7.0, 7.0)
+#: standard deviation, and how often the interval is halved. Noise on all of an
+#: image costs a detector, which says many things, nats at very little.
+_RANGE = (-12.0, 7.0)
 _HALVINGS = 10
 #: Strengths of noise on all of an image whose cost is measured, log2.
-_STRENGTHS = tuple(x / 2 for x in range(-14, 5))
+_STRENGTHS = tuple(x / 2 for x in range(-22, 5))
 
 
 class Probed(NamedTuple):
