@@ -20,12 +20,12 @@ POLICIES = {
     'permuted-steps': 'permuted-steps',
     'one-step': 'one-step',
     # the same with another map
-    'white': dict(type='token-map', map='white'),
-    'level-gain': dict(type='token-map', map='level-gain'),
-    'static': dict(type='token-map', map='static'),
-    'fisher': dict(type='token-map', map='fisher'),
+    'token-map-white': dict(type='token-map', map='white'),
+    'token-map-level-gain': dict(type='token-map', map='level-gain'),
+    'token-map-static': dict(type='token-map', map='static'),
+    'token-map-fisher': dict(type='token-map', map='fisher'),
     # twice the JND, not its root
-    'featjnd-power-1': dict(type='featjnd', power=1.0),
+    'featjnd-1.0': dict(type='featjnd', power=1.0),
     'range': 'range',
     'gradient': 'gradient',
     'water-filling': 'water-filling',

@@ -80,13 +80,13 @@ the seeds.
 """
 POLICIES = """\
 `featjnd` takes its steps from the learned map, as the root of what a token
-tolerates (`featjnd-power-1`: in proportion to it), `permuted-steps` gives the
-same steps to other tokens of the image, `static`, `level-gain` and `white`
-take them from the mean map of the training, from one number a level and from
-none, `one-step` has one step an image and level, `range` one a token,
+tolerates (`featjnd-1.0`: in proportion to it), `permuted-steps` gives the
+same steps to other tokens of the image, `token-map-static`, `-level-gain` and
+`-white` take them from the mean map of the training, from one number a level
+and from none, `one-step` has one step an image and level, `range` one a token,
 `clip-uniform` clips to a few bins, `water-filling` is optimal for independent
-Gaussian channels, and `gradient` and `fisher`, which need the whole host at
-the encoder, are references rather than codecs. All share one entropy
+Gaussian channels, and `gradient` and `token-map-fisher`, which need the whole
+host at the encoder, are references rather than codecs. All share one entropy
 coder, and all send their steps. The bands are 95 % confidence intervals over
 the seeds.
 """
@@ -211,7 +211,7 @@ def yes(met) -> str:
 def equal_noise_goals(rows, metric: str) -> str:
     """FeatJND against permuted and uniform, at every budget that counts."""
     known = {row.get('policy') for row in rows}
-    references = [r for r in ('one-step', 'static', 'permuted-steps')
+    references = [r for r in ('one-step', 'token-map-static', 'permuted-steps')
                   if r in known]
     found = [
         rate.compare_at_equal_noise(

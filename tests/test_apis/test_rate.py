@@ -102,8 +102,8 @@ def test_rates(bench):
 
     # two ways to the same numbers: one pass for all, and a test with the hook
     row = rates['featjnd', 1.5, 1]
-    tested = hooked(cfg, host, files[1], policy='featjnd', scale=row['scale'],
-                    coded=True)
+    tested = hooked(cfg, host, files[1], policy=policies['featjnd'],
+                    scale=row['scale'], coded=True)
     assert tested['jnd/nrmse'] == pytest.approx(row['nrmse_measured'])
     assert tested['jnd/coded_bytes'] == row['coded_bytes']
     assert tested['accuracy/top1'] == row['metrics']['accuracy/top1']

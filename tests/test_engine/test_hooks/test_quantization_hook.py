@@ -105,17 +105,19 @@ def test_validation_within_training(test):
 
 
 def test_an_estimator_file(test, build, tmp_path):
+    steps = dict(type='featjnd', power=1)
     path = str(tmp_path / 'estimator.pth')
     source = build('classifier', estimator=dict(mode='envelope'))
     with torch.no_grad():
         source.neck.estimators[0].expand.bias.fill_(-1.)
     source.neck.estimators[0].initial.fill_(1)
     save_estimator(source, path)
-    expected, _ = test(hook(), model=source)
+    expected, _ = test(hook(policy=steps), model=source)
     model = build('classifier', estimator=dict(mode='envelope'))
     own = {k: v.clone() for k, v in model.neck.estimators.state_dict().items()}
-    metrics, _ = test(hook(estimator=path), model=model, trained=False)
-    assert metrics == expected != test(hook())[0]
+    metrics, _ = test(hook(policy=steps, estimator=path), model=model,
+                      trained=False)
+    assert metrics == expected != test(hook(policy=steps))[0]
     # the model keeps its own
     state = model.neck.estimators.state_dict()
     assert len(state) == len(own)
