@@ -105,7 +105,7 @@ def test_other_versions_are_refused(name):
     """By name, with a checksum that fits: nobody may take such a file for a
     damaged one."""
     data = stored(name)
-    for version in (0, 3, 255):
+    for version in (0, 9, 255):
         body = data[:4] + bytes([version]) + data[5:-4]
         with pytest.raises(
                 BitstreamError,
@@ -118,15 +118,15 @@ def test_another_version_inside_is_refused():
     stream."""
     data = stored('feature_file')
     at = data.index(b'FJND') + 4
-    body = data[:at] + b'\x03' + data[at + 1:-4]
+    body = data[:at] + b'\x09' + data[at + 1:-4]
     inner = body.index(b'FJND')
     stream = body[inner:-4]
     body = body[:inner] + stream + struct.pack('<I', zlib.crc32(stream))
-    with pytest.raises(BitstreamError, match='stream version 3, but'):
+    with pytest.raises(BitstreamError, match='stream version 9, but'):
         feature_file.unpack(body + struct.pack('<I', zlib.crc32(body)))
     data = stored('pixels')
-    body = data[:11] + b'\x03' + data[12:-4]
-    with pytest.raises(BitstreamError, match='stream version 3, but'):
+    body = data[:11] + b'\x09' + data[12:-4]
+    with pytest.raises(BitstreamError, match='stream version 9, but'):
         decode_images(body + struct.pack('<I', zlib.crc32(body)))
 
 

@@ -187,13 +187,9 @@ def info(args):
                 for k in ('ori_shape', 'img_shape') if k in meta))
             for level, x in zip(content.levels, read_header(content.stream)):
                 kinds = ' and '.join(x['exponents']) or 'one for all'
-                offset = '' if x['offset'] is None else \
-                    f', offset {x["offset"]:.6g}'
-                bits = 8 * x['bytes'] / max(math.prod(x['shape']), 1)
                 print(f'  level {level}: {tuple(x["shape"])}, '
                       f'{str(x["dtype"]).removeprefix("torch.")}, base step '
-                      f'{x["base"]:.6g}{offset}, steps by {kinds}, '
-                      f'{x["bytes"]} bytes, {bits:.4f} bits per element')
+                      f'{x["base"]:.6g}, steps by {kinds}')
 
 
 def main():

@@ -7,12 +7,7 @@ Layout, all numbers little-endian::
 from typing import List, Sequence
 
 from mmfeatjnd.functional import QuantizedLevel
-from .body import (
-    MAX_ELEMENTS,
-    decode_level,
-    encode_bodies,
-    read_headers,
-)
+from .body import MAX_ELEMENTS, decode_body, encode_bodies, read_headers
 from .entropy_coder import SEAL_BYTES, BitstreamError, check_seal, seal
 
 MAGIC = b'FJND'
@@ -87,8 +82,7 @@ def read_header(data: bytes, max_elements: int = MAX_ELEMENTS) -> List[dict]:
 
     Returns:
         list[dict]: For every level its ``shape`` (without the batch),
-        ``dtype``, ``base`` step, ``offset``, ``exponents`` (names) and
-        ``bytes`` of the payload with its ``start``.
+        ``dtype``, ``base`` step and ``exponents`` (names).
 
     Raises:
         BitstreamError: Foreign, truncated, corrupted or oversized.
@@ -102,14 +96,16 @@ def read_header(data: bytes, max_elements: int = MAX_ELEMENTS) -> List[dict]:
         >>> header['shape'], header['base']
         ((8, 4, 4), 1.0)
     """
+    return read_headers(_checked(data), max_elements)
+
+
+def _checked(data: bytes) -> bytes:
+    """The body of a stream."""
     if data[:len(MAGIC)] != MAGIC:
         raise BitstreamError('not a feature stream: it does not begin with '
                              f'{MAGIC.decode()}')
-    levels = read_headers(data[len(MAGIC):-SEAL_BYTES], max_elements)
     check_seal(data)
-    for x in levels:
-        x['start'] += len(MAGIC)
-    return levels
+    return data[len(MAGIC):-SEAL_BYTES]
 
 
 def decode_image(data: bytes,
@@ -137,4 +133,4 @@ def decode_image(data: bytes,
         >>> torch.equal(dequantize(decoded), torch.full((1, 8, 4, 4), 0.5))
         True
     """
-    return [decode_level(data, x) for x in read_header(data, max_elements)]
+    return decode_body(_checked(data), max_elements)

@@ -3,38 +3,36 @@
 Layout, all numbers little-endian::
 
     version u8 | number of levels u8
-    per level: form u8 | dims varint... | base f32 | [offset f32]
-               | payload length varint
-    payloads
+    per level: form u8 | dims varint... | base f32
+    payload
 
 ``form``: bits 0-1 the number of dims without the batch, bits 2-3 the dtype
-that the features had, bits 4-7 which of token, channel, element exponents and
-offset there are. A payload holds the parameters of the entropy model, the
-exponents, and the symbols (see :mod:`mmfeatjnd.coding.payload`), all by one
-range coder. The steps travel with the features: a decoder needs neither
-the estimator nor the policy.
+that the features had, bits 4-6 which of token, channel and element exponents
+there are. The payload holds of every level the parameters of the entropy
+model, the exponents, and the symbols (see :mod:`mmfeatjnd.coding.payload`),
+all by one range coder. The steps travel with the features: a decoder needs
+neither the estimator nor the policy.
 """
 import math
 import struct
-from typing import List, Sequence
+from typing import List, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from mmfeatjnd.functional import EntropyModel, QuantizedLevel
-from mmfeatjnd.functional.entropy import as_samples
+from mmfeatjnd.functional.entropy import (
+    MAX_CENTRE,
+    MAX_SCALE,
+    as_samples,
+    scale_class,
+)
 from mmfeatjnd.functional.steps import MAX_EXPONENT
 from mmfeatjnd.functional.symbols import MAX_SYMBOL
-from .entropy_coder import BitstreamError
-from .payload import (
-    EXPONENTS,
-    PARAMETER_RANGES,
-    decode_payload,
-    encode_payload,
-    exponent_shape,
-)
+from .entropy_coder import BitstreamError, SymbolReader, SymbolWriter
+from .payload import EXPONENTS, exponent_shape, read_level, write_level
 
-VERSION = 2
+VERSION = 3
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 #: A file that claims more elements than this is refused.
 MAX_ELEMENTS = 1 << 26
@@ -42,7 +40,8 @@ _MAX_FLOAT = torch.finfo(torch.float32).max
 
 
 # --------------------------------------------------------------------- write
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number >= 0 in 7 bits a byte, the lowest first."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -66,7 +65,7 @@ def _check(quantized: QuantizedLevel) -> None:
                          'quantize the features first')
     wanted = {n: (len(symbols), *exponent_shape(n, shape[1:]))
               for n in EXPONENTS}
-    wanted.update(base=shape[:1], offset=shape[:1])
+    wanted.update(base=shape[:1])
     for name, x in steps._asdict().items():
         if x is None:
             continue
@@ -81,22 +80,21 @@ def _check(quantized: QuantizedLevel) -> None:
         raise ValueError('steps must be positive, and symbols times steps '
                          'within the range of float32')
     if model is not None:
-        _check_model(model, symbols)
+        _check_model(model, symbols, steps)
 
 
-def _check_model(model: EntropyModel, symbols: Tensor) -> None:
+def _check_model(model: EntropyModel, symbols: Tensor, steps) -> None:
     samples = as_samples(symbols)
+    limits = dict(scale=MAX_SCALE, centre=MAX_CENTRE, rectified=1)
+    model = model._replace(
+        scale=model.scale - scale_class(steps.base)[:, None])
     for name, x in model._asdict().items():
-        low, high = getattr(PARAMETER_RANGES, name)
-        one = name in ('reference', 'form')
-        wanted = (len(samples), 1 if one else samples.size(2))
-        if tuple(x.shape) != wanted or x.min() < low or x.max() > high:
+        wanted = (len(samples),
+                  1 if name == 'rectified' else samples.size(2))
+        if tuple(x.shape) != wanted or x.abs().max() > limits[name]:
             raise ValueError(
                 f'model.{name} must have shape {wanted} and lie within '
-                f'{low} and {high}: use what fit_entropy_model returns')
-    if ((model.nonzero == 0) & samples.any(1)).any():
-        raise ValueError('the model says that a channel is all zero which is '
-                         'not: it was fitted to other symbols')
+                f'+-{limits[name]}: use what fit_entropy_model returns')
 
 
 def _representable(quantized: QuantizedLevel) -> bool:
@@ -104,28 +102,23 @@ def _representable(quantized: QuantizedLevel) -> bool:
     symbols, steps = quantized.symbols, quantized.steps
     bound = steps.size(symbols).max().double()
     bound = bound * symbols.abs().max().clamp_min(1)
-    if steps.offset is not None:
-        bound = bound + steps.offset.abs().max()
     return bool(bound <= _MAX_FLOAT)
 
 
 def _body(levels: Sequence[QuantizedLevel]) -> bytes:
     head = bytearray(struct.pack('<BB', VERSION, len(levels)))
-    payloads = []
+    writer = SymbolWriter()
     for level in levels:
         steps, dims = level.steps, level.symbols.shape[1:]
         form = len(dims) | DTYPES.index(level.dtype) << 2
-        for bit, name in enumerate((*EXPONENTS, 'offset'), 4):
+        for bit, name in enumerate(EXPONENTS, 4):
             form |= (getattr(steps, name) is not None) << bit
         head.append(form)
         for n in dims:
-            head += _varint(n)
+            head += varint(n)
         head += struct.pack('<f', float(steps.base))
-        if steps.offset is not None:
-            head += struct.pack('<f', float(steps.offset))
-        payloads.append(encode_payload(level))
-        head += _varint(len(payloads[-1]))
-    return bytes(head) + b''.join(payloads)
+        write_level(writer, level)
+    return bytes(head) + writer.finish()
 
 
 def encode_bodies(levels: Sequence[QuantizedLevel]) -> List[bytes]:
@@ -157,7 +150,7 @@ def encode_bodies(levels: Sequence[QuantizedLevel]) -> List[bytes]:
 
 
 # ---------------------------------------------------------------------- read
-class _Cursor:
+class Cursor:
     """Reads a header, and says where it ends too early."""
 
     def __init__(self, data: bytes) -> None:
@@ -184,74 +177,47 @@ class _Cursor:
 
 
 def read_headers(body: bytes, max_elements: int) -> List[dict]:
-    """What :func:`mmfeatjnd.coding.read_header` returns, of a body and counted
-    from its start."""
-    cursor = _Cursor(body)
+    """What :func:`mmfeatjnd.coding.read_header` returns, of a body."""
+    return _read_headers(body, max_elements)[0]
+
+
+def _read_headers(body: bytes,
+                  max_elements: int) -> Tuple[List[dict], bytes]:
+    """Headers and payload."""
+    cursor = Cursor(body)
     version, count = cursor.take(2)
     if version != VERSION:
         raise BitstreamError(f'stream version {version}, but this mmfeatjnd '
                              f'reads version {VERSION}')
     levels = [_read_level(cursor) for _ in range(count)]
-    total = sum(math.prod(x['shape']) for x in levels)
-    if total > max_elements:
+    check_size(sum(math.prod(x['shape']) for x in levels), max_elements)
+    return levels, body[cursor.at:]
+
+
+def check_size(elements: int, max_elements: int) -> None:
+    """Raise a :class:`BitstreamError` of more elements than are read."""
+    if elements > max_elements:
         raise BitstreamError(
-            f'oversized: it claims {total} elements, but at most '
+            f'oversized: it claims {elements} elements, but at most '
             f'{max_elements} are read. Raise max_elements if you trust it')
-    start = cursor.at
-    for x in levels:
-        x['start'] = start
-        start += x['bytes']
-    if len(body) != start:
-        kind = 'truncated' if len(body) < start else 'corrupted'
-        announced = start - cursor.at
-        raise BitstreamError(f'{kind}: {announced} bytes of payload are '
-                             'announced, but there are '
-                             f'{len(body) - cursor.at}')
-    return levels
 
 
-def _read_level(cursor: _Cursor) -> dict:
+def _read_level(cursor: Cursor) -> dict:
     form, = cursor.take(1)
     ndim, dtype = form & 3, form >> 2 & 3
-    if not ndim or dtype >= len(DTYPES):
+    if not ndim or dtype >= len(DTYPES) or form >> 7:
         raise BitstreamError('corrupted: unknown form of a level')
     shape = tuple(cursor.varint() for _ in range(ndim))
     if not all(shape):
         raise BitstreamError('corrupted: an empty level')
     base, = struct.unpack('<f', cursor.take(4))
-    offset = None
-    if form >> 7:
-        offset, = struct.unpack('<f', cursor.take(4))
-    if not 0 < base < math.inf or not math.isfinite(offset or 0.0):
+    if not 0 < base < math.inf:
         raise BitstreamError('corrupted: impossible step')
     return dict(
         shape=shape,
         dtype=DTYPES[dtype],
         base=base,
-        offset=offset,
-        exponents=[n for i, n in enumerate(EXPONENTS, 4) if form >> i & 1],
-        bytes=cursor.varint())
-
-
-def decode_level(data: bytes, header: dict) -> QuantizedLevel:
-    """One level of an image.
-
-    Args:
-        data (bytes): What holds the body.
-        header (dict): Header of the level, see
-            :func:`mmfeatjnd.coding.read_header`; ``start`` counts from the
-            start of ``data``.
-    """
-    payload = data[header['start']:header['start'] + header['bytes']]
-    level = decode_payload(payload, header['shape'], header['exponents'])
-    base, offset = header['base'], header['offset']
-    steps = level.steps._replace(
-        base=torch.tensor([base]),
-        offset=None if offset is None else torch.tensor([offset]))
-    level = level._replace(steps=steps, dtype=header['dtype'])
-    if not _representable(level):
-        raise BitstreamError('corrupted payload: impossible steps')
-    return level
+        exponents=[n for i, n in enumerate(EXPONENTS, 4) if form >> i & 1])
 
 
 def decode_body(body: bytes,
@@ -270,4 +236,13 @@ def decode_body(body: bytes,
     Raises:
         BitstreamError: Truncated, corrupted or oversized.
     """
-    return [decode_level(body, x) for x in read_headers(body, max_elements)]
+    headers, payload = _read_headers(body, max_elements)
+    reader, levels = SymbolReader(payload), []
+    for x in headers:
+        level = read_level(reader, x['shape'], x['base'], x['exponents'])
+        levels.append(level._replace(dtype=x['dtype']))
+        if not _representable(levels[-1]):
+            raise BitstreamError('corrupted payload: impossible steps')
+    if not reader.exhausted():
+        raise BitstreamError('corrupted payload: bytes are left over')
+    return levels

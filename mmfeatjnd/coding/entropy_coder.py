@@ -1,12 +1,16 @@
-"""Binary symbols with given probabilities to bytes and back.
+"""Symbols of the entropy model's classes to bytes and back.
 
 A thin layer over the range coder of ``constriction`` (Bamler, arXiv
-2201.01741), which codes whole arrays.
+2201.01741), which codes whole arrays: all symbols of a class at once.
 """
 import struct
 import zlib
+from typing import Iterator, Tuple
 
 import numpy as np
+
+from mmfeatjnd.functional.entropy import Table, class_table
+from mmfeatjnd.functional.symbols import MAX_SYMBOL
 
 #: Length of the checksum that :func:`seal` appends.
 SEAL_BYTES = 4
@@ -37,75 +41,171 @@ def check_seal(data: bytes) -> None:
         raise BitstreamError('corrupted: the checksum does not match')
 
 
-def _bernoulli():
+def _constriction():
     try:
         import constriction
     except ImportError as error:
         raise ImportError('Real bitstreams need the package constriction: '
                           "pip install 'constriction>=0.4'") from error
-    return constriction.stream.queue, constriction.stream.model.Bernoulli(
-        perfect=False)
+    return constriction.stream
 
 
-class BitWriter:
-    """Writer of binary symbols; :meth:`finish` returns the bytes."""
+#: Bit lengths of what lies beyond the end of a table.
+_LENGTHS = (2 * MAX_SYMBOL).bit_length() + 1
+
+
+def _groups(index: np.ndarray, centre: np.ndarray,
+            rectified: bool) -> Iterator[Tuple[np.ndarray, Table]]:
+    """Positions of the symbols of every class, with its table; in an order
+    that both sides know."""
+    key = (index.astype(np.int64) << 16) + centre
+    order = np.argsort(key, kind='stable')
+    key = key[order]
+    starts = np.flatnonzero(np.diff(key, prepend=key[:1] - 1))
+    for positions, value in zip(np.split(order, starts[1:]), key[starts]):
+        found = int(value + (1 << 15) >> 16)
+        yield positions, class_table(
+            found, int(value - (found << 16)), rectified)
+
+
+def _zeros(values: np.ndarray, table: Table) -> np.ndarray:
+    """Where the symbol 0 is that is in no bin."""
+    return (values == 0) & table.zero
+
+
+class SymbolWriter:
+    """Writer of symbols; :meth:`finish` returns the bytes."""
 
     def __init__(self) -> None:
-        queue, self._model = _bernoulli()
-        self._coder = queue.RangeEncoder()
+        stream = _constriction()
+        self._models = stream.model
+        self._coder = stream.queue.RangeEncoder()
 
-    def write(self, bits: np.ndarray, ones: np.ndarray) -> None:
+    def write(self, symbols: np.ndarray, index: np.ndarray,
+              centre: np.ndarray, rectified: bool = False) -> None:
         """Append symbols.
 
         Args:
-            bits (np.ndarray): 0 or 1, any shape.
-            ones (np.ndarray): Float32, the same shape: probability of a 1.
+            symbols (np.ndarray): (N,), integers within +-32767.
+            index (np.ndarray): (N,), the class of each: quarter octaves of
+                s / Delta, see :mod:`mmfeatjnd.functional.entropy`.
+            centre (np.ndarray): (N,), quarters of s.
+            rectified (bool): Nothing is below 0. Defaults to False.
         """
-        if bits.size:
-            self._coder.encode(
-                np.ascontiguousarray(bits, np.int32).ravel(), self._model,
-                np.ascontiguousarray(ones, np.float32).ravel())
+        beyond = []
+        for positions, table in _groups(index, centre, rectified):
+            q = symbols[positions].astype(np.int64)
+            value = q - table.shift
+            before = 1 + table.zero
+            entry = (value >> table.bits) - table.first + before
+            last = len(table.probabilities) - 1
+            low, high = entry < before, entry >= last
+            beyond += [before - 1 - entry[low & ~_zeros(q, table)],
+                       entry[high] - last]
+            entry = np.where(low, 0, np.where(high, last, entry))
+            entry[_zeros(q, table)] = 1
+            self._encode(entry, self._models.Categorical(
+                table.probabilities, perfect=False))
+            if table.bits:
+                place = value[~_zeros(q, table)] & (1 << table.bits) - 1
+                self._write_uniform(place, 1 << table.bits)
+        if beyond:
+            self._write_beyond(np.concatenate(beyond) + 1)
+
+    def _write_beyond(self, numbers: np.ndarray) -> None:
+        """Numbers > 0 by their number of bits, and all bits but the first."""
+        lengths = np.frexp(numbers)[1]
+        self._write_uniform(lengths, _LENGTHS)
+        for n in range(2, _LENGTHS):
+            self._write_uniform(
+                numbers[lengths == n] - (1 << n - 1), 1 << n - 1)
+
+    def _write_uniform(self, values: np.ndarray, size: int) -> None:
+        self._encode(values, self._models.Uniform(size))
+
+    def _encode(self, values: np.ndarray, model) -> None:
+        if values.size:
+            self._coder.encode(np.ascontiguousarray(values, np.int32), model)
 
     def write_number(self, value: int, width: int) -> None:
-        """Append an unsigned number of ``width`` bits."""
-        self.write(value >> np.arange(width) & 1,
-                   np.full(width, 0.5, np.float32))
+        """Append an unsigned number of ``width`` bits, 1 to 16."""
+        self._write_uniform(np.array([value]), 1 << width)
 
     def finish(self) -> bytes:
-        """All symbols; a multiple of four bytes, little-endian."""
-        return self._coder.get_compressed().astype('<u4').tobytes()
+        """The bytes of all symbols: words of 32 bits, the highest byte first,
+        without the zeros at the end."""
+        words = self._coder.get_compressed().astype('>u4')
+        return words.tobytes().rstrip(b'\0')
 
 
-class BitReader:
-    """Reader of what :class:`BitWriter` wrote, with the same probabilities.
+class SymbolReader:
+    """Reader of what :class:`SymbolWriter` wrote, with the same classes.
 
-    Raises:
-        BitstreamError: The bytes cannot come from :class:`BitWriter`.
+    Args:
+        data (bytes): The bytes.
     """
 
     def __init__(self, data: bytes) -> None:
-        queue, self._model = _bernoulli()
-        if len(data) % 4:
-            raise BitstreamError('corrupted payload: its length is no '
-                                 'multiple of 4')
-        words = np.frombuffer(data, '<u4').astype(np.uint32)
-        self._coder = queue.RangeDecoder(words)
+        stream = _constriction()
+        self._models = stream.model
+        words = np.frombuffer(data + bytes(-len(data) % 4), '>u4')
+        self._coder = stream.queue.RangeDecoder(words.astype(np.uint32))
 
-    def read(self, ones: np.ndarray) -> np.ndarray:
-        """The next symbols, int32, 0 or 1; see :meth:`BitWriter.write`."""
-        if not ones.size:
-            return np.zeros(ones.shape, np.int32)
-        flat = np.ascontiguousarray(ones, np.float32).ravel()
+    def read(self, index: np.ndarray, centre: np.ndarray,
+             rectified: bool = False) -> np.ndarray:
+        """The next symbols, (N,), int64; see :meth:`SymbolWriter.write`.
+
+        Raises:
+            BitstreamError: The bytes cannot come from :class:`SymbolWriter`.
+        """
+        symbols = np.zeros(len(index), np.int64)
+        found, counts = [], [0]
+        for positions, table in _groups(index, centre, rectified):
+            entry = self._decode(len(positions), self._models.Categorical(
+                table.probabilities, perfect=False))
+            inside = ~_zeros(entry - 1, table)
+            place = np.zeros_like(entry)
+            if table.bits:
+                place[inside] = self._read_uniform(
+                    int(inside.sum()), 1 << table.bits)
+            low, high = entry == 0, entry == len(table.probabilities) - 1
+            counts += [int(low.sum()), int(high.sum())]
+            found.append((positions, table, entry, inside, place, low, high))
+        beyond = self._read_beyond(sum(counts)) - 1
+        beyond = iter(np.split(beyond, np.cumsum(counts)[:-1])[1:])
+        for positions, table, entry, inside, place, low, high in found:
+            entry[low] = table.zero - next(beyond)
+            entry[high] += next(beyond)
+            value = entry + table.first - 1 - table.zero << table.bits
+            symbols[positions] = (value + place + table.shift) * inside
+        if np.abs(symbols).max(initial=0) > MAX_SYMBOL:
+            raise BitstreamError('corrupted payload: impossible symbols')
+        return symbols
+
+    def _read_beyond(self, count: int) -> np.ndarray:
+        lengths = self._read_uniform(count, _LENGTHS)
+        if not lengths.all():
+            raise BitstreamError('corrupted payload: impossible symbols')
+        numbers = np.int64(1) << lengths - 1
+        for n in range(2, _LENGTHS):
+            at = lengths == n
+            numbers[at] += self._read_uniform(int(at.sum()), 1 << n - 1)
+        return numbers
+
+    def _read_uniform(self, count: int, size: int) -> np.ndarray:
+        return self._decode(count, self._models.Uniform(size))
+
+    def _decode(self, count: int, model) -> np.ndarray:
+        if not count:
+            return np.zeros(0, np.int64)
         try:
-            bits = self._coder.decode(self._model, flat)
+            return self._coder.decode(model, count).astype(np.int64)
         except (AssertionError, ValueError) as error:
             raise BitstreamError(f'corrupted payload: {error}') from error
-        return bits.reshape(ones.shape)
 
     def read_number(self, width: int) -> int:
         """The next unsigned number of ``width`` bits."""
-        bits = self.read(np.full(width, 0.5, np.float32))
-        return int((bits << np.arange(width)).sum())
+        return int(self._read_uniform(1, 1 << width)[0])
 
     def exhausted(self) -> bool:
         """Whether all bytes may have been used; False proves garbage."""

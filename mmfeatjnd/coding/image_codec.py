@@ -16,7 +16,7 @@ their steps: where steps grow with what is in a block, its levels are alike,
 and the model does better without the steps.
 
 Several images in one stream are stacked like one high image: they share the
-three parameters that the entropy model sends for every channel, which for a
+two parameters that the entropy model sends for every channel, which for a
 small image outweigh its levels.
 """
 import struct
@@ -39,7 +39,7 @@ from .body import MAX_ELEMENTS, decode_body, encode_bodies
 from .entropy_coder import SEAL_BYTES, BitstreamError, check_seal, seal
 
 MAGIC = b'JNDI'
-VERSION = 1
+VERSION = 2
 _HEAD = struct.Struct('<4sBBBBBH')
 
 

@@ -18,12 +18,7 @@ from .budget import (
     scale_to_modelled_noise,
 )
 from .dual import dual_ascent
-from .entropy import (
-    code_length,
-    empirical_entropy,
-    fit_entropy_model,
-    probabilities,
-)
+from .entropy import code_length, fit_entropy_model
 from .layout import (
     LAYOUTS,
     channel_dim,
@@ -111,7 +106,6 @@ __all__ = [
     'dct_matrix',
     'dequantize',
     'dual_ascent',
-    'empirical_entropy',
     'expected_nats',
     'fit_entropy_model',
     'frequency_moments',
@@ -135,7 +129,6 @@ __all__ = [
     'over_channels',
     'over_tokens',
     'participation_ratio',
-    'probabilities',
     'quantize',
     'random_permutation',
     'range_log_steps',

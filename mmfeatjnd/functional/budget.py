@@ -61,8 +61,8 @@ def scale_limits(feature: Tensor, steps: Steps) -> Tuple[Tensor, Tensor]:
         >>> round(float(3.0 / finest)), round(float(3.0 / coarsest), 2)
         (32766, 0.48)
     """
-    x = feature.float() - steps.origin(feature)
-    peak = (x.abs_() / steps.size(x)).flatten(1).amax(1)
+    x = feature.float()
+    peak = (x.abs() / steps.size(x)).flatten(1).amax(1)
     peak = torch.where(peak == 0, 1.0, peak)  # all scales are alike
     # the smallest base that keeps its precision; as a tensor, since a number
     # over a tensor is computed as a product with an infinite reciprocal

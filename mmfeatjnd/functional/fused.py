@@ -27,7 +27,7 @@ _broken = False
 def symbols_and_values(feature: Tensor, step: Tensor,
                        rounding: Union[float, Tensor],
                        deadzone: float) -> Tuple[Tensor, Tensor]:
-    """Symbols and their values, without an offset.
+    """Symbols and their values.
 
     On CUDA one kernel of ``torch.compile`` reads the feature once and writes
     both; elsewhere, and where compiling fails, the plain functions run. The

@@ -234,14 +234,14 @@ def check_steps(steps: Steps, shape: Sequence[int]) -> None:
             (B, ..., h, w).
 
     Raises:
-        ValueError: Steps that differ by channels or elements, have an offset
-            or another shape, or are not positive and finite.
+        ValueError: Steps that differ by channels or elements, have
+            another shape, or are not positive and finite.
 
     Example:
         >>> check_steps(Steps(torch.tensor([4., 4.])), (2, 192, 4, 6))
     """
     batch, *_, h, w = shape
-    others = [n for n in ('channel', 'element', 'offset')
+    others = [n for n in ('channel', 'element')
               if getattr(steps, n) is not None]
     if others:
         raise ValueError('steps of images have a base and tokens, but also '

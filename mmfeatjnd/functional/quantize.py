@@ -7,7 +7,7 @@ from torch import Tensor
 from .fused import symbols_and_values
 from .quantized import QuantizedLevel
 from .steps import Steps
-from .symbols import from_symbols, to_symbols
+from .symbols import from_symbols
 
 
 class Allocation(NamedTuple):
@@ -40,8 +40,7 @@ def quantize(feature: Tensor,
              allocation: Allocation) -> Tuple[QuantizedLevel, Tensor]:
     r"""Uniform quantization of one level of features, mid-tread.
 
-    .. math:: q = \mathrm{sign}(x)\,\lfloor |x| / \Delta + \rho \rfloor, \quad
-        x = f - o
+    .. math:: q = \mathrm{sign}(f)\,\lfloor |f| / \Delta + \rho \rfloor
 
     On CUDA one kernel reads the feature once and writes symbols and values,
     see :func:`mmfeatjnd.functional.fused.symbols_and_values`.
@@ -74,17 +73,12 @@ def quantize(feature: Tensor,
     step = steps.size(x)
     if rounding is None:
         rounding = 0.5
-    if steps.offset is None:
-        symbols, value = symbols_and_values(x, step, rounding, deadzone)
-    else:
-        offset = steps.origin(x)
-        symbols = to_symbols(x, step, rounding, deadzone, offset)
-        value = from_symbols(symbols, step, offset=offset)
+    symbols, value = symbols_and_values(x, step, rounding, deadzone)
     return QuantizedLevel(symbols, steps, feature.dtype), value
 
 
 def dequantize(quantized: QuantizedLevel) -> Tensor:
-    r"""The features that a receiver makes of symbols: :math:`o + q \Delta`.
+    r"""The features that a receiver makes of symbols: :math:`q \Delta`.
 
     Args:
         quantized (QuantizedLevel): What :func:`quantize` returned.
@@ -99,9 +93,7 @@ def dequantize(quantized: QuantizedLevel) -> Tensor:
         tensor([[ 4., -4.,  2.]], dtype=torch.float16)
     """
     symbols, steps, dtype, _ = quantized
-    value = from_symbols(
-        symbols, steps.size(symbols), offset=steps.origin(symbols))
-    return cast_to(value, dtype)
+    return cast_to(from_symbols(symbols, steps.size(symbols)), dtype)
 
 
 def cast_to(value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -8,30 +8,24 @@ from .steps import Steps
 
 
 class EntropyModel(NamedTuple):
-    """Parameters of the entropy model, integers, (B, C); (B, 1) for
-    vectors. See :mod:`mmfeatjnd.functional.entropy`.
+    """Parameters of the entropy model, integers, (B, C), or (1, C) for all
+    images; (B, 1) for vectors. See :mod:`mmfeatjnd.functional.entropy`.
 
     Attributes:
-        nonzero (Tensor): Index of pi, 0 where the channel is all zero.
-        scale (Tensor): Half octaves: b = base * 2^(scale / 2).
-        positive (Tensor): Index of the share of positive signs.
-        reference (Tensor): (B, 1), half octaves: the exponent of the token at
-            which ``nonzero`` holds.
-        form (Tensor): (B, 1): 0, a constant times the odds of firing, or 1,
-            times its probability.
+        scale (Tensor): Quarter octaves: s = 2^(scale / 4), in the unit of the
+            feature.
+        centre (Tensor): Quarters of s: mu = s * centre / 4.
+        rectified (Tensor): (B, 1), 0 or 1: nothing is below 0.
 
     Example:
-        >>> one = torch.ones(2, 8, dtype=torch.int32)
-        >>> zero = torch.zeros(2, 1, dtype=torch.int32)
-        >>> model = EntropyModel(16 * one, 0 * one, 8 * one, zero, zero)
-        >>> model.nonzero.shape
+        >>> zero = torch.zeros(2, 8, dtype=torch.int32)
+        >>> model = EntropyModel(zero + 4, zero, zero[:, :1])
+        >>> model.scale.shape
         torch.Size([2, 8])
     """
-    nonzero: Tensor
     scale: Tensor
-    positive: Tensor
-    reference: Tensor
-    form: Tensor
+    centre: Tensor
+    rectified: Tensor
 
 
 class QuantizedLevel(NamedTuple):

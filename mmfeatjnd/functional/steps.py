@@ -25,8 +25,6 @@ class Steps(NamedTuple):
             (B, N, 1) or (B, 1). None: 0.
         channel (Tensor, optional): The same, (B, C, 1, 1), (B, 1, C), (B, C).
         element (Tensor, optional): The same, the shape of the feature.
-        offset (Tensor, optional): (B,), float32: the value of symbol 0.
-            None: 0.
 
     Example:
         >>> steps = Steps(torch.tensor([1.0]), channel=torch.tensor([[0, 2]]))
@@ -37,7 +35,6 @@ class Steps(NamedTuple):
     token: Optional[Tensor] = None
     channel: Optional[Tensor] = None
     element: Optional[Tensor] = None
-    offset: Optional[Tensor] = None
 
     @property
     def exponent(self) -> Union[Tensor, int]:
@@ -52,10 +49,6 @@ class Steps(NamedTuple):
             if part is not None:  # one product over the whole feature
                 size = size * half_octaves(part)
         return size
-
-    def origin(self, like: Tensor) -> Union[Tensor, float]:
-        """The value of symbol 0, broadcastable to ``like``."""
-        return 0.0 if self.offset is None else per_image(self.offset, like)
 
     def scaled(self, factor: Union[float, Tensor]) -> 'Steps':
         """All steps times a factor, a number or (B,)."""

@@ -4,15 +4,10 @@ from typing import Union
 import torch
 from torch import Tensor
 
-from .entropy import (
-    LOG2E,
-    as_samples,
-    fit_form,
-    share_that_fires,
-    shorter_form,
-    statistics,
-)
+from .entropy import as_samples, fit_entropy_model, symbol_bits
 from .noise import uniform_noise
+from .quantized import QuantizedLevel
+from .steps import make_steps
 from .symbols import to_symbols
 
 
@@ -91,9 +86,8 @@ def soft_code_length(magnitude: Tensor, feature: Tensor,
     """Code length with a gradient, for steps of any value; see
     :func:`mmfeatjnd.functional.code_length`.
 
-    The model is fitted to the current symbols without a gradient, with
-    parameters of any value, from steps in classes of half an octave, and in
-    the form that is shorter; the code length is then differentiated with
+    The model is fitted to the current symbols without a gradient, from steps
+    in classes of half an octave; the code length is then differentiated with
     respect to the symbols, whose gradient is that of
     :func:`straight_through`, and to the steps.
 
@@ -116,32 +110,14 @@ def soft_code_length(magnitude: Tensor, feature: Tensor,
         (torch.Size([2]), True)
     """
     finite = feature.isfinite().flatten(1).all(1)
-    step = as_samples(step.expand(feature.shape))
-    magnitude, feature = as_samples(magnitude), as_samples(feature)
+    symbols = as_samples(magnitude * feature.sign())
+    step = step.expand(feature.shape)
     with torch.no_grad():
-        log_step = step.log2()
-        base = log_step.mean((1, 2), keepdim=True)
-        exponent = (2 * (log_step - base)).nan_to_num(0, 0, 0)
-        whole = magnitude.round().nan_to_num(0, 0, 0)
-        found = statistics(whole, exponent)
-        fits = [fit_form(found, plain) for plain in (False, True)]
-        plain = shorter_form(fits) > 0
-        rate = torch.where(plain, fits[1].rate, fits[0].rate)
-        rate = rate * (-base).exp2()
-        fires = whole > 0
-        count = fires.sum(1, keepdim=True)
-        plus = (fires * (feature > 0)).sum(
-            1, keepdim=True) / count.clamp_min(1)
-        sign = -(torch.special.xlogy(plus, plus) + torch.special.xlogy(
-            1 - plus, 1 - plus)) * LOG2E
-        first = feature.abs() < step  # the threshold nearby is the first
-    ratio = (step * rate).clamp(2e-6, 80)
-    nonzero = torch.where(plain, *(
-        share_that_fires(fits[i].level, ratio / 2, bool(i)) for i in (1, 0)))
-    nonzero = nonzero.clamp(1 / 65536, 1 - 1 / 65536)
-    flag = torch.where(first, magnitude, 1.0)
-    tail = torch.where(first, 0.0, magnitude - 1)
-    end = (-(-ratio).expm1()).log2()
-    bits = (-(1 - flag) * (1 - nonzero).log2() + flag *
-            (sign - nonzero.log2() - end) + tail * ratio * LOG2E)
+        whole = (magnitude * feature.sign()).round().nan_to_num(0, 0, 0)
+        model = fit_entropy_model(
+            QuantizedLevel(whole, make_steps(step.log(), 'element'))).model
+        scale = (model.scale / 4).exp2()[:, None]
+    bits = symbol_bits(symbols, as_samples(step) / scale,
+                       model.centre[:, None] / 4,
+                       model.rectified[:, None] > 0)
     return torch.where(finite, bits.flatten(1).sum(1), torch.nan)

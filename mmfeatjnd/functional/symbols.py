@@ -17,12 +17,10 @@ MAX_SYMBOL = (1 << 15) - 1
 def to_symbols(feature: Tensor,
                step: Tensor,
                rounding: Union[float, Tensor] = 0.5,
-               deadzone: float = 0.5,
-               offset: Union[float, Tensor] = 0.0) -> Tensor:
+               deadzone: float = 0.5) -> Tensor:
     r"""Symbols of a mid-tread uniform quantizer.
 
-    .. math:: q = \mathrm{sign}(x)\,\lfloor |x| / \Delta + \rho \rfloor, \quad
-        x = f - o
+    .. math:: q = \mathrm{sign}(f)\,\lfloor |f| / \Delta + \rho \rfloor
 
     Args:
         feature (Tensor): (B, ...).
@@ -33,7 +31,6 @@ def to_symbols(feature: Tensor,
         deadzone (float): At least this many steps on either side of 0 become
             the symbol 0, in [0.5, inf). Defaults to 0.5: no more than
             rounding asks for.
-        offset (float | Tensor): o, the value of symbol 0. Defaults to 0.
 
     Returns:
         Tensor: Float32 with integer values in +-32767, the shape of
@@ -44,8 +41,6 @@ def to_symbols(feature: Tensor,
         tensor([[ 0.,  2., -3.]])
     """
     x = feature.float()
-    if isinstance(offset, Tensor) or offset:
-        x = x - offset
     # in place: on a CPU, fresh memory costs more than the arithmetic
     ratio = x.abs().div_(step)
     dropped = ratio < deadzone if deadzone > 0.5 else None
@@ -55,18 +50,12 @@ def to_symbols(feature: Tensor,
     return symbols.clamp_(max=MAX_SYMBOL).copysign_(x)
 
 
-def from_symbols(symbols: Tensor,
-                 step: Tensor,
-                 reconstruction: float = 0.0,
-                 offset: Union[float, Tensor] = 0.0) -> Tensor:
-    r"""Values of symbols: ``o + (q + beta sign(q)) Delta``.
+def from_symbols(symbols: Tensor, step: Tensor) -> Tensor:
+    """Values of symbols: the middle of their bins, ``q Delta``.
 
     Args:
         symbols (Tensor): Integer values, (B, ...).
         step (Tensor): Delta, broadcastable.
-        reconstruction (float): beta in (-0.5, 0.5), towards larger
-            magnitudes. Defaults to 0: the middle of the bin.
-        offset (float | Tensor): o. Defaults to 0.
 
     Returns:
         Tensor: Float32, the shape of ``symbols``.
@@ -75,13 +64,7 @@ def from_symbols(symbols: Tensor,
         >>> from_symbols(torch.tensor([[0.0, 2.0, -3.0]]), torch.tensor(0.5))
         tensor([[ 0.0000,  1.0000, -1.5000]])
     """
-    symbols = symbols.float()
-    if reconstruction:
-        symbols = symbols + reconstruction * symbols.sign()
-    value = symbols * step
-    if isinstance(offset, Tensor) or offset:
-        value = value + offset
-    return value
+    return symbols.float() * step
 
 
 def saturated(symbols: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def numbers(shape, spread, zeros=0):
 
 # ------------------------------------------------------------ feature stream
 def levels():
-    """Three levels: every layout, dtype, granularity, and an offset."""
+    """Three levels: every layout, dtype and granularity."""
     image = QuantizedLevel(
         numbers((1, 4, 5, 6), 9, 2).float(),
         Steps(torch.tensor([0.25]),
@@ -64,7 +64,7 @@ def levels():
         torch.bfloat16)
     vector = QuantizedLevel(
         numbers((1, 9), 32767, 3).float(),
-        Steps(torch.tensor([2.0**-10]), offset=torch.tensor([-0.375])))
+        Steps(torch.tensor([2.0**-10])))
     return [image, tokens, vector]
 
 

@@ -1,70 +1,103 @@
-import math
-
+"""The symbols of classes as bytes."""
 import numpy as np
 import pytest
 
 from mmfeatjnd.coding.entropy_coder import (
-    BitReader,
     BitstreamError,
-    BitWriter,
+    SymbolReader,
+    SymbolWriter,
 )
 
 
-def _symbols(n, seed=0):
-    generator = np.random.default_rng(seed)
-    ones = (generator.integers(1, 65536, n) / 65536).astype(np.float32)
-    return (generator.random(n) < ones).astype(np.int32), ones
-
-
-def test_round_trip_of_bits_and_numbers():
-    bits, ones = _symbols(5000)
-    writer = BitWriter()
-    writer.write_number(1234, 11)
-    writer.write(bits[:3000], ones[:3000])
-    writer.write(bits[:0], ones[:0])
-    writer.write_number(0, 1)
-    writer.write(bits[3000:].reshape(2, -1), ones[3000:].reshape(2, -1))
-    reader = BitReader(writer.finish())
-    assert reader.read_number(11) == 1234
-    np.testing.assert_array_equal(reader.read(ones[:3000]), bits[:3000])
-    assert reader.read(ones[:0]).shape == (0, )
-    assert reader.read_number(1) == 0
-    np.testing.assert_array_equal(
-        reader.read(ones[3000:].reshape(2, -1)), bits[3000:].reshape(2, -1))
-    assert reader.exhausted()
-
-
-def test_improbable_symbols_survive():
-    ones = np.tile(np.float32([1, 65535]) / 65536, 500).astype(np.float32)
-    bits = np.tile(np.int32([1, 0]), 500)
-    writer = BitWriter()
-    writer.write(bits, ones)
+def round_trip(symbols, index, centre, rectified=False):
+    writer = SymbolWriter()
+    writer.write(symbols, index, centre, rectified)
     data = writer.finish()
-    np.testing.assert_array_equal(BitReader(data).read(ones), bits)
-    assert len(data) * 8 == pytest.approx(16 * 1000, rel=0.01)
+    reader = SymbolReader(data)
+    assert np.array_equal(reader.read(index, centre, rectified), symbols)
+    assert reader.exhausted()
+    return data
 
 
-@pytest.mark.parametrize('p', [1 / 65536, 0.01, 0.2, 0.5, 0.99])
-def test_length_is_the_information(p):
-    n = 200000
-    bits = (np.random.default_rng(1).random(n) < p).astype(np.int32)
-    ones = np.full(n, p, np.float32)
-    writer = BitWriter()
-    writer.write(bits, ones)
-    k = int(bits.sum())
-    information = -k * math.log2(p) - (n - k) * math.log2(1 - p)
-    assert len(writer.finish()) * 8 == pytest.approx(
-        information, rel=1e-3, abs=64)
+@pytest.mark.parametrize('rectified', [False, True])
+def test_round_trip_of_many_classes(rectified):
+    generator = np.random.default_rng(0)
+    index = generator.integers(-18, 61, 5000)
+    centre = generator.integers(-30, 30, 5000)
+    symbols = np.round(generator.logistic(centre / 4, 1) * 2**(index / 4))
+    symbols = symbols.clip(0 if rectified else -32767, 32767).astype(int)
+    round_trip(symbols, index, centre, rectified)
+
+
+@pytest.mark.parametrize('rectified', [False, True])
+@pytest.mark.parametrize('index', [-18, 0, 15, 16, 47, 60])
+@pytest.mark.parametrize('centre', [-2047, -9, 0, 9, 2047])
+def test_any_symbol_in_any_class(index, centre, rectified):
+    """Also what nobody expects."""
+    symbols = np.array([0, 1, 2, 3, 17, 1000, 32766, 32767])
+    if not rectified:
+        symbols = np.concatenate([symbols, -symbols])
+    full = np.full(len(symbols), index), np.full(len(symbols), centre)
+    round_trip(symbols, *full, rectified)
+
+
+def test_no_symbols():
+    nothing = np.zeros(0, int)
+    assert round_trip(nothing, nothing, nothing) == b''
+
+
+def test_numbers():
+    writer = SymbolWriter()
+    for value, width in ((5, 3), (0, 1), (65535, 16), (1, 1)):
+        writer.write_number(value, width)
+    reader = SymbolReader(writer.finish())
+    assert [reader.read_number(n) for n in (3, 1, 16, 1)] == [5, 0, 65535, 1]
+
+
+@pytest.mark.parametrize('index', [-6, 0, 8, 30])
+def test_length_is_the_information(index):
+    generator = np.random.default_rng(1)
+    n, ratio = 20000, 2**(index / 4)
+    symbols = np.round(generator.logistic(0, ratio, n)).astype(int)
+
+    def cdf(x):
+        return 1 / (1 + np.exp(-x / ratio))
+
+    bits = -np.log2(cdf(symbols + 0.5) - cdf(symbols - 0.5)).sum()
+    data = round_trip(symbols, np.full(n, index), np.zeros(n, int))
+    assert 8 * len(data) == pytest.approx(bits, rel=2e-3, abs=16)
+
+
+def test_what_a_stream_wastes_at_its_end():
+    """Features may take a hundred bytes."""
+    wasted = []
+    for n in range(20, 120):
+        symbols = np.random.default_rng(n).integers(-1, 2, n)
+        full = np.zeros(n, int)
+        p = np.where(symbols == 0, 0.24492, 0.19683)
+        wasted.append(
+            len(round_trip(symbols, full, full)) + np.log2(p).sum() / 8)
+    assert -0.1 < min(wasted) and np.mean(wasted) < 2.2
 
 
 def test_left_over_bytes_are_noticed():
-    writer = BitWriter()
-    writer.write(*_symbols(100))
-    reader = BitReader(writer.finish() + b'\x12\x34\x56\x78' * 4)
-    reader.read(_symbols(100)[1])
+    index = centre = np.zeros(30, int)
+    data = round_trip(np.ones(30, int), index, centre)
+    reader = SymbolReader(data + b'\1' * 20)
+    reader.read(index, centre)
     assert not reader.exhausted()
 
 
-def test_length_that_is_no_multiple_of_4():
-    with pytest.raises(BitstreamError, match='multiple of 4'):
-        BitReader(b'abcde')
+def test_impossible_symbols():
+    """Garbage may announce what no encoder writes."""
+    refused = 0
+    for i in range(300):
+        data = np.random.default_rng(i).bytes(40)
+        reader = SymbolReader(b'\xff' * 3 + data)
+        try:
+            found = reader.read(np.full(9, -18), np.zeros(9, int))
+        except BitstreamError:
+            refused += 1
+        else:
+            assert np.abs(found).max() <= 32767
+    assert refused

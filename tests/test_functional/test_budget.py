@@ -133,10 +133,6 @@ def test_limits_by_hand():
     # any scale will do for an image that is 0
     assert 0 < finest[1] < coarsest[1] < math.inf
     assert finest[2].isnan() and coarsest[2].isnan()
-    # of a quantizer whose symbol 0 is not at 0
-    finest, _ = scale_limits(feature[:1], Steps(torch.ones(1),
-                                                offset=torch.tensor([2.])))
-    assert finest.item() == pytest.approx(10 / 32766)
 
 
 def test_limits_of_the_smallest_features_are_positive():

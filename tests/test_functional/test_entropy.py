@@ -1,5 +1,4 @@
 import math
-import zlib
 
 import numpy as np
 import pytest
@@ -13,21 +12,17 @@ from mmfeatjnd.functional import (
     QuantizedLevel,
     Steps,
     code_length,
-    empirical_entropy,
     fit_entropy_model,
     make_steps,
     quantize,
 )
 from mmfeatjnd.functional.entropy import (
-    DIGIT,
-    DIGITS,
-    NONZERO,
-    NUM_PI,
-    NUM_SIGN,
-    POSITIVE,
-    RATIO_RANGE,
+    CLASS_RANGE,
+    MAX_CENTRE,
+    MAX_SCALE,
     as_samples,
-    statistics,
+    class_table,
+    scale_class,
 )
 from mmfeatjnd.functional.symbols import to_symbols
 
@@ -59,83 +54,104 @@ def length(symbols, steps, model=None):
     return code_length(QuantizedLevel(symbols, steps, model=model))
 
 
-# ------------------------------------------------------------------- tables
-def test_tables_never_change():
-    """Encoder and decoder must have the same: a change needs a new version
-    of the stream."""
-    sums = [zlib.crc32((x.double() * 65536).int().numpy().tobytes())
-            for x in (NONZERO, DIGIT, POSITIVE)]
-    assert sums == [2987385412, 3959459195, 843854455]
+def one(scale, centre=0, rectified=0):
+    return EntropyModel(*(torch.tensor([[x]], dtype=torch.int32)
+                          for x in (scale, centre, rectified)))
 
 
-def test_tables_are_16_bit_probabilities():
-    for table in (NONZERO, DIGIT, POSITIVE):
-        scaled = table.double() * 65536
-        assert torch.equal(scaled, scaled.round())
-        assert scaled.min() >= 1 and scaled.max() <= 65535
+# --------------------------------------------------------------------- tables
+CASES = [(i, c, r) for i in (-18, -3, 0, 9, 15, 16, 19, 20, 33, 60)
+         for c in (0, 3, -21, 80) for r in (False, True)]
 
 
-@pytest.mark.parametrize('half_octaves', [-32, -9, -4, 0, 3, 8, 12])
-def test_digits_of_the_geometric_are_independent(half_octaves):
-    """P(digit d is 1) = r / (1 + r), r = rho^(2^d), and the digits'
-    probabilities multiply to the geometric."""
-    ratio = 2**(half_octaves / 2)
-    rho = math.exp(-ratio)
-    n = np.arange(1 << DIGITS)
-    geometric = (1 - rho) * rho**n / (1 - rho**(1 << DIGITS))
-    for d in range(DIGITS):
-        one = geometric[n >> d & 1 == 1].sum()
-        table = float(DIGIT[half_octaves - RATIO_RANGE[0], d])
-        assert table == pytest.approx(np.clip(one, 2**-16, 1 - 2**-16),
-                                      abs=2**-17)
-    r = rho**(2.0**np.arange(DIGITS))
-    bits = n[:, None] >> np.arange(DIGITS) & 1
-    product = np.where(bits, r / (1 + r), 1 / (1 + r)).prod(1)
-    np.testing.assert_allclose(product, geometric, rtol=1e-9, atol=1e-300)
+@pytest.mark.parametrize('index, centre, rectified', CASES)
+def test_a_table_is_the_logistic_distribution(index, centre, rectified):
+    table = class_table(index, centre, rectified)
+    ratio = 2**(index / 4)
+    source = stats.logistic(centre / 4 * ratio, ratio)
+    p = table.probabilities
+    assert p.sum() == pytest.approx(1, abs=1e-6) and p.min() >= 2**-30
+    assert len(p) < 500
+    width = 2**table.bits
+    before = 1 + table.zero
+    assert table.zero == rectified
+    if rectified:
+        assert p[1] == pytest.approx(source.cdf(0.5), abs=1e-8)
+        assert table.first >= 0
+    for i in range(before, len(p) - 1, 7):
+        low = table.shift + (table.first + i - before) * width - 0.5
+        wanted = source.cdf(low + width) - source.cdf(low)
+        assert p[i] == pytest.approx(wanted, abs=2e-9), i
+    # hardly anything is beyond its ends
+    assert p[0] < 1e-6 and (p[-1] < 1e-6 or centre < -20)
 
 
-# ---------------------------------------------------------------------- fit
-@pytest.mark.parametrize('signed', [True, False])
-def test_fit_finds_the_parameters_of_a_geometric(signed):
+def test_wide_bins_are_nearly_even():
+    """What the lowest bits cost as they are."""
+    for index in range(16, 24):
+        table = class_table(index, 0, False)
+        ratio, width = 2**(index / 4), 2**table.bits
+        source = stats.logistic(0, ratio)
+        q = np.arange(-8 * int(ratio), 8 * int(ratio))
+        exact = source.cdf(q + 0.5) - source.cdf(q - 0.5)
+        bin = (q - table.shift >> table.bits) - table.first + 1
+        coded = table.probabilities[bin] / width
+        assert (exact * np.log2(exact / coded)).sum() < 1e-3
+
+
+def test_scales_lie_on_quarter_octaves():
+    scale = torch.tensor([0.0, 2**-10.2, 1.0, 3.0, math.inf, math.nan])
+    assert scale_class(scale).tolist() == [-504, -41, 0, 6, 0, 0]
+
+
+# ------------------------------------------------------------------------ fit
+@pytest.mark.parametrize('step', [0.05, 0.4])
+@pytest.mark.parametrize('centre, rectified', [
+    (0, False), (1.7, False), (-1.2, True), (0.8, True)])
+def test_fit_finds_the_parameters_of_a_logistic(step, centre, rectified):
     generator = np.random.default_rng(0)
-    n, pi, b, plus = 200000, 0.3, 2.0, 0.75 if signed else 1.0
-    fires = generator.random(n) < pi
-    # scipy's geometric starts at 1
-    size = stats.geom.rvs(1 - math.exp(-1 / b), size=n, random_state=1)
-    sign = np.where(generator.random(n) < plus, 1, -1)
-    symbols = torch.from_numpy(fires * size * sign).float().view(1, n, 1)
-    model = fitted(symbols, Steps(torch.ones(1)))
-    angle = math.asin(math.sqrt(pi)) / (math.pi / 2) * (NUM_PI - 1)
-    assert model.nonzero.item() == round(angle + 0.5)
-    assert model.scale.item() == 2  # 2 log2(b)
-    assert model.positive.item() == round(plus * (NUM_SIGN - 1))
+    x = generator.logistic(centre, 0.6, (1, 1, 1000, 1))
+    x = torch.from_numpy(x.clip(0) if rectified else x).float()
+    quantized, _ = quantize(x, Allocation(Steps(torch.tensor([step]))))
+    model = fit_entropy_model(quantized).model
+    assert bool(model.rectified) == rectified
+    scale = 2**(model.scale.item() / 4)
+    assert scale == pytest.approx(0.6, rel=0.25)
+    assert model.centre.item() / 4 * scale == pytest.approx(centre, abs=0.45)
 
 
 def test_fit_sees_through_steps_that_vary():
-    """Symbols of one exponential distribution, quantized by different steps:
-    the scale is that of the distribution, in units of the base."""
-    torch.manual_seed(0)
-    feature = torch.empty(1, 1, 300, 300).exponential_()
-    log_step = torch.randn(1, 1, 300, 300) * 0.7
-    steps = make_steps(log_step, 'element')
-    symbols = to_symbols(feature, steps.size(feature), rounding=0.0)
-    model = fitted(symbols, steps)
-    # P(|f| > x) = exp(-x): b = 1 / base, here base is 1
-    assert abs(model.scale.item()) <= 1
+    generator = torch.Generator().manual_seed(0)
+    x = torch.from_numpy(
+        np.random.default_rng(1).logistic(0, 0.7, (1, 1, 32, 32))).float()
+    token = torch.randint(-6, 7, (1, 1, 32, 32), generator=generator)
+    channel = torch.tensor([[[[5]]]])
+    steps = Steps(torch.ones(1), token, channel)
+    model = fitted(to_symbols(x, steps.size(x)), steps)
+    assert abs(model.scale.item() - 4 * math.log2(0.7)) <= 1
 
 
-def test_dead_channels_have_index_0():
-    symbols = torch.zeros(1, 3, 4, 4)
-    symbols[0, 1, 0, 0] = 2
+def test_fitted_parameters_are_nearly_the_best():
+    for signed in (True, False):
+        _, symbols, steps = _case((1, 1, 30, 30), signed=signed)
+        model = fitted(symbols, steps)
+        least = length(symbols, steps).item()
+        best = min(
+            length(symbols, steps, model._replace(
+                scale=model.scale + i, centre=model.centre + j)).item()
+            for i in range(-3, 4) for j in range(-3, 4))
+        assert least <= 1.005 * best
+
+
+def test_dead_channels_cost_nothing():
+    symbols = torch.zeros(1, 3, 20, 20)
+    symbols[:, 1] = 5.0
     model = fitted(symbols, Steps(torch.ones(1)))
-    assert (model.nonzero > 0).tolist() == [[False, True, False]]
-    assert model.scale[0, 0] == model.scale[0, 2] == 0
-    assert length(torch.zeros(2, 3, 4, 4), Steps(torch.ones(2))).tolist(
-    ) == [0, 0]
+    assert (model.scale[0, ::2] <= CLASS_RANGE[0]).all()
+    assert length(symbols, Steps(torch.ones(1))).item() < 1
 
 
 def test_what_has_a_model_keeps_it():
-    """So the code length and the coder take the same."""
     _, symbols, steps = _case((2, 5, 6, 7))
     quantized = fit_entropy_model(QuantizedLevel(symbols, steps))
     assert fit_entropy_model(quantized) is quantized
@@ -143,6 +159,16 @@ def test_what_has_a_model_keeps_it():
     other = quantized.model._replace(scale=quantized.model.scale + 3)
     worse = code_length(quantized._replace(model=other))
     assert (worse > code_length(quantized)).all()
+
+
+def test_one_model_serves_all_images():
+    """As that of a plan does."""
+    _, symbols, steps = _case((2, 5, 6, 7))
+    model = fitted(symbols[:1], Steps(*(
+        None if x is None else x[:1] for x in steps)))
+    both = EntropyModel(*(x.expand(2, -1) for x in model))
+    assert torch.equal(length(symbols, steps, model),
+                       length(symbols, steps, both))
 
 
 @pytest.mark.parametrize('shape', LAYOUTS)
@@ -165,103 +191,81 @@ def test_parameters_stay_on_their_grids(shape):
         _, symbols, steps = _case(shape, scale=scale)
         model = fitted(symbols, steps)
         models = 1 if len(shape) == 2 else as_samples(symbols).size(2)
-        assert all(x.shape == (2, models) for x in model[:3])
-        assert model.reference.shape == model.form.shape == (2, 1)
-        assert model.nonzero.min() >= 0
-        assert model.nonzero.max() < NUM_PI
-        assert 0 <= model.positive.min()
-        assert model.positive.max() < NUM_SIGN
+        assert model.scale.shape == model.centre.shape == (2, models)
+        assert model.rectified.shape == (2, 1)
+        assert all(x.dtype == torch.int32 for x in model)
+        check_ranges(model, steps)
+
+
+def check_ranges(model, steps):
+    relative = model.scale - scale_class(steps.base)[:, None]
+    assert relative.abs().max() <= MAX_SCALE
+    assert model.centre.abs().max() <= MAX_CENTRE
+    assert set(model.rectified.flatten().tolist()) <= {0, 1}
 
 
 # -------------------------------------------------------------- code length
 def _plain_length(symbols, steps, model):
-    """The same in plain numpy and doubles, from the formulas of the
-    module, without tables."""
+    """The same in doubles by scipy, from the formula of the module."""
     samples = as_samples(symbols).double().numpy()
-    batch, tokens, models = samples.shape
-    exponent = steps.exponent
-    exponent = torch.zeros(1) if isinstance(exponent, int) else exponent
-    exponent = as_samples(exponent.expand(symbols.shape) if exponent.dim() > 1
-                          else torch.zeros_like(symbols)).numpy()
-    bits = np.zeros(batch)
-    for i in range(batch):
-        for c in range(models):
-            index = int(model.nonzero[i, c])
-            if not index:
-                continue
-            pi = math.sin((index - 0.5) * math.pi / 64)**2
-            reference = int(model.reference[i])
-            if steps.channel is not None and symbols.dim() > 2:
-                reference += int(steps.channel[i].flatten()[c])
-            scale = int(model.scale[i, c])
-            plus = int(model.positive[i, c]) / (NUM_SIGN - 1)
-            for t in range(tokens):
-                q = samples[i, t, c]
-                ratio = 2**((exponent[i, t, c] - scale) / 2)
-                at = 2**((reference - scale) / 2)
-                fires = pi * math.exp((at - ratio) / 2)
-                if not model.form[i]:
-                    odds = pi / (1 - pi) * math.expm1(at / 2)
-                    fires = odds / (odds + math.expm1(ratio / 2))
-                fires = min(max(fires, 2**-16), 1 - 2**-16)
-                if q == 0:
-                    bits[i] -= math.log2(1 - fires)
-                    continue
-                share = plus if q > 0 else 1 - plus
-                bits[i] -= math.log2(fires) + math.log2(
-                    min(max(share, 2**-16), 1 - 2**-16))
-                # scipy's geometric starts at 1, as |q| does
-                bits[i] -= stats.geom.logpmf(
-                    abs(q), -math.expm1(-ratio)) / math.log(2)
-    return bits
+    step = as_samples(steps.size(symbols).expand(symbols.shape)).numpy()
+    scale = 2**(model.scale[:, None].numpy() / 4)
+    # the nearest class
+    ratio = 2**(np.clip(np.round(4 * np.log2(scale)) - np.round(
+        4 * np.log2(step)), *CLASS_RANGE) / 4)
+    centre = model.centre[:, None].numpy() / 4
+    high, low = ((samples + x) / ratio - centre for x in (0.5, -0.5))
+    rectified = model.rectified[:, None].numpy() > 0
+    low = np.where(rectified & (samples <= 0), -np.inf, low)
+    both = np.maximum(stats.logistic.cdf(high) - stats.logistic.cdf(low),
+                      stats.logistic.sf(low) - stats.logistic.sf(high))
+    return -np.log2(both).reshape(len(samples), -1).sum(1)
 
 
+@pytest.mark.parametrize('signed', [True, False])
 @pytest.mark.parametrize('shape', LAYOUTS)
 @pytest.mark.parametrize('granularity', GRANULARITIES)
-def test_code_length_against_plain_numpy(shape, granularity):
-    _, symbols, steps = _case(shape, granularity)
+def test_code_length_against_scipy(shape, granularity, signed):
+    _, symbols, steps = _case(shape, granularity, signed)
+    steps = steps._replace(base=(scale_class(steps.base) / 4).exp2())
     model = fitted(symbols, steps)
     np.testing.assert_allclose(
         length(symbols, steps).numpy(), _plain_length(symbols, steps, model),
-        rtol=2e-3)
+        rtol=1e-4)
 
 
 def test_code_length_by_hand():
-    # pi = sin^2(16.5 pi / 64), ratio 1: three zeros, 1, -3
-    symbols = torch.tensor([[[0.], [1.], [0.], [-3.], [0.]]])
-    model = EntropyModel(*(torch.tensor([[x]]) for x in (17, 0, 8, 0, 0)))
-    pi = math.sin(16.5 * math.pi / 64)**2
-    expected = -3 * math.log2(1 - pi) - 2 * math.log2(pi) + 2  # two signs
-    expected -= 2 * math.log2(1 - math.exp(-1)) - 2 * math.log2(math.e)
-    got = length(symbols, Steps(torch.ones(1)), model)
-    assert got.item() == pytest.approx(expected, rel=1e-4)
+    symbols = torch.tensor([[[0.], [1.], [0.], [-2.]]])
 
+    def cdf(x):
+        return 1 / (1 + math.exp(-x))
 
-def test_fitted_parameters_are_nearly_the_best():
-    _, symbols, steps = _case((1, 1, 40, 40))
-    model = fitted(symbols, steps)
-    least = length(symbols, steps).item()
-    best = min(
-        length(
-            symbols, steps,
-            EntropyModel(model.nonzero + i, model.scale + j,
-                  model.positive + k, model.reference,
-                  model.form)).item() for i in (-2, -1, 0, 1, 2)
-        for j in (-2, -1, 0, 1, 2) for k in (-1, 0, 1))
-    assert least <= 1.01 * best
+    zero = cdf(0.25) - cdf(-0.25)  # s is two steps
+    other = cdf(0.75) - cdf(0.25), cdf(1.25) - cdf(0.75)
+    expected = -2 * math.log2(zero) - sum(map(math.log2, other))
+    got = length(symbols, Steps(torch.ones(1)), one(4))
+    assert got.item() == pytest.approx(expected, rel=1e-5)
+    # the same in another unit, and with a step that its exponent makes
+    got = length(symbols, Steps(torch.full((1, ), 0.25)), one(-4))
+    assert got.item() == pytest.approx(expected, rel=1e-5)
+    steps = Steps(torch.ones(1), torch.full((1, 4, 1), -4))
+    got = length(symbols, steps, one(-4))
+    assert got.item() == pytest.approx(expected, rel=1e-5)
+    # all that lies below 0 is 0
+    symbols = symbols.abs()
+    expected = -2 * math.log2(cdf(0.25)) - sum(map(math.log2, other))
+    got = length(symbols, Steps(torch.ones(1)), one(4, 0, 1))
+    assert got.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_code_length_is_near_the_entropy_of_its_source():
-    generator = np.random.default_rng(2)
-    n, pi, rho = 100000, 0.4, math.exp(-1 / 1.5)
-    fires = generator.random(n) < pi
-    size = stats.geom.rvs(1 - rho, size=n, random_state=3)
-    symbols = torch.from_numpy(
-        fires * size * generator.choice([-1, 1], n)).float().view(1, 1, -1, 1)
-    entropy = stats.bernoulli(pi).entropy() + pi * (
-        math.log(2) + stats.geom(1 - rho).entropy())
-    got = length(symbols, Steps(torch.ones(1))).item() / n
-    assert got == pytest.approx(entropy / math.log(2), rel=0.01)
+    x = np.random.default_rng(2).logistic(0, 0.8, 100000)
+    symbols = torch.from_numpy(np.round(x)).float().view(1, 1, -1, 1)
+    q = np.arange(-40, 41)
+    p = stats.logistic.cdf(q + 0.5, 0, 0.8) - stats.logistic.cdf(
+        q - 0.5, 0, 0.8)
+    got = length(symbols, Steps(torch.ones(1))).item() / len(x)
+    assert got == pytest.approx(stats.entropy(p, base=2), rel=0.01)
 
 
 def test_images_do_not_mix():
@@ -313,87 +317,27 @@ def _rate(feature, scale, token=None):
 @pytest.mark.parametrize('source', ['gauss', 'laplace', 'relu'])
 @pytest.mark.parametrize('steps', ['uniform', 'few fine'])
 def test_coarser_steps_never_take_more_bits(source, steps):
-    """Most tokens are all 0, and only few fine ones fire: with the reference
-    at the geometric mean of all steps the rate rose again, to 7 bits or
-    1."""
+    """Most tokens are all 0, and only few fine ones fire."""
     x, token = _source(source), _wide(steps)
     rates = [_rate(x, 2.0**o, token) for o in range(-8, 9)]
     assert all(b <= 1.02 * a for a, b in zip(rates, rates[1:])), rates
     assert rates[-1] < 0.06
 
 
-#: Bits per element with one step of 1/8, 1/2, 1, 2 and 4, of version 1 of the
-#: stream, whose model had only the second form.
+#: Bits per element with one step of 1/8, 1/2, 1, 2 and 4, of version 2 of the
+#: stream, whose model was a Laplace distribution with a share of zeros.
 ONE_STEP = dict(
     gauss=(5.0554, 3.0459, 2.0810, 1.1730, 0.4002),
     laplace=(4.8887, 2.9160, 1.9733, 1.1051, 0.4105),
     relu=(2.8745, 1.7160, 1.1334, 0.6108, 0.2000))
-#: And with varying steps, at scales of 2^-8, 2^-4 and 1.
-WIDE = dict(
-    gauss=((9.9671, 5.9958, 2.5281), (2.4085, 1.1226, 0.5742)),
-    laplace=((9.7913, 5.8293, 2.4214), (2.3681, 1.0965, 0.5567)),
-    relu=((5.4157, 3.3180, 1.4081), (1.2968, 0.6140, 0.3176)))
 
 
 @pytest.mark.parametrize('source', list(ONE_STEP))
-def test_no_more_bits_than_before(source):
+def test_hardly_more_bits_than_before(source):
+    """Of half a Gaussian, which it fits worst, up to 8 %."""
     x = _source(source)
     for scale, former in zip((0.125, 0.5, 1.0, 2.0, 4.0), ONE_STEP[source]):
-        assert _rate(x, scale) == pytest.approx(former, abs=1e-4)
-    for steps, formers in zip(('uniform', 'few fine'), WIDE[source]):
-        token = _wide(steps)
-        for scale, former in zip((2**-8, 2**-4, 1.0), formers):
-            assert _rate(x, scale, token) < 1.001 * former
-
-
-def test_zeros_that_no_step_makes_fire_take_the_other_form():
-    token = _wide('uniform')
-    forms = []
-    for source in ('gauss', 'relu'):
-        quantized, _ = quantize(
-            _source(source), Allocation(Steps(torch.full((2, ), 0.1), token)))
-        forms.append(fit_entropy_model(quantized).model.form.tolist())
-    assert forms == [[[0], [0]], [[1], [1]]]
-
-
-def test_the_reference_is_the_mean_exponent_of_what_fires():
-    symbols = torch.tensor([[[0., 0.], [1., 0.], [-7., 2.], [0., 0.]]])
-    token = torch.tensor([[[30], [-8], [-10], [25]]])
-    model = fitted(symbols, Steps(torch.ones(1), token))
-    assert model.reference.tolist() == [[-9]]  # of -8, -10, -10
-    assert fitted(symbols, Steps(torch.ones(1))).reference.tolist() == [[0]]
-
-
-def test_fit_finds_the_scale_of_widely_varying_steps():
-    """From what exceeds the first symbol at steps from 1/64 to 64, where the
-    mean excess over the mean step says little."""
-    x = _source('laplace')[:1, 8:9].abs()  # b = sqrt(1/2)
-    token = torch.arange(32 * 32).view(1, 1, 32, 32) % 25 - 12
-    steps = Steps(torch.ones(1), token)
-    model = fitted(to_symbols(x, steps.size(x)), steps)
-    assert model.scale.item() == -1
-    # and nothing but the Laplace distribution: both forms are the same
-    half = 2**(model.reference.item() / 2) / 2 / 2**-0.5
-    pi = math.sin((model.nonzero.item() - 0.5) * math.pi / 64)**2
-    assert pi == pytest.approx(math.exp(-half), abs=0.08)
-
-
-def test_statistics_are_the_same_by_classes_and_by_tokens():
-    generator = torch.Generator().manual_seed(3)
-    magnitude = torch.randint(0, 9, (2, 100, 3), generator=generator).float()
-    exponent = torch.randint(-9, 9, (2, 100, 1), generator=generator)
-    direct = statistics(magnitude, exponent)
-    assert direct.fires.shape == (2, 100, 3)
-    twice = statistics(torch.cat([magnitude] * 2, 1),
-                       torch.cat([exponent] * 2, 1))
-    assert twice.fires.shape == (2, 129, 3)
-    for x in ('total', 'fires', 'excess'):
-        for power in (1, -1):
-            a, b = (getattr(s, x) * s.step**power for s in (direct, twice))
-            torch.testing.assert_close(2 * a.sum(1), b.sum(1))
-    one = statistics(magnitude, exponent[:, :1])
-    assert one.total.tolist() == [[[100]], [[100]]]
-    assert torch.equal(one.excess, direct.excess.sum(1, keepdim=True))
+        assert _rate(x, scale) < 1.08 * former
 
 
 # ------------------------------------------------------------ what is broken
@@ -412,10 +356,7 @@ def test_no_plausible_bits_of_what_is_broken(shape):
         broken[1].view(-1)[where] = math.nan
         check(length(broken, steps))
         check(length(broken, steps, fitted(symbols, steps)))
-        for x, low, high in zip(
-                fitted(broken, steps), (0, None, 0, -64, 0),
-                (NUM_PI - 1, None, NUM_SIGN - 1, 64, 1)):
-            assert low is None or (x >= low).all() and (x <= high).all()
+        check_ranges(fitted(broken, steps), steps)
     # of an estimator that diverged: all symbols NaN, or all of them 0
     for value in (math.nan, math.inf):
         base = steps.base.clone()
@@ -426,23 +367,9 @@ def test_no_plausible_bits_of_what_is_broken(shape):
         dead = symbols.clone()
         dead[1] = 0
         check(length(dead, diverged))
-    whole = empirical_entropy(symbols)
-    got = empirical_entropy(broken)
-    assert got[1].isnan()
-    torch.testing.assert_close(got[::2], whole[::2])
 
 
 @pytest.mark.parametrize('shape', [(0, 5, 6, 7), (0, 30, 5), (0, 40)])
 def test_no_image_takes_no_bits(shape):
     none = torch.zeros(shape)
     assert length(none, Steps(torch.ones(0))).shape == (0, )
-    assert empirical_entropy(none).shape == (0, )
-
-
-# --------------------------------------------------------- empirical entropy
-def test_empirical_entropy_by_hand():
-    symbols = torch.tensor([[0., 0., 0., 0.], [0., 1., 0., 1.],
-                          [-1., 5., 7., -32767.], [2., 2., 2., 9.]])
-    uneven = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
-    torch.testing.assert_close(
-        empirical_entropy(symbols), torch.tensor([0., 1., 2., uneven]))

@@ -45,20 +45,16 @@ def test_rounding_and_deadzone_by_hand():
         assert quantized.symbols.tolist() == [expected]
 
 
-@pytest.mark.parametrize('offset', [None, 0.3])
 @pytest.mark.parametrize('granularity', GRANULARITIES)
 @pytest.mark.parametrize('shape', LAYOUTS)
-def test_the_values_are_those_of_the_receiver(shape, granularity, offset):
+def test_the_values_are_those_of_the_receiver(shape, granularity):
     torch.manual_seed(0)
     feature = torch.randn(shape)
     steps = make_steps(torch.randn(shape), granularity)
-    if offset is not None:
-        steps = steps._replace(offset=torch.full((2, ), offset))
     quantized, value = quantize(feature, Allocation(steps))
     assert torch.equal(dequantize(quantized), value)
     assert torch.equal(
-        quantized.symbols,
-        to_symbols(feature, steps.size(feature), offset=offset or 0.0))
+        quantized.symbols, to_symbols(feature, steps.size(feature)))
     # and of each image alone
     for i in range(2):
         one = quantized.of_image(i)

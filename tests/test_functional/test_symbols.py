@@ -47,20 +47,6 @@ def test_deadzone_by_hand():
     assert symbols.tolist() == [[0, 0, 0, 0, 2, 0, 0]]
 
 
-def test_offset_by_hand():
-    x = _row(-1, 1, 3, 9)
-    symbols = to_symbols(x, torch.tensor(2.0), offset=1.0)
-    assert symbols.tolist() == [[-1, 0, 1, 4]]
-    assert from_symbols(
-        symbols, torch.tensor(2.0), offset=1.0).tolist() == x.tolist()
-
-
-def test_reconstruction_by_hand():
-    symbols = _row(-2, -1, 0, 1, 2)
-    value = from_symbols(symbols, torch.tensor(2.0), reconstruction=-0.25)
-    assert value.tolist() == [[-3.5, -1.5, 0, 1.5, 3.5]]
-
-
 def test_symbols_are_clamped_to_16_bits():
     symbols = to_symbols(_row(1e6, -1e6, 32767, 32766.4), torch.tensor(1.0))
     assert symbols.tolist() == [[32767, -32767, 32767, 32766]]
