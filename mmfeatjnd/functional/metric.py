@@ -205,10 +205,16 @@ def block_dct(feature: Tensor,
         else feature
     batch, channels, height, width = x.shape
     x = x.reshape(batch, channels, height // block, block, width // block,
-                  block).transpose(3, 4)
-    dct = dct_matrix(block, x.dtype, x.device)
-    x = dct @ x @ dct.T  # (B, C, h, w, block, block)
-    return x.permute(0, 4, 5, 1, 2, 3).flatten(1, 2)
+                  block).permute(0, 3, 5, 1, 2, 4)
+    # all frequencies of all blocks in one product
+    y = _block_matrix(block, x) @ x.reshape(batch, block * block, -1)
+    return y.view(batch, -1, *x.shape[3:])
+
+
+def _block_matrix(block: int, like: Tensor) -> Tensor:
+    """The DCT over rows and columns of a block, (F, F)."""
+    dct = dct_matrix(block, torch.float64, like.device)
+    return torch.kron(dct, dct).to(like.dtype)
 
 
 def block_idct(coefficients: Tensor, size: tuple) -> Tensor:
@@ -229,9 +235,9 @@ def block_idct(coefficients: Tensor, size: tuple) -> Tensor:
     """
     batch, frequencies, channels, height, width = coefficients.shape
     block = math.isqrt(frequencies)
-    x = coefficients.unflatten(1, (block, block)).permute(0, 3, 4, 5, 1, 2)
-    dct = dct_matrix(block, x.dtype, x.device)
-    x = (dct.T @ x @ dct).transpose(3, 4)
+    x = _block_matrix(block, coefficients).mT @ coefficients.flatten(2)
+    x = x.view(batch, block, block, channels, height, width)
+    x = x.permute(0, 3, 4, 1, 5, 2)
     x = x.reshape(batch, channels, height * block, width * block)
     return x[..., :size[0], :size[1]]
 
