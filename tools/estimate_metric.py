@@ -30,9 +30,9 @@ def parse_args():
         help='draws of the gradient for each picture')
     parser.add_argument(
         '--block',
-        type=count,
-        help='side of the blocks of a DCT, in tokens: moments by frequency, '
-        'too')
+        type=lambda text: text if text == 'auto' else count(text),
+        help="side of the blocks of a DCT, in tokens, or 'auto': moments by "
+        'frequency, too')
     parser.add_argument(
         '--seed',
         type=int,

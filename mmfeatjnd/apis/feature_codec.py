@@ -24,7 +24,6 @@ from mmfeatjnd.models import (
 )
 from mmfeatjnd.models.estimator_file import host_hash, read_estimator
 from mmfeatjnd.models.forward_runs import prepare
-from mmfeatjnd.models.operations.quantization import streams
 from mmfeatjnd.models.splits import PrefixShapes, from_blank, to_blank
 from mmfeatjnd.utils import ConfigError
 from .building import build_model, prepare_host
@@ -173,7 +172,7 @@ class FeatureCodec:
             metainfo=metainfo,
             inputs=to_blank(inputs),
             outputs=skeleton.state_dict(),
-            stream=streams(run.kept, 1)[0])
+            stream=quantization.streams(run)[0])
         try:
             data = pack(content)
         except (TypeError, ValueError) as error:

@@ -1,6 +1,7 @@
 """Estimate the task metric of a split, in one pass over training pictures."""
 import logging
-from typing import Dict, List, NamedTuple, Optional, Sequence
+import math
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.config import Config
@@ -15,6 +16,7 @@ from mmfeatjnd.functional import (
     frequency_moments,
     log_sensitivity,
     to_grid,
+    to_map,
     to_tokens,
     visible_rank,
 )
@@ -33,6 +35,8 @@ from mmfeatjnd.utils import ConfigError, log
 from .curve import OperationTest
 from .data import split_dataloader
 
+#: Side of the blocks of a DCT, 'auto', or None: no DCT.
+Block = Union[int, str, None]
 #: Grid of a static map by the number of axes of a feature, as estimators keep
 #: it.
 _GRIDS = {2: (1, ), 3: (256, ), 4: (32, 32)}
@@ -51,12 +55,12 @@ def _merged(known: Optional[Moments], new: Moments) -> Moments:
 class _LevelCounter:
     """What is counted of one level."""
 
-    def __init__(self, block: Optional[int]) -> None:
+    def __init__(self, block: Block) -> None:
         self.block = block
         self.feature: Optional[Moments] = None
         self.gradient: Optional[Moments] = None
-        self.frequencies: Optional[Moments] = None
-        self.gradient_frequencies: Optional[Moments] = None
+        # of the map, and of what has no place on it
+        self._by_frequency: Tuple[_ByFrequency, ...] = ()
         self._pooled = self._power = 0.0
         self._kept: List[Tensor] = []
         # of rows: their number, log w, and its map
@@ -79,12 +83,17 @@ class _LevelCounter:
             self._sum_up()
         if self.block is None:
             return
-        self.frequencies = _merged(
-            self.frequencies, frequency_moments(feature, self.block))
-        for gradient in gradients:
-            self.gradient_frequencies = _merged(
-                self.gradient_frequencies,
-                frequency_moments(gradient, self.block, 'zero'))
+        maps = [x for x in to_map(feature) if x is not None]
+        if not self._by_frequency:
+            size = maps[0].shape[2:]
+            block = self.block
+            if block == 'auto' or min(size) == 1:
+                block = fitting_block(size)
+            self._by_frequency = tuple(
+                _ByFrequency(n) for n in (block, 1)[:len(maps)])
+        drawn = [to_map(g) for g in gradients]
+        for counter, x, *g in zip(self._by_frequency, maps, *drawn):
+            counter.add(x, g)
 
     def _sum_up(self) -> None:
         """log w of what is kept, by the deviations of all pictures so far: of
@@ -106,11 +115,8 @@ class _LevelCounter:
         self._sum_up()
         rows, log_w, *_ = self._sums.tolist()
         feature, gradient = self.feature, self.gradient
-        frequencies = None
-        if self.block is not None:
-            frequencies = FrequencyMetric(
-                self.block, self.frequencies.count / images,
-                *_of(self.frequencies), _cpu(self.gradient_frequencies.second))
+        frequencies, rest = (
+            *(x.found(images) for x in self._by_frequency), None, None)[:2]
         mean, covariance = _of(feature)
         return LevelMetric(
             tokens=feature.count / images,
@@ -122,7 +128,58 @@ class _LevelCounter:
             std=_cpu(feature.std),
             covariance=covariance,
             metric=_cpu(gradient.second),
-            frequencies=frequencies)
+            frequencies=frequencies,
+            rest=rest)
+
+
+class _ByFrequency:
+    """Moments of a map in the coefficients of a block DCT."""
+
+    def __init__(self, block: int) -> None:
+        self.block = block
+        self.feature: Optional[Moments] = None
+        self.gradient: Optional[Moments] = None
+
+    def add(self, feature: Tensor, gradients: Sequence[Tensor]) -> None:
+        self.feature = _merged(
+            self.feature, frequency_moments(feature, self.block))
+        for gradient in gradients:
+            self.gradient = _merged(
+                self.gradient, frequency_moments(gradient, self.block, 'zero'))
+
+    def found(self, images: int) -> FrequencyMetric:
+        return FrequencyMetric(self.block, self.feature.count / images,
+                               *_of(self.feature), _cpu(self.gradient.second))
+
+
+#: Sides of blocks that 'auto' chooses from.
+BLOCKS = range(4, 14)
+
+
+def fitting_block(size: Sequence[int]) -> int:
+    """The side of blocks for maps of a size: the largest of 4 to 13 tokens
+    that adds hardly any padding.
+
+    Args:
+        size (Sequence[int]): Height and width.
+
+    Returns:
+        int: 1 for a single row or column.
+
+    Example:
+        >>> fitting_block((15, 15)), fitting_block((52, 52))
+        (5, 13)
+        >>> fitting_block((200, 334)), fitting_block((1, 300))
+        (12, 1)
+    """
+    if min(size) < BLOCKS[0]:
+        return 1
+
+    def padded(block: int) -> float:
+        return math.prod(-(-n // block) * block / n for n in size)
+
+    least = min(map(padded, BLOCKS))
+    return max(b for b in BLOCKS if padded(b) <= 1.02 * least)
 
 
 def _cpu(x: Tensor) -> Tensor:
@@ -154,7 +211,7 @@ class _Look:
 def metric_of(neck: FeatJNDNeck,
               loader: DataLoader,
               draws: int = 2,
-              block: Optional[int] = None,
+              block: Block = None,
               seed: int = 0) -> TaskMetric:
     """The task metric of the split of a neck, over the pictures of a loader.
 
@@ -162,16 +219,16 @@ def metric_of(neck: FeatJNDNeck,
         neck (FeatJNDNeck): It knows its host, which is in eval mode.
         loader (DataLoader): Pictures, as for a test.
         draws (int): Draws of the gradient for each. Defaults to 2.
-        block (int, optional): Side of the blocks of a DCT. Defaults to None:
-            no moments by frequency.
+        block (int | str, optional): Side of the blocks of a DCT, tokens, or
+            'auto': by :func:`fitting_block` of each level's first map.
+            Defaults to None: no moments by frequency.
         seed (int): Seed of the draws. Defaults to 0.
 
     Returns:
         TaskMetric: On the CPU.
 
     Raises:
-        ConfigError: The split lies behind a RoI extractor, or emits no maps
-            for a DCT.
+        ConfigError: The split lies behind a RoI extractor.
 
     Example:
         >>> from mmfeatjnd.apis import build_runner
@@ -187,7 +244,7 @@ def metric_of(neck: FeatJNDNeck,
             f"split='{neck.split}' sees the regions that the host's loss "
             'samples, and others where it predicts, so it has no task metric. '
             'Use a split before them.')
-    if draws < 1 or (block is not None and block < 1):
+    if draws < 1 or (isinstance(block, int) and block < 1):
         raise ValueError(f'draws and block must be at least 1, but got '
                          f'draws={draws} and block={block}')
     host, adapter = neck.host, adapter_of(neck.host)
@@ -215,7 +272,6 @@ def metric_of(neck: FeatJNDNeck,
                 seen.append(run.kept)
             if not images:
                 check_faults([run])
-                _check_maps(neck, block, seen[0])
             for parts in zip(*seen):
                 level = parts[0].level
                 if level not in counters:
@@ -240,18 +296,6 @@ def metric_of(neck: FeatJNDNeck,
     return metric
 
 
-def _check_maps(neck: FeatJNDNeck, block: Optional[int],
-                seen: Sequence[_Seen]) -> None:
-    if block is None:
-        return
-    for level, feature, _ in seen:
-        if feature.dim() != 4:
-            raise ConfigError(
-                f"block={block}: level {level} of split='{neck.split}' is no "
-                f'map, but of the shape {tuple(feature.shape)}. Leave block '
-                'out, or use a split that emits maps.')
-
-
 def _warn_of_few(metric: TaskMetric) -> None:
     """Tell where the rank may be that of the sample."""
     drawn = metric.images * metric.draws
@@ -271,7 +315,7 @@ def estimate_metric(cfg: Config,
                     draws: int = 2,
                     split: Optional[str] = None,
                     levels: Optional[Sequence[int]] = None,
-                    block: Optional[int] = None,
+                    block: Block = None,
                     seed: int = 0) -> TaskMetric:
     """The task metric of a split of a host: what noise on its features costs.
 
@@ -289,9 +333,9 @@ def estimate_metric(cfg: Config,
         split (str, optional): See :func:`mmfeatjnd.models.neck_at`. Defaults
             to None: the config's; 'backbone' for a plain host.
         levels (Sequence[int], optional): See there. Defaults to None: all.
-        block (int, optional): Side of the blocks of a DCT, tokens: moments by
-            frequency, too, which take ``block**2`` times the memory. Defaults
-            to None: none.
+        block (int | str, optional): Side of the blocks of a DCT, tokens, or
+            'auto': moments by frequency, too, which take ``block**2`` times
+            the memory, see :func:`metric_of`. Defaults to None: none.
         seed (int): Seed of the choice of pictures, and of the draws. Defaults
             to 0.
 

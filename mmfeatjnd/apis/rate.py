@@ -14,8 +14,8 @@ from mmengine.dist import (
 )
 from torch.utils.data import DataLoader
 
-from mmfeatjnd.functional import code_length, quantize
 from mmfeatjnd.models import FeatureRecorder, Quantization
+from mmfeatjnd.models.operations.level_coding import level_bits
 from mmfeatjnd.utils import log
 from .curve import OperationTest, check_seeds, progress_bar
 from .data import split_dataloader
@@ -85,26 +85,25 @@ class _Calibration:
         """The scales at which the images take so many bits per element; None
         where they never do. The same on every rank."""
         self.test.use(estimator)
-        cases = [(feature, operation.allocate(feature, visit, level))
+        cases = [operation.coding(feature, visit, level)
                  for feature, level, visit in self.visits]
-        elements = sum(feature.numel() for feature, _ in cases)
+        elements = sum(case.feature.numel() for case in cases)
         known: Dict[float, float] = {}
 
         def measure(octave: float) -> float:
             if octave not in known:
                 length = 0.0
-                for feature, at in cases:
-                    scale = feature.new_full(
-                        (len(feature), ), 2**octave, dtype=torch.float32)
-                    quantized, _ = quantize(feature, at(scale))
-                    length += float(code_length(quantized).sum())
+                for case in cases:
+                    scale = case.feature.new_full(
+                        (len(case.feature), ), 2**octave, dtype=torch.float32)
+                    quantized, _ = case.quantize(scale)
+                    length += float(level_bits(quantized).sum())
                 known[octave] = length / elements
             return known[octave]
 
         # no finer than saturates a symbol of any image
         finest = math.log2(max(
-            float(operation.policy.limits(feature, at)[0].max())
-            for feature, at in cases))
+            float(case.limits()[0].max()) for case in cases))
         found = [_solve(measure, target, finest) for target in mean_bits]
         if is_distributed():  # devices need not round alike
             broadcast_object_list(found)

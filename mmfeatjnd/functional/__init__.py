@@ -18,14 +18,17 @@ from .budget import (
     scale_to_modelled_noise,
 )
 from .dual import dual_ascent
-from .entropy import code_length, fit_entropy_model
+from .entropy import code_length, expected_error, fit_entropy_model
 from .layout import (
     LAYOUTS,
     channel_dim,
     check_layout,
     from_channels_first,
+    from_map,
     from_tokens,
+    grid_of,
     to_channels_first,
+    to_map,
     to_tokens,
 )
 from .level import Level
@@ -120,15 +123,18 @@ __all__ = [
     'dct_matrix',
     'dequantize',
     'dual_ascent',
+    'expected_error',
     'expected_nats',
     'fit_entropy_model',
     'frequency_groups',
     'frequency_moments',
     'from_channels_first',
     'from_components',
+    'from_map',
     'from_tokens',
     'gaussian_noise',
     'gradient_log_steps',
+    'grid_of',
     'group_means',
     'hidden_part',
     'identity_transform',
@@ -170,6 +176,7 @@ __all__ = [
     'to_channels_first',
     'to_components',
     'to_grid',
+    'to_map',
     'to_tokens',
     'token_sensitivity',
     'tolerated_log_std',

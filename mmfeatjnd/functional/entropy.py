@@ -319,3 +319,40 @@ def code_length(quantized: QuantizedLevel) -> Tensor:
         model.rectified[:, None] > 0)
     bits = bits.flatten(1).sum(1)
     return torch.where(steps.base.isfinite(), bits, torch.nan)
+
+
+@functools.lru_cache(maxsize=1)
+def _errors() -> Tensor:
+    """E[e^2] in units of the step by class, of rounded logistic values."""
+    share = (np.arange(1 << 14) + 0.5) / (1 << 14)
+    value = np.log(share / (1 - share))
+    classes = np.arange(CLASS_RANGE[0], CLASS_RANGE[1] + 1)
+    scaled = value * 2.0**(classes[:, None] / 4)
+    return torch.from_numpy(np.square(scaled - scaled.round()).mean(1))
+
+
+def expected_error(ratio: Tensor) -> Tensor:
+    r"""What rounding errs, of logistic values.
+
+    .. math:: \mathrm{E}[(x - \lfloor x \rceil)^2], \quad x \sim
+        \mathrm{Logistic}(0, s / \Delta)
+
+    1 / 12 where the step is fine; the variance of the value where it is
+    coarse, since all becomes 0.
+
+    Args:
+        ratio (Tensor): s / Delta, > 0, any shape.
+
+    Returns:
+        Tensor: The same shape, float64, in squared steps.
+
+    Example:
+        >>> (12 * expected_error(torch.tensor([4.0, 0.25]))).round(decimals=2)
+        tensor([1.0000, 0.9000], dtype=torch.float64)
+    """
+    low, high = CLASS_RANGE
+    index = scale_class(ratio)
+    found = _errors().to(ratio.device)[
+        (index.clamp(low, high) - low).long()]
+    variance = math.pi**2 / 3 * ratio.double().square()
+    return torch.where(index < low, variance, found)

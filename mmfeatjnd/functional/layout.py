@@ -4,7 +4,10 @@ A feature is a map (B, C, H, W), a token sequence (B, N, C) or a vector
 (B, C). A *token* is a spatial position across channels, a transformer token,
 or the whole vector.
 """
-import torch  # noqa: F401  for the examples
+import math
+from typing import Optional, Tuple
+
+import torch
 from torch import Tensor
 
 
@@ -141,3 +144,72 @@ def from_tokens(tokens: Tensor, like: Tensor) -> Tensor:
     if like.dim() == 4:
         return tokens.transpose(1, 2).reshape(like.shape)
     return tokens.reshape(like.shape)
+
+
+def grid_of(tokens: int) -> Tuple[int, int, int]:
+    """The grid on which the tokens of a sequence lie.
+
+    A vision transformer's are a square behind a class token, or two of them;
+    others are taken for one row.
+
+    Args:
+        tokens (int): Number N of tokens.
+
+    Returns:
+        tuple[int]: Number of tokens before the grid, its height and width.
+
+    Example:
+        >>> grid_of(197), grid_of(49), grid_of(300)
+        ((1, 14, 14), (0, 7, 7), (0, 1, 300))
+    """
+    for extra in range(3):
+        side = math.isqrt(max(tokens - extra, 0))
+        if side > 1 and side * side == tokens - extra:
+            return extra, side, side
+    return 0, 1, tokens
+
+
+def to_map(feature: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
+    """A feature as a map, and what has no place on it.
+
+    Args:
+        feature (Tensor): (B, C, H, W), (B, N, C) or (B, C).
+
+    Returns:
+        tuple[Tensor, Tensor | None]: (B, C, H, W), of a sequence by
+        :func:`grid_of`, of a vector with one token; and the tokens before the
+        grid as a map of one row, (B, C, 1, n), if there are any.
+
+    Example:
+        >>> grid, rest = to_map(torch.zeros(2, 197, 8))
+        >>> grid.shape, rest.shape
+        (torch.Size([2, 8, 14, 14]), torch.Size([2, 8, 1, 1]))
+    """
+    if feature.dim() == 4:
+        return feature, None
+    tokens = to_tokens(feature)
+    extra, *size = grid_of(tokens.size(1))
+    grid = tokens[:, extra:].mT.unflatten(2, size)
+    return grid, tokens[:, :extra].mT[:, :, None] if extra else None
+
+
+def from_map(grid: Tensor, rest: Optional[Tensor], like: Tensor) -> Tensor:
+    """The reverse of :func:`to_map`.
+
+    Args:
+        grid (Tensor): (B, C, H, W).
+        rest (Tensor, optional): (B, C, 1, n).
+        like (Tensor): A tensor of the layout to return to.
+
+    Returns:
+        Tensor: In the shape of ``like``.
+
+    Example:
+        >>> feature = torch.randn(2, 17, 3)
+        >>> torch.equal(from_map(*to_map(feature), feature), feature)
+        True
+    """
+    if like.dim() == 4:
+        return grid
+    tokens = [x.flatten(2).mT for x in (rest, grid) if x is not None]
+    return torch.cat(tokens, 1).reshape(like.shape)

@@ -57,13 +57,20 @@ class QuantizedLevel(NamedTuple):
 
     def cpu(self) -> 'QuantizedLevel':
         """The same on the CPU, without a gradient."""
-        return self._map(lambda x: x.detach().cpu())
+        level = self._map(lambda x: x.detach().cpu())
+        if self.model is None:
+            return level
+        return level._replace(
+            model=EntropyModel(*(x.cpu() for x in self.model)))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> 'QuantizedLevel':
         steps = Steps(*(None if x is None else function(x)
                         for x in self.steps))
         model = None
         if self.model is not None:
-            model = EntropyModel(*map(function, self.model))
+            # of all images, or of each
+            model = EntropyModel(*(
+                function(x) if len(x) == len(self.symbols) else x
+                for x in self.model))
         return QuantizedLevel(
             function(self.symbols), steps, self.dtype, model)

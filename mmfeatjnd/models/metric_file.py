@@ -59,7 +59,10 @@ class LevelMetric(NamedTuple):
         std (Tensor): (C,), standard deviation of each channel.
         covariance (Tensor): (C, C), of the feature.
         metric (Tensor): (C, C), M = E[g g^T], nats per square of a feature.
-        frequencies (FrequencyMetric, optional): The same by frequency.
+        frequencies (FrequencyMetric, optional): The same by frequency; of a
+            sequence, of its tokens on their grid, see
+            :func:`mmfeatjnd.functional.to_map`.
+        rest (FrequencyMetric, optional): Of the tokens before the grid.
     """
     tokens: float
     elements_per_pixel: float
@@ -71,6 +74,7 @@ class LevelMetric(NamedTuple):
     covariance: Tensor
     metric: Tensor
     frequencies: Optional[FrequencyMetric] = None
+    rest: Optional[FrequencyMetric] = None
 
     @property
     def channels(self) -> int:
@@ -102,9 +106,13 @@ class TaskMetric(NamedTuple):
     version: str = __version__
 
 
+#: Fields of a level with fields of their own.
+_NESTED = ('frequencies', 'rest')
+
+
 def _parts(level: tuple) -> Tuple[Dict[str, Tensor], Dict[str, Any]]:
     """Its tensors, and its numbers."""
-    fields = {k: v for k, v in level._asdict().items() if k != 'frequencies'}
+    fields = {k: v for k, v in level._asdict().items() if k not in _NESTED}
     tensors = {k: v for k, v in fields.items() if isinstance(v, Tensor)}
     return tensors, {k: v for k, v in fields.items() if k not in tensors}
 
@@ -113,9 +121,9 @@ def save_metric(metric: TaskMetric, path: Union[str, Path]) -> None:
     """Write a task metric.
 
     The file is of the safetensors format: names, shapes and bytes, and no
-    code that would run where it is read. Tensors are named
-    ``LEVEL.FIELD`` and ``LEVEL.frequencies.FIELD``; the rest is in the
-    metadata, as JSON.
+    code that would run where it is read. Tensors are named ``LEVEL.FIELD``,
+    ``LEVEL.frequencies.FIELD`` and ``LEVEL.rest.FIELD``; the numbers are in
+    the metadata, as JSON.
 
     Args:
         metric (TaskMetric): Its tensors are on any device.
@@ -136,11 +144,14 @@ def save_metric(metric: TaskMetric, path: Union[str, Path]) -> None:
     for index, level in metric.levels.items():
         found, about['levels'][index] = _parts(level)
         tensors.update({f'{index}.{k}': v for k, v in found.items()})
-        if level.frequencies is not None:
-            found, numbers = _parts(level.frequencies)
-            about['levels'][index]['frequencies'] = numbers
+        for name in _NESTED:
+            nested = getattr(level, name)
+            if nested is None:
+                continue
+            found, numbers = _parts(nested)
+            about['levels'][index][name] = numbers
             tensors.update(
-                {f'{index}.frequencies.{k}': v for k, v in found.items()})
+                {f'{index}.{name}.{k}': v for k, v in found.items()})
     tensors = {
         k: v.detach().float().cpu().contiguous() for k, v in tensors.items()
     }
@@ -251,12 +262,13 @@ def _assembled(path: object, about: dict,
     try:
         for index, numbers in about['levels'].items():
             numbers = dict(numbers)
-            frequencies = numbers.pop('frequencies', None)
-            if frequencies is not None:
-                frequencies = FrequencyMetric(
-                    **frequencies, **under(f'{index}.frequencies.'))
+            nested = {
+                name: FrequencyMetric(
+                    **numbers.pop(name), **under(f'{index}.{name}.'))
+                for name in _NESTED if name in numbers
+            }
             levels[int(index)] = LevelMetric(
-                **numbers, **under(f'{index}.'), frequencies=frequencies)
+                **numbers, **under(f'{index}.'), **nested)
         fields = {k: about[k] for k in TaskMetric._fields}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(

@@ -156,6 +156,16 @@ class Run:
         """int: Number of images, known once the split was reached."""
         return 0 if self._keys is None else len(self._keys)
 
+    def size_of(self, image: int) -> Tuple[int, int]:
+        """Height and width of an image of the batch, pixels: as it was read,
+        or else as the host takes it; (1, 1) where nothing says so."""
+        sample = self.images[image] if self.images else None
+        if hasattr(sample, 'ori_shape'):
+            return tuple(sample.ori_shape[:2])
+        if self.content is not None:
+            return tuple(self.content[image][:2])
+        return (1, 1)
+
     # ------------------------------------------------------------- measuring
     def add(self, images: Tensor, **values: Tensor) -> None:
         """Add values, (R,) each, to those of their images, (R,)."""

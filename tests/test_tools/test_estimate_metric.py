@@ -299,7 +299,6 @@ def test_multiply_adds_by_hand(small, run_tool, tmp_path):
 
 @pytest.mark.parametrize('argv, message', [
     (['--split', 'backbone.layer7'], "no module 'backbone.layer7'"),
-    (['--split', 'neck', '--block', '4'], r'block=4: level 0 .*no map'),
     (['--cfg-options', 'train_dataloader=None'], 'has no train_dataloader'),
     (['--split', 'head.fc', '--levels', '3'], 'levels='),
 ])

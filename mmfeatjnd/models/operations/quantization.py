@@ -2,7 +2,7 @@
 import copy
 import logging
 from collections import Counter
-from typing import Callable, Dict, List, Optional, Sequence, Union
+from typing import Dict, List, Optional, Sequence, Union
 
 import torch
 from mmengine.logging import print_log
@@ -13,11 +13,8 @@ from mmfeatjnd.functional import (
     Level,
     bisect_scale,
     cast_to,
-    code_length,
-    fit_entropy_model,
     meets_target,
     nrmse,
-    quantize,
     saturated,
     scale_to_modelled_noise,
 )
@@ -26,6 +23,7 @@ from mmfeatjnd.models.hosts import CheckpointError
 from mmfeatjnd.models.run import Run, Visit, check_faults
 from mmfeatjnd.registry import STEP_POLICIES
 from .base_operation import BaseOperation
+from .level_coding import Coded, LevelCoding, level_bits, with_models
 
 NOISES = ('measured', 'model')
 
@@ -118,6 +116,7 @@ class Quantization(BaseOperation):
 
     def check(self, neck) -> None:
         super().check(neck)
+        self.policy.check(neck)
         modes = {e.mode for e in neck.active_estimators()}
         if self.needs_jnd and not modes <= set(self.policy.modes):
             raise CheckpointError(
@@ -127,49 +126,61 @@ class Quantization(BaseOperation):
                 'is harmless, not how much noise is. Train one with a config '
                 'of configs/featjnd.')
 
-    def allocate(self, feature: Tensor, visit: Visit,
-                 level: int) -> Callable[[Tensor], Allocation]:
-        """How one level is quantized, as a function of the scale (B,)."""
+    def coding(self, feature: Tensor, visit: Visit,
+               level: int) -> LevelCoding:
+        """How one level is quantized, as a function of the scale."""
         envelope = estimator = None
         if self.needs_jnd:
             estimator = visit.neck.estimator_of(level)
             envelope = estimator(feature)
-        allocate = self.policy(
-            Level(
-                feature,
-                visit.keys,
-                visit.stream,
-                envelope=envelope,
-                sensitivity=visit.sensitivity,
-                estimator=estimator))
 
-        def at(scale: Tensor) -> Allocation:
-            allocation = allocate(scale)
-            if allocation.rounding is None:
-                allocation = allocation._replace(rounding=self.rounding)
-            return allocation._replace(deadzone=self.deadzone)
+        def part(value: Tensor, model=None) -> Coded:
+            allocate = self.policy(
+                Level(
+                    value,
+                    visit.keys,
+                    visit.stream,
+                    envelope=envelope,
+                    sensitivity=visit.sensitivity,
+                    estimator=estimator))
 
-        return at
+            def at(scale: Tensor) -> Allocation:
+                allocation = allocate(scale)
+                if allocation.rounding is None:
+                    allocation = allocation._replace(rounding=self.rounding)
+                return allocation._replace(deadzone=self.deadzone)
 
-    def _solve(self, feature: Tensor, at) -> Tensor:
+            return Coded(value, at, model)
+
+        code = self.policy.code(level, feature.device)
+        if code is None:
+            return LevelCoding(feature, [part(feature)], lambda x: x[0],
+                               self.policy.limits)
+        parts = map(part, code.components(feature), code.models)
+        return LevelCoding(feature, list(parts),
+                           lambda x: code.feature(x, feature),
+                           self.policy.limits)
+
+    def _solve(self, coding: LevelCoding) -> Tensor:
         """The scale of each image, (B,)."""
+        feature = coding.feature
         one = feature.new_ones(len(feature), dtype=torch.float32)
         if self.scale is not None:
             return one * self.scale
-        finest, coarsest = self.policy.limits(feature, at)
+        finest, coarsest = coding.limits()
         if self.noise == 'model' and self.bits is None:
-            steps = at(one).steps
+            steps = coding.parts[0].at(one).steps
             wanted = scale_to_modelled_noise(steps, feature,
                                              self.noise_budget)
             return torch.maximum(wanted.base / steps.base, finest)
 
         def noise(scale):
-            _, value = quantize(feature, at(scale))
+            _, value = coding.quantize(scale)
             return nrmse(value - feature.float(), feature)
 
         def bits_per_element(scale):
-            quantized, _ = quantize(feature, at(scale))
-            return code_length(quantized) / feature[0].numel()
+            quantized, _ = coding.quantize(scale)
+            return level_bits(quantized) / feature[0].numel()
 
         by_bits = self.bits is not None
         return bisect_scale(
@@ -180,24 +191,25 @@ class Quantization(BaseOperation):
             coarsest=coarsest)
 
     def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
-        at = self.allocate(feature, visit, level)
-        quantized, value = quantize(feature, at(self._solve(feature, at)))
+        coding = self.coding(feature, visit, level)
+        quantized, value = coding.quantize(self._solve(coding))
         # fitted once, for the code length and for the coder
-        quantized = fit_entropy_model(quantized)
+        quantized = with_models(quantized)
         value = cast_to(value, feature.dtype)
         noise = nrmse(value.float() - feature.float(), feature)
-        bits = code_length(quantized)
+        bits = level_bits(quantized)
         elements = feature[0].numel()
         visit.measure(
             nrmse=noise,
             bits=bits,
             elements=torch.full_like(visit.keys, elements),
-            saturated=saturated(quantized.symbols))
+            saturated=torch.stack(
+                [saturated(x.symbols) for x in quantized]).mean(0))
         if self.bits is not None:
             visit.measure(target_met=meets_target(bits / elements, self.bits))
         elif self.noise_budget is not None and self.noise == 'measured':
             visit.measure(target_met=meets_target(noise, self.noise_budget))
-        visit.run.kept.append((visit.images, quantized))
+        visit.run.kept += [(visit.images, x) for x in quantized]
         return value
 
     def finish(self, run: Run) -> None:
@@ -206,10 +218,34 @@ class Quantization(BaseOperation):
             return
         check_faults([run])  # before the coder stumbles over a NaN
         device = run.kept[0][0].device
-        sizes = [len(x) for x in streams(run.kept, run.batch_size)]
+        sizes = [len(x) for x in self.streams(run)]
         run.add(
             torch.arange(len(sizes), device=device),
             coded_bytes=torch.tensor(sizes, device=device))
+
+    def streams(self, run: Run) -> List[bytes]:
+        """Bitstreams of the images of a batch.
+
+        Args:
+            run (Run): A run of this operation, over.
+
+        Returns:
+            list[bytes]: Of each image its stream; of several views of it the
+            streams one after the other; of none of it no bytes.
+        """
+        views: List[Dict[int, list]] = [{} for _ in range(run.batch_size)]
+        for images, quantized in run.kept:
+            quantized = quantized.cpu()
+            seen: Dict[int, int] = Counter()
+            for row, image in enumerate(images.tolist()):
+                levels = views[image].setdefault(seen[image], [])
+                levels.append(quantized.of_image(row))
+                seen[image] += 1
+        return [
+            b''.join(self.policy.stream(levels, run.size_of(i))
+                     for levels in image.values())
+            for i, image in enumerate(views)
+        ]
 
     def summary(self, columns: Dict[str, Tensor]) -> Dict[str, float]:
         """``nrmse`` and ``coded_bytes``, means over the images, and
@@ -261,31 +297,3 @@ class Quantization(BaseOperation):
             bits_of='data set',
             seed=self.seed,
             **summary)
-
-
-def streams(kept: Sequence[tuple], batch_size: int) -> List[bytes]:
-    """Bitstreams of the images of a batch.
-
-    Args:
-        kept (Sequence[tuple]): What visits kept: image of each row, (R,),
-            and a :class:`mmfeatjnd.functional.QuantizedLevel` of R rows.
-        batch_size (int): Number of images.
-
-    Returns:
-        list[bytes]: Of each image its stream; of several views of it the
-        streams one after the other; of none of it no bytes.
-    """
-    from mmfeatjnd.coding import encode_image
-    views: List[Dict[int, list]] = [{} for _ in range(batch_size)]
-    for images, quantized in kept:
-        quantized = quantized.cpu()
-        seen: Dict[int, int] = Counter()
-        for row, image in enumerate(images.tolist()):
-            levels = views[image].setdefault(seen[image], [])
-            levels.append(quantized.of_image(row))
-            seen[image] += 1
-    return [
-        b''.join(
-            encode_image(levels[i:i + 255]) for levels in image.values()
-            for i in range(0, len(levels), 255)) for image in views
-    ]

@@ -4,8 +4,10 @@ A policy looks at one level of features and returns a function of the scale
 (B,), so that a budget can be met without doing its work twice. Register your
 own with ``@STEP_POLICIES.register_module(name=...)``.
 """
+import math
 from abc import ABC, abstractmethod
-from typing import Callable, Tuple
+from pathlib import Path
+from typing import Callable, Dict, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from torch import Tensor
 from mmfeatjnd.functional import (
     Allocation,
     Level,
+    QuantizedLevel,
+    Steps,
     clip_cover,
     clip_range,
     clip_steps,
@@ -28,7 +32,15 @@ from mmfeatjnd.functional import (
 )
 from mmfeatjnd.functional.steps import check_granularity
 from mmfeatjnd.functional.symbols import MAX_SYMBOL
+from mmfeatjnd.models.codec_plan import (
+    CodecPlan,
+    LevelCode,
+    check_plan_host,
+    load_plan,
+)
+from mmfeatjnd.models.hosts import CheckpointError
 from mmfeatjnd.registry import STEP_POLICIES
+from mmfeatjnd.utils import ConfigError
 from .distortions import build_distortion
 from .token_maps import TokenMap
 
@@ -52,6 +64,38 @@ class StepPolicy(ABC):
 
         Without a ``rounding`` of its own, that of the operation is taken.
         """
+
+    def check(self, neck) -> None:
+        """Raise unless the steps can be chosen for this neck and its host."""
+
+    def code(self, level: int, device: torch.device) -> Optional[LevelCode]:
+        """In which components a level is quantized.
+
+        Args:
+            level (int): Its index.
+            device (torch.device): Where its features are.
+
+        Returns:
+            LevelCode, optional: None: the feature itself is.
+        """
+        return None
+
+    def stream(self, levels: Sequence[QuantizedLevel],
+               size: Tuple[int, int]) -> bytes:
+        """The bytes of one image.
+
+        Args:
+            levels (Sequence[QuantizedLevel]): What was quantized of it, for a
+                batch of 1, on the CPU.
+            size (tuple[int, int]): Its height and width, pixels.
+
+        Returns:
+            bytes: By default :func:`mmfeatjnd.coding.encode_image`, whose
+            streams know nothing of the size.
+        """
+        from mmfeatjnd.coding import encode_image
+        return b''.join(encode_image(levels[i:i + 255])
+                        for i in range(0, len(levels), 255))
 
     def limits(self, feature: Tensor,
                at: Callable[[Tensor], Allocation]) -> Tuple[Tensor, Tensor]:
@@ -264,3 +308,63 @@ class ClipUniformPolicy(StepPolicy):
         narrower one costs more error, however many bits it takes."""
         one = _ones(feature)
         return one, clip_cover(feature, at(one).bounds)
+
+
+#: Steps of a plan lie on a grid of so many to the octave: an image sends one
+#: small number. Four times an odd number: no step lies half-way between two
+#: quarter octaves, where rounding could differ from machine to machine.
+STEPS_PER_OCTAVE = 28
+
+
+def step_index(step: float) -> int:
+    """The place of a step on the grid of :data:`STEPS_PER_OCTAVE`."""
+    return round(STEPS_PER_OCTAVE * math.log2(step))
+
+
+@STEP_POLICIES.register_module(name='plan')
+class PlanPolicy(StepPolicy):
+    """One step for the components of a plan; the scale is this step, in the
+    unit of the components, on a grid of 28 to the octave.
+
+    Args:
+        plan (str | Path | CodecPlan): A file of ``tools/make_plan.py``, or
+            its content.
+    """
+
+    def __init__(self, plan: Union[str, Path, CodecPlan]) -> None:
+        self.path = plan if not isinstance(plan, CodecPlan) else 'the plan'
+        self.plan = plan if isinstance(plan, CodecPlan) else load_plan(plan)
+        self.digest = self.plan.digest
+        self._codes: Dict[tuple, LevelCode] = {}
+
+    def check(self, neck) -> None:
+        if neck.split != self.plan.split:
+            raise CheckpointError(
+                f"{self.path} is of split='{self.plan.split}', but the host "
+                f"is split at '{neck.split}'. Make another plan there.")
+        check_plan_host(self.plan, neck.host, self.path)
+
+    def code(self, level: int, device: torch.device) -> LevelCode:
+        if level not in self.plan.parts:
+            raise ConfigError(
+                f'{self.path} is of levels {sorted(self.plan.parts)} of '
+                f"split='{self.plan.split}', but level {level} is to be "
+                'coded, too. Make one with it.')
+        key = level, str(device)
+        if key not in self._codes:
+            self._codes[key] = LevelCode(self.plan.parts[level], device)
+        return self._codes[key]
+
+    def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
+
+        def at(scale: Tensor) -> Allocation:
+            index = (STEPS_PER_OCTAVE * scale.log2()).round()
+            return Allocation(Steps((index / STEPS_PER_OCTAVE).exp2()))
+
+        return at
+
+    def stream(self, levels: Sequence[QuantizedLevel],
+               size: Tuple[int, int]) -> bytes:
+        from mmfeatjnd.coding.plan_stream import encode_planned
+        step = step_index(float(levels[0].steps.base))
+        return encode_planned(levels, size, step, self.digest)
