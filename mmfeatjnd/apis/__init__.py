@@ -22,6 +22,7 @@ from .feature_codec import FeatureCodec
 from .measured_jnd import JNDMeter, measure_jnd
 from .metric import estimate_metric
 from .mixed_precision import enable_amp
+from .plan import make_plan
 from .rate import measure_rates
 from .split_guide import guide_to_splits
 from .training import train, train_once, trained_checkpoint
@@ -32,7 +33,8 @@ __all__ = [
     'FeatureCodec', 'HOMOGENEITY', 'JNDMeter', 'OperationTest',
     'WorkDirError', 'WriteError', 'build_model', 'build_runner',
     'dmv_jnd_runner', 'enable_amp', 'estimate_metric', 'guide_to_splits',
-    'host_hash', 'latest_checkpoint', 'load_estimator', 'measure_curve',
+    'host_hash', 'latest_checkpoint', 'load_estimator', 'make_plan',
+    'measure_curve',
     'measure_dmv_jnd', 'measure_dmv_jnd_codec', 'measure_jnd',
     'measure_rates', 'read_checkpoint',
     'read_estimator', 'read_weights', 'save_estimator', 'train', 'train_once',

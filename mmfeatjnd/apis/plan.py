@@ -24,15 +24,18 @@ from mmfeatjnd.functional import (
     make_transform,
     metric_basis,
     shrunk,
+    uncertainty,
 )
 from mmfeatjnd.functional.entropy import scale_class
 from mmfeatjnd.functional.transform import GROUPINGS
+from mmfeatjnd.hosts import NoLikelihood, adapter_of
 from mmfeatjnd.models import Quantization, find_read_levels
 from mmfeatjnd.models.codec_plan import (
     CodecPlan,
     LevelCode,
     PartPlan,
     rounded_part,
+    step_for,
 )
 from mmfeatjnd.models.metric_file import (
     FrequencyMetric,
@@ -177,10 +180,12 @@ def transforms_of(metric: TaskMetric,
             break
         key = max(finer, key=size)
         named[key] = _coarser(named[key])
+    if code == 'lateral':
+        readers = _in_nats(readers or {}, metric)
     result: Dict[int, List[_Grouped]] = {}
     for (index, i), grouping in named.items():
         level, frequencies = metric.levels[index], maps[index][i]
-        own = None if code != 'lateral' else (readers or {})[index]
+        own = None if code != 'lateral' else readers[index]
         weights = _metric_by_frequency(level, frequencies, code, own,
                                        metric.images)
         if code == 'uniform':
@@ -191,6 +196,18 @@ def transforms_of(metric: TaskMetric,
                                plain)
         result.setdefault(index, []).append(_Grouped(found, grouping))
     return result
+
+
+def _in_nats(readers: Dict[int, Tensor],
+             metric: TaskMetric) -> Dict[int, Tensor]:
+    """Metrics of the readers, times one number: what white noise costs, over
+    all levels, is what the task metric says."""
+    whole, own = (
+        sum(level.tokens * float(found[i].double().trace())
+            for i, level in metric.levels.items())
+        for found in ({i: x.metric for i, x in metric.levels.items()},
+                      readers))
+    return {i: x * (whole / own) for i, x in readers.items()}
 
 
 def _without_dct(level: LevelMetric,
@@ -250,7 +267,6 @@ def _fitted(part: PartPlan, tokens: Tensor) -> PartPlan:
 class _Look:
     """Counts components, and changes nothing."""
     name = 'the plan of a codec'
-    needs_sensitivity = False
 
     def __init__(self, codes: Dict[int, LevelCode],
                  scales: Dict[int, List[_Scales]]) -> None:
@@ -275,7 +291,6 @@ def _count(test: OperationTest, loader: DataLoader, codes, scales) -> _Look:
         data = model.data_preprocessor(batch, False)
         inputs, samples = data['inputs'], data.get('data_samples')
         find_read_levels(neck, inputs, samples)
-        from mmfeatjnd.hosts import adapter_of
         content = adapter_of(model).content(model, inputs, samples, False)
         with torch.no_grad(), neck.run(look, images=samples or range(
                 len(inputs)), content=content):
@@ -329,22 +344,109 @@ def step_at(parts: Dict[int, Tuple[PartPlan, ...]],
     return high
 
 
-def _measured(test: OperationTest, loader: DataLoader, plan: CodecPlan,
-              steps: Sequence[float]) -> List[float]:
-    """Nats of an image at every step, means over the pictures."""
+class _Point(NamedTuple):
+    """What a step comes to on some pictures."""
+    step: float
+    nats: float
+    bits: float
+
+
+def _measured(test: OperationTest, loader: DataLoader,
+              asked: Sequence[Tuple[CodecPlan, float]]) -> List[_Point]:
+    """Nats and bits of an image at the steps of plans, means over the
+    pictures."""
     operations = [Quantization(dict(type='plan', plan=plan), scale=step)
-                  for step in steps]
-    found: List[List[Tensor]] = [[] for _ in operations]
+                  for plan, step in asked]
+    nats: List[List[Tensor]] = [[] for _ in asked]
+    bits: List[List[Tensor]] = [[] for _ in asked]
     bar = ProgressBar(len(loader))
     test.neck.forget()
     for batch in loader:
         with test.batch(batch, operations) as (_, predict):
             distance = predict.nats()
-            for values, operation in zip(found, operations):
-                values.append(distance(operation))
+            for i, operation in enumerate(operations):
+                _, run = predict(operation)
+                bits[i].append(run.measured['bits'])
+                nats[i].append(distance(operation))
         bar.update()
     bar.file.write('\n')
-    return [float(torch.cat(v).double().mean()) for v in found]
+    return [
+        _Point(step, *(float(torch.cat(v).double().mean()) for v in found))
+        for (_, step), *found in zip(asked, nats, bits)
+    ]
+
+
+def _bits_at(points: Sequence[_Point], nats: float) -> float:
+    """Bits of an image at a cost, by a line through the logarithms."""
+    cost, bits = np.log([[p.nats for p in points], [p.bits for p in points]])
+    slope, height = np.polyfit(cost, bits, 1)
+    return float(np.exp(height + slope * math.log(nats)))
+
+
+#: Powers that are tried, of blocks and of images.
+BLOCK_POWERS = (0.0, 0.25, 0.5)
+IMAGE_POWERS = (0.0, 0.125, 0.25)
+
+
+def choose_powers(test: OperationTest, loader: DataLoader, plan: CodecPlan,
+                  nats: float, tail: bool = True) -> CodecPlan:
+    """The plan with the powers of adaptive steps that take the fewest bits at
+    equal cost, 0 among them.
+
+    Args:
+        test (OperationTest): The host; with a trained estimator in
+            sensitivity mode powers of blocks are tried.
+        loader (DataLoader): Training pictures.
+        plan (CodecPlan): A plan with a curve.
+        nats (float): The cost, nats of an image.
+        tail (bool): Whether powers of images are tried, for which the sender
+            runs the whole host. Defaults to True.
+
+    Returns:
+        CodecPlan: The same with ``block_power``, ``image_power`` and
+        ``image_level``.
+    """
+    steps = [step_for(plan, nats) * x for x in (0.75, 1.0, 1.35)]
+
+    def best(field: str, powers: Sequence[float],
+             plan: CodecPlan) -> CodecPlan:
+        plans = [plan._replace(**{field: p}) for p in powers]
+        points = _measured(test, loader,
+                           [(p, s) for p in plans for s in steps])
+        bits = [_bits_at(points[i:i + len(steps)], nats)
+                for i in range(0, len(points), len(steps))]
+        log(f'{field}: ' + ', '.join(
+            f'{p:g}: {b:.0f} bits' for p, b in zip(powers, bits)) +
+            f' an image at {nats:g} nats')
+        return plans[int(np.argmin(bits))]
+
+    estimators = test.neck.active_estimators()
+    if estimators and all(e.mode == 'sensitivity' and e.trained
+                          for e in estimators):
+        plan = best('block_power', BLOCK_POWERS, plan)
+    if tail:
+        level = _uncertainty(test, loader)
+        if level is not None:
+            plan = best('image_power', IMAGE_POWERS,
+                        plan._replace(image_level=level))
+    return plan
+
+
+def _uncertainty(test: OperationTest,
+                 loader: DataLoader) -> Optional[float]:
+    """Mean of log2 u over pictures; None where the host says nothing."""
+    found = []
+    for batch in loader:
+        data = test.model.data_preprocessor(batch, False)
+        inputs, samples = data['inputs'], data.get('data_samples')
+        try:
+            with torch.no_grad():
+                answer = adapter_of(test.model).likelihood(
+                    test.model, inputs, samples)
+        except NoLikelihood:
+            return None
+        found.append(uncertainty(answer.terms, len(inputs)))
+    return float(torch.cat(found).clamp_min(1e-12).log2().mean())
 
 
 def make_plan(cfg: Config,
@@ -359,6 +461,9 @@ def make_plan(cfg: Config,
               nats: Sequence[float] = NATS,
               curve_images: int = 64,
               max_bytes: int = MAX_BYTES,
+              adapt: Optional[float] = None,
+              tail: bool = True,
+              estimator: Optional[str] = None,
               seed: int = 0) -> CodecPlan:
     """The plan of a codec, of unlabelled training pictures.
 
@@ -385,6 +490,12 @@ def make_plan(cfg: Config,
         curve_images (int): Pictures that these are measured on. Defaults to
             64.
         max_bytes (int): See :func:`transforms_of`. Defaults to 250,000.
+        adapt (float, optional): Nats of an image at which the powers of
+            adaptive steps are chosen, see :func:`choose_powers`. Defaults to
+            None: steps do not vary.
+        tail (bool): See there. Defaults to True.
+        estimator (str, optional): An estimator file, for steps that vary over
+            blocks. Defaults to None: that of the checkpoint, if there is one.
         seed (int): Seed of the choice of pictures, and of the draws. Defaults
             to 0.
 
@@ -401,7 +512,8 @@ def make_plan(cfg: Config,
         >>> plan.code, sorted(plan.parts)
         ('task', [0])
     """
-    test = OperationTest(cfg, checkpoint, (), split, levels)
+    test = OperationTest(cfg, checkpoint, [estimator] if estimator else (),
+                         split, levels)
     loader = split_dataloader(test.runner, 'train', sample=images, seed=seed)
     if metric is None:
         metric = metric_of(test.neck, loader, draws, block, seed)
@@ -440,33 +552,24 @@ def make_plan(cfg: Config,
     steps = sorted({step_at(parts, blocks, x) for x in nats})
     loader = split_dataloader(test.runner, 'train', sample=curve_images,
                               seed=seed)
-    cost = np.maximum.accumulate(_measured(test, loader, plan, steps))
+    plan = plan._replace(curve=_curve(test, loader, plan, steps))
+    if not adapt:
+        return plan
+    known = [n for _, n in plan.curve]
+    plan = choose_powers(test, loader, plan,
+                         min(max(adapt, known[0]), known[-1]), tail)
+    if plan.block_power or plan.image_power:
+        plan = plan._replace(curve=_curve(test, loader, plan, steps))
+    return plan
+
+
+def _curve(test: OperationTest, loader: DataLoader, plan: CodecPlan,
+           steps: Sequence[float]) -> Tuple[Tuple[float, float], ...]:
+    """What steps cost, rising."""
+    points = _measured(test, loader, [(plan, s) for s in steps])
+    cost = np.maximum.accumulate([p.nats for p in points])
     if not np.isfinite(cost).all():
         log('a step costs more nats than can be counted: the curve of the '
             'plan ends below it', logging.WARNING)
-    curve = tuple((s, float(c)) for s, c in zip(steps, cost)
-                  if np.isfinite(c) and c > 0)
-    return plan._replace(curve=curve)
-
-
-def step_for(plan: CodecPlan, tolerance: float) -> float:
-    """The step at which an image costs so many nats, by the plan's curve.
-
-    Args:
-        plan (CodecPlan): A plan with a curve.
-        tolerance (float): Nats of an image, a mean over images.
-
-    Returns:
-        float: The step.
-
-    Raises:
-        ConfigError: The curve does not reach so far.
-    """
-    steps, nats = np.log(np.array(plan.curve).reshape(-1, 2).T)
-    if not len(steps) or not nats[0] <= math.log(tolerance) <= nats[-1]:
-        known = f'from {math.exp(nats[0]):.3g} to {math.exp(nats[-1]):.3g}' \
-            if len(steps) else 'nothing'
-        raise ConfigError(
-            f'tolerance={tolerance:g} nats lies beyond what the plan has '
-            f'measured: {known}. Make it with other `nats`.')
-    return float(np.exp(np.interp(math.log(tolerance), nats, steps)))
+    return tuple((s, float(c)) for s, c in zip(steps, cost)
+                 if np.isfinite(c) and c > 0)

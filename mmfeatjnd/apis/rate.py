@@ -67,9 +67,11 @@ class _Calibration:
     the same batches, as one process would."""
 
     def __init__(self, test: OperationTest, loader: DataLoader,
-                 sensitivity: bool) -> None:
+                 probes: Sequence[Quantization]) -> None:
         self.test = test
-        recorder = FeatureRecorder(sensitivity)
+        recorder = FeatureRecorder(
+            any(p.needs_sensitivity for p in probes),
+            any(p.needs_uncertainty for p in probes))
         self.visits: List[tuple] = []
         loader = _undivided(loader)
         with progress_bar(len(loader)) as step:
@@ -248,8 +250,7 @@ def measure_rates(cfg: Config,
         if is_main_process():
             print(f'Scales of the steps, on {len(loader.dataset)} images of '
                   f'{calibration_split}:')
-        calibration = _Calibration(test, loader,
-                                   any(p.needs_sensitivity for p in probes))
+        calibration = _Calibration(test, loader, probes)
         for (name, i, seed), probe in zip(cases, probes):
             scales = calibration.scales(i, probe, mean_bits)
             for target, scale in zip(mean_bits, scales):

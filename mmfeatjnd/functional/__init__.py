@@ -27,12 +27,13 @@ from .layout import (
     from_map,
     from_tokens,
     grid_of,
+    mean_over_tokens,
     to_channels_first,
     to_map,
     to_tokens,
 )
 from .level import Level
-from .likelihood import Distribution, nats, score
+from .likelihood import Distribution, nats, score, uncertainty
 from .magnitude import bits_per_element, l2_magnitude, log_magnitude
 from .metric import (
     Moments,
@@ -83,6 +84,7 @@ from .surrogate import additive_noise, soft_code_length, straight_through
 from .symbols import saturated
 from .transform import (
     Transform,
+    block_log_means,
     component_gains,
     frequency_groups,
     from_components,
@@ -111,6 +113,7 @@ __all__ = [
     'bits_per_element',
     'block_dct',
     'block_idct',
+    'block_log_means',
     'cast_to',
     'channel_dim',
     'channel_moments',
@@ -147,6 +150,7 @@ __all__ = [
     'log_sensitivity',
     'make_steps',
     'make_transform',
+    'mean_over_tokens',
     'meets_target',
     'metric_basis',
     'modelled_noise',
@@ -180,6 +184,7 @@ __all__ = [
     'to_tokens',
     'token_sensitivity',
     'tolerated_log_std',
+    'uncertainty',
     'uniform_log_steps',
     'uniform_noise',
     'view_keys',

@@ -22,6 +22,8 @@ class Level(NamedTuple):
         estimator (Any, optional): The estimator, with what it has counted.
         detected (Tensor, optional): (B, 1, H, W), bool: tokens inside the
             host's own detections.
+        uncertainty (Tensor, optional): (B,), how little sure the host is of
+            these images, see :func:`mmfeatjnd.functional.uncertainty`.
         metric (Any, optional): The metric of the level, as far as the
             distortion asks for one: ``basis`` (C, r) of what is seen, and
             ``root`` (C, C), see :func:`mmfeatjnd.functional.inverse_root`.
@@ -40,4 +42,5 @@ class Level(NamedTuple):
     unit: Optional[Tensor] = None
     estimator: Any = None
     detected: Optional[Tensor] = None
+    uncertainty: Optional[Tensor] = None
     metric: Any = None

@@ -161,3 +161,44 @@ def score(live: Terms, keys: Tensor, stream: int = 0) -> Tensor:
                                _STREAM + stream * _TERMS + i)
         total = total + (_root_of_fisher(answer, noise) * value.float()).sum()
     return total
+
+
+def uncertainty(answer: Terms, batch_size: int) -> Tensor:
+    r"""How little sure a host is of an image: what its answer tells of how
+    much noise the image bears.
+
+    .. math:: u = \sum_k w_k \left(1 - \sum_i p_{ki}^2\right)
+
+    over the distributions of classes, yes or no among them: the chance that
+    two draws of the answer differ, summed up. The width of a box is fixed, so
+    it says nothing. Ours.
+
+    Args:
+        answer (dict): The clean answer.
+        batch_size (int): Number of images B.
+
+    Returns:
+        Tensor: (B,), float32, >= 0.
+
+    Example:
+        >>> logits = torch.tensor([[0.0, 0.0], [9.0, 0.0]])
+        >>> answer = dict(cls=Distribution('categorical', logits))
+        >>> uncertainty(answer, 2).round(decimals=3)
+        tensor([0.5000, 0.0000])
+    """
+    total = 0.0
+    for each in answer.values():
+        value = each.value.detach().float()
+        if each.kind == 'gaussian':
+            continue
+        if each.kind == 'categorical':
+            found = 1 - value.softmax(1).square().sum(1, keepdim=True)
+        else:
+            found = 2 * value.sigmoid() * (-value).sigmoid()
+        if each.weight is not None:
+            found = found * each.weight
+        rows = found.flatten(1).sum(1)
+        if each.images is not None:
+            rows = rows.new_zeros(batch_size).index_add(0, each.images, rows)
+        total = total + rows
+    return total

@@ -18,6 +18,7 @@ from typing import NamedTuple, Tuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .metric import block_dct, block_idct
 
@@ -302,3 +303,24 @@ def component_gains(basis: Tensor, group: Tensor, metric: Tensor) -> Tensor:
     inverse = torch.linalg.inv(basis.double())[group]
     square = (inverse * (metric.double() @ inverse)).sum(-2)
     return square.clamp_min(1e-4 * square.mean()).sqrt()
+
+
+def block_log_means(log_w: Tensor, block: int) -> Tensor:
+    """Logarithms of the means over the blocks of a map.
+
+    Args:
+        log_w (Tensor): (B, 1, H, W), nats: logarithms of what is averaged.
+        block (int): Side of a block, tokens.
+
+    Returns:
+        Tensor: (B, 1, h, w); blocks that lack tokens are means of what they
+        have.
+
+    Example:
+        >>> block_log_means(torch.zeros(1, 1, 5, 4), 4).shape
+        torch.Size([1, 1, 2, 1])
+    """
+    most = log_w.amax((-2, -1), keepdim=True)
+    mean = F.avg_pool2d((log_w - most).exp(), block, ceil_mode=True)
+    tiny = torch.finfo(torch.float32).tiny
+    return mean.clamp_min(tiny).log() + most

@@ -1,3 +1,4 @@
+from .codec_plan import CodecPlan, load_plan, save_plan  # noqa: F401
 from .data_preprocessors import *  # noqa: F401,F403
 from .discrepancies import *  # noqa: F401,F403
 from .dmv_jnd import *  # noqa: F401,F403

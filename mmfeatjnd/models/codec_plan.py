@@ -7,9 +7,11 @@ symbols.
 """
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -18,13 +20,14 @@ from torch import Tensor, nn
 from mmfeatjnd.functional import (
     EntropyModel,
     Transform,
+    frequency_groups,
     from_components,
     from_map,
     make_transform,
     to_components,
     to_map,
 )
-from mmfeatjnd.utils import atomic_path, unwrapped
+from mmfeatjnd.utils import ConfigError, atomic_path, unwrapped
 from mmfeatjnd.version import __version__
 from .estimator_file import host_hash
 from .hosts import CheckpointError
@@ -68,7 +71,6 @@ class PartPlan(NamedTuple):
     @property
     def transform(self) -> Transform:
         """Transform: What the tensors of the file make, on the CPU."""
-        from mmfeatjnd.functional import frequency_groups
         frequencies, channels = self.gain.shape
         mean = torch.zeros(frequencies, channels)
         mean[0] = self.mean
@@ -197,6 +199,29 @@ class LevelCode:
             for z, t, x in zip(components, self.transforms, maps)
         ]
         return from_map(found[0], *found[1:] or [None], like)
+
+
+def step_for(plan: CodecPlan, tolerance: float) -> float:
+    """The step at which an image costs so many nats, by the plan's curve.
+
+    Args:
+        plan (CodecPlan): A plan with a curve.
+        tolerance (float): Nats of an image, a mean over images.
+
+    Returns:
+        float: The step.
+
+    Raises:
+        ConfigError: The curve does not reach so far.
+    """
+    steps, nats = np.log(np.array(plan.curve).reshape(-1, 2).T)
+    if not len(steps) or not nats[0] <= math.log(tolerance) <= nats[-1]:
+        known = f'from {math.exp(nats[0]):.3g} to {math.exp(nats[-1]):.3g}' \
+            if len(steps) else 'nothing'
+        raise ConfigError(
+            f'tolerance={tolerance:g} nats lies beyond what the plan has '
+            f'measured: {known}. Make it with other `nats`.')
+    return float(np.exp(np.interp(math.log(tolerance), nats, steps)))
 
 
 # ----------------------------------------------------------------------- file

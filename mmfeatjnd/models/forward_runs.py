@@ -5,6 +5,7 @@ from typing import Iterator, List, Optional, Sequence
 import torch
 from torch import Tensor
 
+from mmfeatjnd.functional import uncertainty
 from mmfeatjnd.hosts import adapter_of
 from .necks.featjnd_neck import FeatJNDNeck
 from .operations import BaseOperation
@@ -46,11 +47,17 @@ def prepare(neck: FeatJNDNeck, operations: Sequence[BaseOperation],
     detections = None
     if any(o.needs_detections for o in operations):
         detections = adapter_of(host).boxes(host, inputs, data_samples)
+    unsure = None
+    if any(o.needs_uncertainty for o in operations):
+        with torch.no_grad():
+            answer = adapter_of(host).likelihood(host, inputs, data_samples)
+        unsure = uncertainty(answer.terms, len(inputs))
     return dict(
         images=data_samples or range(len(inputs)),
         content=adapter_of(host).content(host, inputs, data_samples, False),
         sensitivity=sensitivity,
-        detections=detections)
+        detections=detections,
+        uncertainty=unsure)
 
 
 @contextmanager

@@ -81,6 +81,8 @@ class Visit:
             information, the shape of the feature.
         detected (Tensor, optional): (R, 1, H, W), bool: tokens inside the
             host's own detections.
+        uncertainty (Tensor, optional): (R,), how little sure the host is of
+            these images, see :func:`mmfeatjnd.functional.uncertainty`.
     """
 
     def __init__(self,
@@ -97,6 +99,11 @@ class Visit:
         self.stream = stream
         self.sensitivity = sensitivity
         self.detected = detected
+
+    @property
+    def uncertainty(self) -> Optional[Tensor]:
+        found = self.run.uncertainty
+        return None if found is None else found[self.images]
 
     def measure(self, **values: Tensor) -> None:
         """Add what was measured, (R,) each, by name; see
@@ -127,7 +134,8 @@ class Run:
                  seed: Optional[int] = None,
                  content: Optional[Sequence[tuple]] = None,
                  sensitivity: Optional[Dict[int, List[Tensor]]] = None,
-                 detections: Optional[List[Tensor]] = None):
+                 detections: Optional[List[Tensor]] = None,
+                 uncertainty: Optional[Tensor] = None):
         if getattr(operation, 'needs_sensitivity', False) and (
                 sensitivity is None):
             raise ValueError(
@@ -142,6 +150,7 @@ class Run:
         self.content = content
         self.sensitivity = sensitivity
         self.detections = detections
+        self.uncertainty = uncertainty
         self.visited = set()
         self.kept: List[Any] = []
         self.looked: List[Any] = []

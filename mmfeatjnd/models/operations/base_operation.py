@@ -23,6 +23,8 @@ class BaseOperation(ABC):
     needs_jnd = False
     needs_sensitivity = False
     needs_detections = False
+    #: Whether it needs to know how little sure the host is of these images.
+    needs_uncertainty = False
     #: Whether it waits for the metrics of the layers that read the split.
     needs_readers = False
     #: What is measured as a sum over levels, views and calls; the rest are

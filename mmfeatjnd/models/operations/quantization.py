@@ -2,7 +2,7 @@
 import copy
 import logging
 from collections import Counter
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Dict, List, Optional, Union
 
 import torch
 from mmengine.logging import print_log
@@ -31,7 +31,8 @@ NOISES = ('measured', 'model')
 class Quantization(BaseOperation):
     """Quantization of every configured level with the steps of a policy.
 
-    How coarse: exactly one of ``scale``, ``noise_budget`` and ``bits``.
+    How coarse: exactly one of ``scale``, ``noise_budget``, ``bits`` and
+    ``tolerance``.
     Measures ``nrmse`` (mean over the levels), ``bits`` (code length of the
     entropy model, without side information), ``elements``, ``saturated``
     (share of the symbols at the end of their range), for a budget
@@ -48,6 +49,8 @@ class Quantization(BaseOperation):
         noise_budget (float, optional): NRMSE of each image and level, the
             paper's protocol.
         bits (float, optional): Bits per element of each image and level.
+        tolerance (float, optional): Nats of an image, a mean over images, by
+            the curve of a plan; for ``policy=dict(type='plan', ...)``.
         noise (str): The budget holds for the 'measured' error, by bisection,
             or for the 'model' mean(step^2) / 12, in closed form. Defaults to
             'measured'.
@@ -69,6 +72,7 @@ class Quantization(BaseOperation):
                  scale: Optional[float] = None,
                  noise_budget: Optional[float] = None,
                  bits: Optional[float] = None,
+                 tolerance: Optional[float] = None,
                  noise: str = 'measured',
                  rounding: float = 0.5,
                  deadzone: float = 0.5,
@@ -80,14 +84,15 @@ class Quantization(BaseOperation):
             raise ValueError(
                 f'policy must be one of {sorted(STEP_POLICIES.module_dict)}, '
                 f'or a dict with one of them as type, but got {policy!r}')
-        given = dict(scale=scale, noise_budget=noise_budget, bits=bits)
+        given = dict(scale=scale, noise_budget=noise_budget, bits=bits,
+                     tolerance=tolerance)
         given = {k: v for k, v in given.items() if v is not None}
         if len(given) > 1:
-            raise ValueError('give one of scale, noise_budget and bits, but '
-                             f'got {given}')
+            raise ValueError('give one of scale, noise_budget, bits and '
+                             f'tolerance, but got {given}')
         if not all(0 < v < float('inf') for v in given.values()):
-            raise ValueError('scale, noise_budget and bits must be positive '
-                             f'and finite, but got {given}')
+            raise ValueError('scale, noise_budget, bits and tolerance must '
+                             f'be positive and finite, but got {given}')
         if noise not in NOISES:
             raise ValueError(f'noise must be one of {NOISES}, but got '
                              f'{noise!r}')
@@ -99,7 +104,10 @@ class Quantization(BaseOperation):
         # not looked for in the host's scope first
         self.policy = STEP_POLICIES.build(
             dict(copy.deepcopy(cfg), _scope_='mmfeatjnd'))
+        if tolerance is not None:
+            scale = self.policy.scale_for(tolerance)
         self.scale = 1.0 if not given else scale
+        self.tolerance = tolerance
         self.noise_budget = noise_budget
         self.bits = bits
         self.noise = noise
@@ -108,6 +116,7 @@ class Quantization(BaseOperation):
         self.coded = coded
         self.needs_jnd = self.policy.needs_jnd
         self.needs_sensitivity = self.policy.needs_sensitivity
+        self.needs_uncertainty = self.policy.needs_uncertainty
         super().__init__(seed)
 
     @property
@@ -133,30 +142,36 @@ class Quantization(BaseOperation):
         if self.needs_jnd:
             estimator = visit.neck.estimator_of(level)
             envelope = estimator(feature)
+        code = self.policy.code(level, feature.device)
 
-        def part(value: Tensor, model=None) -> Coded:
-            allocate = self.policy(
-                Level(
-                    value,
-                    visit.keys,
-                    visit.stream,
-                    envelope=envelope,
-                    sensitivity=visit.sensitivity,
-                    estimator=estimator))
+        whole = Level(
+            feature,
+            visit.keys,
+            visit.stream,
+            envelope=envelope,
+            sensitivity=visit.sensitivity,
+            estimator=estimator,
+            uncertainty=visit.uncertainty)
+
+        def part(value: Tensor, model=None, exponent=None) -> Coded:
+            allocate = self.policy(whole._replace(feature=value))
 
             def at(scale: Tensor) -> Allocation:
                 allocation = allocate(scale)
+                if exponent is not None:
+                    allocation = allocation._replace(
+                        steps=allocation.steps._replace(token=exponent))
                 if allocation.rounding is None:
                     allocation = allocation._replace(rounding=self.rounding)
                 return allocation._replace(deadzone=self.deadzone)
 
             return Coded(value, at, model)
 
-        code = self.policy.code(level, feature.device)
         if code is None:
             return LevelCoding(feature, [part(feature)], lambda x: x[0],
                                self.policy.limits)
-        parts = map(part, code.components(feature), code.models)
+        parts = map(part, code.components(feature), code.models,
+                    self.policy.exponents(whole, code))
         return LevelCoding(feature, list(parts),
                            lambda x: code.feature(x, feature),
                            self.policy.limits)

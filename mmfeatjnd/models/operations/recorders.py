@@ -21,8 +21,11 @@ class FeatureRecorder:
     needs_detections = False
     needs_readers = False
 
-    def __init__(self, needs_sensitivity: bool = False) -> None:
+    def __init__(self,
+                 needs_sensitivity: bool = False,
+                 needs_uncertainty: bool = False) -> None:
         self.needs_sensitivity = needs_sensitivity
+        self.needs_uncertainty = needs_uncertainty
 
     def check(self, neck) -> None:
         """It needs no estimators."""

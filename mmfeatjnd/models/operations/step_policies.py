@@ -7,7 +7,7 @@ own with ``@STEP_POLICIES.register_module(name=...)``.
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Callable, Dict, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from mmfeatjnd.functional import (
     Level,
     QuantizedLevel,
     Steps,
+    block_log_means,
     clip_cover,
     clip_range,
     clip_steps,
@@ -24,9 +25,11 @@ from mmfeatjnd.functional import (
     jnd_log_steps,
     jnd_rounding,
     make_steps,
+    mean_over_tokens,
     range_log_steps,
     scale_limits,
     shuffle_tokens,
+    to_map,
     uniform_log_steps,
     water_filling_steps,
 )
@@ -37,6 +40,7 @@ from mmfeatjnd.models.codec_plan import (
     LevelCode,
     check_plan_host,
     load_plan,
+    step_for,
 )
 from mmfeatjnd.models.hosts import CheckpointError
 from mmfeatjnd.registry import STEP_POLICIES
@@ -51,11 +55,13 @@ class StepPolicy(ABC):
     Attributes:
         needs_jnd (bool): ``level.envelope`` must be given.
         needs_sensitivity (bool): ``level.sensitivity`` must be given.
+        needs_uncertainty (bool): ``level.uncertainty`` must be given.
         random (bool): Its result depends on the seed.
     """
 
     needs_jnd = False
     needs_sensitivity = False
+    needs_uncertainty = False
     random = False
 
     @abstractmethod
@@ -68,6 +74,15 @@ class StepPolicy(ABC):
     def check(self, neck) -> None:
         """Raise unless the steps can be chosen for this neck and its host."""
 
+    def scale_for(self, tolerance: float) -> float:
+        """The scale at which an image costs so many nats.
+
+        Raises:
+            ValueError: The policy knows nothing of nats.
+        """
+        raise ValueError('tolerance: only the steps of a plan know what they '
+                         "cost. Use policy=dict(type='plan', plan=FILE).")
+
     def code(self, level: int, device: torch.device) -> Optional[LevelCode]:
         """In which components a level is quantized.
 
@@ -79,6 +94,19 @@ class StepPolicy(ABC):
             LevelCode, optional: None: the feature itself is.
         """
         return None
+
+    def exponents(self, level: Level,
+                  code: LevelCode) -> List[Optional[Tensor]]:
+        """Half octaves of the blocks of every part of a level.
+
+        Args:
+            level (Level): With its own feature.
+            code (LevelCode): What :meth:`code` returned.
+
+        Returns:
+            list[Tensor | None]: (B, 1, h, w), int32. None: steps do not vary.
+        """
+        return [None] * len(code.transforms)
 
     def stream(self, levels: Sequence[QuantizedLevel],
                size: Tuple[int, int]) -> bytes:
@@ -323,17 +351,48 @@ def step_index(step: float) -> int:
 
 @STEP_POLICIES.register_module(name='plan')
 class PlanPolicy(StepPolicy):
-    """One step for the components of a plan; the scale is this step, in the
-    unit of the components, on a grid of 28 to the octave.
+    r"""Steps for the components of a plan; the scale is the step, in the unit
+    of the components, on a grid of 28 to the octave.
+
+    They may be adapted to the picture, in half octaves that are sent:
+
+    .. math:: \Delta_t \propto u^{-a}\, w_t^{-b}
+
+    with the mean sensitivity :math:`w_t` of a block against the image's, by
+    the learned map, and how little sure the host is of the image, u (see
+    :func:`mmfeatjnd.functional.uncertainty`), for which the sender runs the
+    whole host.
 
     Args:
         plan (str | Path | CodecPlan): A file of ``tools/make_plan.py``, or
             its content.
+        block_power (float, optional): b. Defaults to None: the plan's.
+        image_power (float, optional): a. Defaults to None: the plan's.
+        permuted (bool): Permute the half octaves over the blocks of an image:
+            the control. Defaults to False.
     """
 
-    def __init__(self, plan: Union[str, Path, CodecPlan]) -> None:
+    modes = ('sensitivity', )
+
+    def __init__(self,
+                 plan: Union[str, Path, CodecPlan],
+                 block_power: Optional[float] = None,
+                 image_power: Optional[float] = None,
+                 permuted: bool = False) -> None:
         self.path = plan if not isinstance(plan, CodecPlan) else 'the plan'
         self.plan = plan if isinstance(plan, CodecPlan) else load_plan(plan)
+        if block_power is None:
+            block_power = self.plan.block_power
+        if image_power is None:
+            image_power = self.plan.image_power
+        if not 0 <= block_power <= 1 or not 0 <= image_power <= 1:
+            raise ValueError('block_power and image_power must lie in [0, 1], '
+                             f'but got {block_power} and {image_power}')
+        self.block_power = block_power
+        self.image_power = image_power
+        self.permuted = self.random = permuted
+        self.needs_jnd = block_power > 0
+        self.needs_uncertainty = image_power > 0
         self.digest = self.plan.digest
         self._codes: Dict[tuple, LevelCode] = {}
 
@@ -343,6 +402,9 @@ class PlanPolicy(StepPolicy):
                 f"{self.path} is of split='{self.plan.split}', but the host "
                 f"is split at '{neck.split}'. Make another plan there.")
         check_plan_host(self.plan, neck.host, self.path)
+
+    def scale_for(self, tolerance: float) -> float:
+        return step_for(self.plan, tolerance)
 
     def code(self, level: int, device: torch.device) -> LevelCode:
         if level not in self.plan.parts:
@@ -355,10 +417,30 @@ class PlanPolicy(StepPolicy):
             self._codes[key] = LevelCode(self.plan.parts[level], device)
         return self._codes[key]
 
+    def exponents(self, level: Level, code: LevelCode) -> List[Tensor]:
+        if not self.block_power:
+            return [None] * len(code.transforms)
+        log_w = level.estimator.log_sensitivity(level.feature)
+        found = []
+        for x, transform in zip(to_map(log_w), code.transforms):
+            block = block_log_means(x, transform.block)
+            half = (block - mean_over_tokens(block)) * (
+                -2 * self.block_power / math.log(2))
+            half = half.clamp(-_MOST, _MOST).round().int()
+            if self.permuted:
+                half = shuffle_tokens(half, level.keys, level.stream)
+            found.append(half)
+        return found
+
     def __call__(self, level: Level) -> Callable[[Tensor], Allocation]:
+        shift = 0.0
+        if self.image_power:
+            log_u = level.uncertainty.clamp_min(1e-12).log2()
+            shift = (self.image_power * (self.plan.image_level - log_u)).clamp(
+                -_MOST / 2, _MOST / 2)
 
         def at(scale: Tensor) -> Allocation:
-            index = (STEPS_PER_OCTAVE * scale.log2()).round()
+            index = (STEPS_PER_OCTAVE * (scale.log2() + shift)).round()
             return Allocation(Steps((index / STEPS_PER_OCTAVE).exp2()))
 
         return at
@@ -368,3 +450,7 @@ class PlanPolicy(StepPolicy):
         from mmfeatjnd.coding.plan_stream import encode_planned
         step = step_index(float(levels[0].steps.base))
         return encode_planned(levels, size, step, self.digest)
+
+
+#: Half octaves by which a block or an image may differ from the others.
+_MOST = 8

@@ -13,7 +13,6 @@ from mmfeatjnd.functional import (
     to_tokens,
 )
 from mmfeatjnd.models import FeatJNDNeck, Quantization
-from mmfeatjnd.models.operations.quantization import streams
 
 POLICIES = [
     'featjnd', 'permuted-steps', 'one-step', 'range', 'gradient',
@@ -300,7 +299,7 @@ def test_the_streams_of_views_lie_one_after_the_other():
     views = make_feature('map', 1, 2, 3, 4)
     outputs, result = apply(
         operation, make_neck(levels=2), views, views / 2, images=[1, 2])
-    data = streams(result.kept, 2)
+    data = result.operation.streams(result)
     assert result.measured['coded_bytes'].tolist() == [len(d) for d in data]
     for i, stream in enumerate(data):
         size = len(encode_image(_levels(result, 2 * i)))
@@ -363,7 +362,7 @@ def test_the_operation_keeps_nothing_of_a_batch():
 @pytest.mark.parametrize('kwargs, message', [
     (dict(policy='fetjnd'), "'featjnd'.*but got 'fetjnd'"),
     (dict(policy=dict(bins=4)), "with one of them as type, but got {'bins"),
-    (dict(scale=1., bits=1.), 'one of scale, noise_budget and bits.*bits'),
+    (dict(scale=1., bits=1.), 'one of scale, noise_budget, bits and.*bits'),
     (dict(scale=1., noise_budget=1.), 'one of scale, noise_budget'),
     (dict(scale=0), 'positive and finite'),
     (dict(bits=-1), 'positive and finite'),

@@ -67,8 +67,9 @@ def apply(allocation, feature):
 
 def test_these_are_all():
     Quantization()  # imports them
-    # see test_token_maps.py for the last
-    assert set(STEP_POLICIES.module_dict) == {*POLICIES, 'token-map'}
+    # see test_token_maps.py and test_make_plan.py for the others
+    others = {'token-map', 'plan'}
+    assert set(STEP_POLICIES.module_dict) == {*POLICIES, *others}
 
 
 @pytest.mark.parametrize('layout', SHAPES)
