@@ -12,7 +12,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.utils.dl_utils import load_url
 from torch import Tensor
 
-from mmfeatjnd.models.hosts import CheckpointError
+from mmfeatjnd.models.hosts import CheckpointError, check_host_weights
 
 TIMEOUT = 60  # seconds without an answer of the server
 
@@ -170,3 +170,23 @@ def _load(source: str) -> object:
             source, map_location='cpu', progress=sys.stderr.isatty())
     finally:
         socket.setdefaulttimeout(timeout)
+
+
+def load_host(model: torch.nn.Module, weights: Dict[str, Tensor],
+              checkpoint: str) -> None:
+    """Load weights that may lack the estimators, but nothing else.
+
+    Args:
+        model (nn.Module): The host, with a FeatJND neck or plain.
+        weights (dict[str, Tensor]): Those of the checkpoint.
+        checkpoint (str): Its name, for errors.
+
+    Raises:
+        CheckpointError: They are not the host's.
+    """
+    state = {k.removeprefix('module.'): v for k, v in weights.items()}
+    check_host_weights(model, state, checkpoint)
+    try:
+        model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # of what is not the host's
+        raise CheckpointError(f'{checkpoint}: {error}') from error

@@ -2,7 +2,7 @@
 import copy
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.config import Config
@@ -15,11 +15,9 @@ from mmfeatjnd.compat import host_library, require
 from mmfeatjnd.evaluation.predictions import same_prediction
 from mmfeatjnd.functional import dequantize
 from mmfeatjnd.models import (
-    CheckpointError,
     Quantization,
     Run,
     check_faults,
-    check_host_weights,
     neck_at,
 )
 from mmfeatjnd.models.estimator_file import host_hash, read_estimator
@@ -27,7 +25,7 @@ from mmfeatjnd.models.forward_runs import prepare
 from mmfeatjnd.models.splits import PrefixShapes, from_blank, to_blank
 from mmfeatjnd.utils import ConfigError
 from .building import build_model, prepare_host
-from .checkpoints import read_weights
+from .checkpoints import load_host, read_weights
 from .codec_images import ImageReader
 from .codec_sides import (
     CodecError,
@@ -85,7 +83,7 @@ class FeatureCodec:
         weights = read_weights(checkpoint)
         self.model = build_model(self.cfg).eval()
         self.neck = neck_at(self.model, split, levels, estimator)
-        _load(self.model, weights, checkpoint)
+        load_host(self.model, weights, checkpoint)
         if estimator is not None:
             self.neck.estimators.load_state_dict(
                 read_estimator(self.model, estimator, self.neck))
@@ -285,14 +283,3 @@ class FeatureCodec:
         except ValueError as error:
             raise CodecError(f'corrupted: {error}') from error
         return skeleton
-
-
-def _load(model: torch.nn.Module, weights: Dict[str, Tensor],
-          checkpoint: str) -> None:
-    """Load weights that may lack the estimators, but nothing else."""
-    state = {k.removeprefix('module.'): v for k, v in weights.items()}
-    check_host_weights(model, state, checkpoint)
-    try:
-        model.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # of what is not the host's
-        raise CheckpointError(f'{checkpoint}: {error}') from error
