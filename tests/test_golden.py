@@ -16,7 +16,7 @@ from mmfeatjnd.coding import (
     BitstreamError,
     decode_image,
     decode_images,
-    feature_file,
+    read_plan_header,
 )
 from mmfeatjnd.functional import dequantize
 
@@ -25,7 +25,7 @@ make = runpy.run_path(str(GOLDEN / 'make.py'))
 VALUES = np.load(GOLDEN / 'values.npz')
 READERS = dict(
     feature_stream=decode_image,
-    feature_file=feature_file.unpack,
+    plan_stream=make['read_plan_stream'],
     pixels=decode_images,
     pixels_two_levels=decode_images,
     pixels_together=decode_images,
@@ -34,14 +34,6 @@ READERS = dict(
 
 def stored(name):
     return (GOLDEN / f'{name}.bin').read_bytes()
-
-
-def inflated(data):
-    """A feature file whose header is plain text: how well it is deflated is
-    up to the zlib at hand."""
-    size, = struct.unpack('<I', data[5:9])
-    header = zlib.decompress(data[13:13 + size])
-    return data[:5] + data[9:13] + header + data[13 + size:-4]
 
 
 def test_every_format_has_its_files():
@@ -67,13 +59,16 @@ def test_the_feature_stream_is_read():
     assert dequantize(got[0])[0, 2, 3, 1] == (symbol * step).half()
 
 
-def test_the_feature_file_is_read(equal):
-    got, expected = (
-        x._asdict() for x in (feature_file.unpack(stored('feature_file')),
-                              make['content']()))
-    assert got.pop('stream') == expected.pop('stream') == \
-        stored('feature_stream')
-    equal(got, expected)
+def test_the_plan_stream_is_read():
+    data = stored('plan_stream')
+    assert data[:1] == b'\3' and data[1:5] == bytes([0xab, 3, 0x80, 5])
+    header = read_plan_header(data, make['DIGEST'])
+    assert header == ((427, 640), -28, True, 6)
+    for a, b in zip(make['parts'](), READERS['plan_stream'](data),
+                    strict=True):
+        assert torch.equal(a.symbols, b.symbols)
+        assert torch.equal(a.steps.token, b.steps.token)
+        assert torch.equal(a.steps.base, b.steps.base)
 
 
 @pytest.mark.parametrize('name', [n for n in READERS if 'pixels' in n])
@@ -94,13 +89,10 @@ def test_the_same_bytes_are_written():
     found = make['files']()
     assert found.keys() == READERS.keys()
     for name, data in found.items():
-        a, b = data, stored(name)
-        if name == 'feature_file':
-            a, b = inflated(a), inflated(b)
-        assert a == b, name
+        assert data == stored(name), name
 
 
-@pytest.mark.parametrize('name', READERS)
+@pytest.mark.parametrize('name', [n for n in READERS if n != 'plan_stream'])
 def test_other_versions_are_refused(name):
     """By name, with a checksum that fits: nobody may take such a file for a
     damaged one."""
@@ -113,17 +105,14 @@ def test_other_versions_are_refused(name):
             READERS[name](body + struct.pack('<I', zlib.crc32(body)))
 
 
+def test_other_versions_of_the_plan_stream_are_refused():
+    data = stored('plan_stream')
+    with pytest.raises(BitstreamError, match='version 2, but this mmfeatjnd'):
+        READERS['plan_stream'](b'\5' + data[1:])
+
+
 def test_another_version_inside_is_refused():
-    """A file or image stream of this version around another feature
-    stream."""
-    data = stored('feature_file')
-    at = data.index(b'FJND') + 4
-    body = data[:at] + b'\x09' + data[at + 1:-4]
-    inner = body.index(b'FJND')
-    stream = body[inner:-4]
-    body = body[:inner] + stream + struct.pack('<I', zlib.crc32(stream))
-    with pytest.raises(BitstreamError, match='stream version 9, but'):
-        feature_file.unpack(body + struct.pack('<I', zlib.crc32(body)))
+    """An image stream of this version around another feature stream."""
     data = stored('pixels')
     body = data[:11] + b'\x09' + data[12:-4]
     with pytest.raises(BitstreamError, match='stream version 9, but'):

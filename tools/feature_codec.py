@@ -1,19 +1,20 @@
-"""Run a host in two parts, with a file of features between them.
+"""Run a host in two parts, with the bytes of its features between them.
 
-The part before the split on one machine, the part after it on another::
+The part before the split on one machine, the part after it on another. Both
+have the plan of tools/make_plan.py, which is exchanged once::
 
-    python tools/feature_codec.py encode CONFIG CHECKPOINT images/ features/
-    python tools/feature_codec.py info features/*.fjnd
-    python tools/feature_codec.py decode CONFIG CHECKPOINT features/ \
+    python tools/feature_codec.py encode CONFIG CHECKPOINT PLAN images/ \
+        features/ --tolerance 0.02
+    python tools/feature_codec.py info PLAN features/
+    python tools/feature_codec.py decode CONFIG CHECKPOINT PLAN features/ \
         --out predictions.pkl
 """
 import argparse
-import math
 from collections import Counter
 from pathlib import Path
 
 from mmfeatjnd.apis import CodecError, FeatureCodec
-from mmfeatjnd.cli.arguments import add_split
+from mmfeatjnd.cli.arguments import positive
 from mmfeatjnd.cli.checkpoints import ensure_checkpoint
 from mmfeatjnd.cli.configs import open_config
 from mmfeatjnd.cli.console import UsageError, plain_errors, printable
@@ -21,12 +22,15 @@ from mmfeatjnd.cli.files import find_files
 from mmfeatjnd.cli.options import add_cfg_options
 from mmfeatjnd.cli.predictions import write_predictions
 from mmfeatjnd.cli.results import DUMP_SUFFIXES, check_suffix
-from mmfeatjnd.coding import BitstreamError, feature_file, read_header
-from mmfeatjnd.models import Quantization
+from mmfeatjnd.coding import BitstreamError, read_plan_header
+from mmfeatjnd.models.codec_plan import load_plan
+from mmfeatjnd.models.operations.step_policies import STEPS_PER_OCTAVE
 from mmfeatjnd.utils import atomic_path
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff',
           '.webp')
+#: A file is named after its image.
+SUFFIX = '.fjnd'
 
 
 def parse_args():
@@ -38,20 +42,17 @@ def parse_args():
     encode.add_argument('images', help='an image, or a folder of images')
     encode.add_argument(
         'out_dir', type=Path, help='folder for the files, one for each image')
-    encode.add_argument(
-        '--policy',
-        default='featjnd',
-        help='how steps are chosen, see mmfeatjnd.models.Quantization')
     size = encode.add_mutually_exclusive_group()
     size.add_argument(
-        '--scale', type=float, help="of the policy's steps; 1 by default")
+        '--tolerance',
+        type=positive,
+        help='nats of an image, a mean over images; 0.02 by default')
     size.add_argument(
-        '--bits', type=float, help='bits per element of each image and level')
-    size.add_argument(
-        '--noise-budget', type=float, help='NRMSE of each image and level')
+        '--step', type=positive, help="in the unit of the plan's components")
     encode.add_argument(
         '--estimator',
-        help='estimator file; by default the estimator of the checkpoint')
+        help='estimator file, for a plan whose steps vary over blocks; by '
+        'default the estimator of the checkpoint')
     decode = _command(commands, 'decode', 'files of features to predictions')
     decode.add_argument('files', help='a file, or a folder of files')
     decode.add_argument(
@@ -59,6 +60,7 @@ def parse_args():
         required=True,
         help='pickle file for the predictions, as tools/test.py writes it')
     info = commands.add_parser('info', help='what files hold')
+    info.add_argument('plan', help='file of tools/make_plan.py')
     info.add_argument('files', nargs='+', help='files or folders of files')
     return parser.parse_args()
 
@@ -67,74 +69,46 @@ def _command(commands, name, text):
     parser = commands.add_parser(name, help=text)
     parser.add_argument(
         'config', help='config file path, of FeatJND or of a stock host')
-    add_split(parser)
     parser.add_argument(
         'checkpoint', help='checkpoint of the host, with or without estimator')
+    parser.add_argument('plan', help='file of tools/make_plan.py')
     parser.add_argument('--device', help='an accelerator if there is one')
     add_cfg_options(parser)
     return parser
 
 
-def build_codec(args, estimator=None):
+def build_codec(args, **kwargs):
     cfg = open_config(args.config, args.cfg_options)
     cfg.load_from = args.checkpoint
+    plan = load_plan(args.plan)
     ensure_checkpoint(cfg, 'tools/feature_codec.py ... CONFIG {}')
-    return FeatureCodec(cfg, args.checkpoint, estimator, args.device,
-                        args.split, args.levels)
+    return FeatureCodec(cfg, args.checkpoint, plan, device=args.device,
+                        **kwargs)
 
 
-def size_of(stream):
-    """Elements of a stream."""
-    return sum(math.prod(x['shape']) for x in read_header(stream))
-
-
-def report(name, size, stream, elements):
-    bits = 8 * stream / max(elements, 1)
-    return (f'{printable(name)}: {size} bytes, stream {stream}, container '
-            f'{size - stream}, {bits:.4f} bits per element')
-
-
-def out_names(names):
-    """The files of images, in their folders, all different.
-
-    The suffix of an image stays where two images differ in nothing else, or
-    another image has the name that is left without it.
-    """
-    stems = [Path(n).with_suffix('').as_posix() for n in names]
-    count, taken = Counter(stems), set(names)
-    return [
-        f'{n if count[s] > 1 or s in taken else s}{feature_file.SUFFIX}'
-        for n, s in zip(names, stems)
-    ]
+def report(name, size, pixels):
+    return (f'{printable(name)}: {size} bytes, '
+            f'{8 * size / max(pixels, 1):.4f} bits per pixel')
 
 
 def unfinished(folder):
     """Files that a killed run left: hidden, and read by no command."""
-    return sorted(folder.rglob(f'.*.[0-9]*{feature_file.SUFFIX}'))
+    return sorted(folder.rglob(f'.*.[0-9]*{SUFFIX}'))
 
 
 def encode(args):
     images = list(find_files(args.images, IMAGES))
     if args.out_dir.exists() and not args.out_dir.is_dir():
         raise UsageError(f'{args.out_dir} is not a folder')
-    try:
-        quantization = Quantization(
-            args.policy,
-            scale=args.scale,
-            bits=args.bits,
-            noise_budget=args.noise_budget,
-            coded=False)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    codec = build_codec(args, args.estimator)
+    codec = build_codec(args, tolerance=args.tolerance, step=args.step,
+                        estimator=args.estimator)
     total = Counter()
-    for (image, name), out in zip(images, out_names([n for _, n in images])):
-        data = codec.encode(image, quantization, name)
-        with atomic_path(args.out_dir / out) as path:
+    for image, name in images:
+        data = codec.encode(image)
+        with atomic_path(args.out_dir / f'{name}{SUFFIX}') as path:
             Path(path).write_bytes(data)
-        stream = feature_file.unpack(data).stream
-        row = Counter(
-            size=len(data), stream=len(stream), elements=size_of(stream))
+        height, width = read_plan_header(data, codec.policy.digest).size
+        row = Counter(size=len(data), pixels=height * width)
         print(report(name, **row), flush=True)
         total += row
     print(report(f'{len(images)} images', **total))
@@ -143,30 +117,32 @@ def encode(args):
               'writes to this folder just now')
 
 
-def read(path):
+def read(path, digest):
     """A file that was checked, or an error that names it."""
     try:
-        return feature_file.read(path)
+        data = path.read_bytes()
+        return data, read_plan_header(data, digest)
     except (BitstreamError, OSError) as error:
-        raise UsageError(f'{path}: {error}') from error
+        raise UsageError(f'{printable(path)}: {error}') from error
 
 
 def decode(args):
     check_suffix(args.out, DUMP_SUFFIXES, 'predictions')
-    files = [f for f, _ in find_files(args.files, (feature_file.SUFFIX, ))]
-    for file in files:  # before the model is built
-        read(file)
-    codec = build_codec(args)
+    files = list(find_files(args.files, (SUFFIX, )))
+    digest = load_plan(args.plan).digest
+    for file, _ in files:  # before the model is built
+        read(file, digest)
+    # what a step costs is the sender's affair
+    codec = build_codec(args, step=1.0)
 
     def predictions():
-        for file in files:
+        for file, name in files:
+            image = name.removesuffix(SUFFIX)
             try:
-                prediction = codec.decode(read(file))
-            except (UsageError, CodecError) as error:
-                text = str(error).removeprefix(f'{file}: ')
-                raise UsageError(f'{file}: {text}') from error
-            print(f'{printable(file)}: {printable(prediction.img_path)}',
-                  flush=True)
+                prediction = codec.decode(read(file, digest)[0], image)
+            except (BitstreamError, CodecError) as error:
+                raise UsageError(f'{printable(file)}: {error}') from error
+            print(f'{printable(file)}: {printable(image)}', flush=True)
             yield prediction
 
     write_predictions(codec.cfg, predictions(), args.out)
@@ -174,22 +150,17 @@ def decode(args):
 
 
 def info(args):
+    plan = load_plan(args.plan)
+    print(f"split='{plan.split}', code '{plan.code}', host "
+          f'{plan.host_hash[:16]}, plan {plan.digest.hex()[:16]}')
     for source in args.files:
-        for file, _ in find_files(source, (feature_file.SUFFIX, )):
-            content = read(file)
-            size, stream = file.stat().st_size, len(content.stream)
-            print(report(file, size, stream, size_of(content.stream)))
-            print(f'  version {feature_file.VERSION}, '
-                  f"split='{content.split}', host {content.host}")
-            meta = content.metainfo
-            print(f'  image {printable(meta["img_path"])}, ' + ', '.join(
-                f'{k} {printable(meta[k])}'
-                for k in ('ori_shape', 'img_shape') if k in meta))
-            for level, x in zip(content.levels, read_header(content.stream)):
-                kinds = ' and '.join(x['exponents']) or 'one for all'
-                print(f'  level {level}: {tuple(x["shape"])}, '
-                      f'{str(x["dtype"]).removeprefix("torch.")}, base step '
-                      f'{x["base"]:.6g}, steps by {kinds}')
+        for file, _ in find_files(source, (SUFFIX, )):
+            data, header = read(file, plan.digest)
+            height, width = header.size
+            print(report(file, len(data), height * width) +
+                  f', {height} x {width} pixels, step '
+                  f'{2**(header.step / STEPS_PER_OCTAVE):.4g}' +
+                  ', adapted to blocks' * header.adapted)
 
 
 def main():

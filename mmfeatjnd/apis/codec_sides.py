@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from mmfeatjnd.functional import from_channels_first, to_channels_first
-from mmfeatjnd.models import FeatJNDNeck, Run
+from mmfeatjnd.models import FeatJNDNeck
 
 
 class CodecError(ValueError):
@@ -18,24 +18,6 @@ class CodecError(ValueError):
 
 class SplitReached(Exception):
     """Ends a pass of the host where the features are known."""
-
-
-class Sender:
-    """Quantizes, and stops the host at the last level."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.strides: Dict[int, tuple] = {}
-
-    def __call__(self, feature: Tensor, level: int) -> Tensor:
-        value = self.run.apply(feature, level)
-        neck = self.run.neck
-        if level in neck.active_levels:
-            layout = neck.layout_of(feature, level)
-            self.strides[level] = to_channels_first(value, layout).stride()
-        if len(self.strides) == len(neck.active_levels):
-            raise SplitReached
-        return value
 
 
 class Receiver:
@@ -53,40 +35,16 @@ class Receiver:
             return feature
         value = self.features[level]
         if level in self.used:
-            raise RuntimeError(f'level {level} is asked for twice')
+            raise CodecError(
+                f"the host runs split='{self.neck.split}' several times for "
+                'one image, as a sliding window does; a stream holds one '
+                "pass. For MMSegmentation set model.test_cfg.mode='whole'")
         self.used.add(level)
         layout = self.neck.layout_of(feature, level)
         whole = _whole(value,
                        to_channels_first(feature, layout).shape,
                        self.strides[level], level)
         return from_channels_first(whole, layout).to(feature.device)
-
-
-def check_precision(host: torch.nn.Module, features: List[Tensor],
-                    device: torch.device) -> None:
-    """Raise if a host does not compute in the precision of the features.
-    With autocast it takes all.
-
-    Args:
-        host (nn.Module): The host.
-        features (list[Tensor]): The decoded features.
-        device (torch.device): The host's.
-
-    Raises:
-        CodecError: It computes in another one.
-    """
-    if torch.is_autocast_enabled(device.type):
-        return
-    # what runs before the split says nothing: it is replayed from the file
-    own = {p.dtype for p in host.parameters()}
-    for feature in features:
-        if feature.dtype not in own:
-            sent, expected = (
-                str(x).removeprefix('torch.')
-                for x in (feature.dtype, next(iter(own))))
-            raise CodecError(
-                f'the features were sent as {sent}, but here the host '
-                f'computes in {expected}: run both sides in one precision')
 
 
 def _whole(value: Tensor, shape: torch.Size, stride: tuple,
@@ -98,13 +56,10 @@ def _whole(value: Tensor, shape: torch.Size, stride: tuple,
         and all(n <= m for n, m in zip(value.shape, shape)))
     if not fits:
         raise CodecError(
-            f'level {level} of the file has shape {tuple(value.shape)}, '
-            f'but the host expects {tuple(shape)}: the file is corrupted')
-    last = sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
-    # an element of its own for each, and no more
-    if not all(s > 0 for s in stride) or last != shape.numel() - 1:
-        raise CodecError(f'corrupted: strides {stride} for {tuple(shape)}')
-    whole = torch.empty_strided(shape, stride, dtype=value.dtype).zero_()
+            f'level {level} was sent with shape {tuple(value.shape)}, but '
+            f'the host expects {tuple(shape)}')
+    whole = torch.empty_strided(
+        shape, stride, dtype=value.dtype, device=value.device).zero_()
     whole[tuple(slice(n) for n in value.shape)] = value
     return whole
 

@@ -1,113 +1,175 @@
-"""Run a host in two parts, with a file of features between them."""
-import copy
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, Optional, Sequence, Tuple, Union
+"""A host in two parts, with the bytes of a plan between them.
 
+Both sides have the plan, and what follows from the size of an image: the
+receiver sends a blank picture of that size through the test pipeline, and
+through the part before the split as shapes only.
+"""
+import copy
+import functools
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Union,
+)
+
+import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from torch import Tensor
 
-from mmfeatjnd.coding import decode_image
-from mmfeatjnd.coding.feature_file import FeatureFile, check_names, pack
-from mmfeatjnd.compat import host_library, require
-from mmfeatjnd.evaluation.predictions import same_prediction
-from mmfeatjnd.functional import dequantize
+from mmfeatjnd.coding.plan_stream import decode_planned, read_plan_header
+from mmfeatjnd.functional import to_channels_first, to_map
+from mmfeatjnd.hosts import adapter_of
 from mmfeatjnd.models import (
+    PrefixShapes,
     Quantization,
     Run,
     check_faults,
     neck_at,
 )
-from mmfeatjnd.models.estimator_file import host_hash, read_estimator
+from mmfeatjnd.models.codec_plan import (
+    CodecPlan,
+    check_plan_host,
+    load_plan,
+    step_for,
+)
+from mmfeatjnd.models.estimator_file import read_estimator
 from mmfeatjnd.models.forward_runs import prepare
-from mmfeatjnd.models.splits import PrefixShapes, from_blank, to_blank
+from mmfeatjnd.models.operations.step_policies import (
+    STEPS_PER_OCTAVE,
+    PlanPolicy,
+)
+from mmfeatjnd.models.splits import from_blank, to_blank
 from mmfeatjnd.utils import ConfigError
 from .building import build_model, prepare_host
 from .checkpoints import load_host, read_weights
-from .codec_images import ImageReader
+from .codec_images import image_pipeline
 from .codec_sides import (
     CodecError,
     Receiver,
-    Sender,
     SplitReached,
-    check_precision,
     one_line,
     watching_nan,
 )
 
-HASH_DIGITS = 16
-_SAMPLES = dict(
-    mmdet='DetDataSample', mmpretrain='DataSample', mmseg='SegDataSample')
+Picture = Union[str, Path, np.ndarray]
+#: Sizes of images whose blanks are kept.
+_KEPT = 32
+
+
+class Blank(NamedTuple):
+    """What follows from the size of an image.
+
+    Attributes:
+        inputs (Tensor): Shape and dtype of the host's input, on the meta
+            device.
+        sample (Any): The host's data sample.
+        outputs (dict): What the modules before the split return, see
+            :class:`mmfeatjnd.models.PrefixShapes`.
+        levels (dict[int, Tensor]): Of every level that is sent its shape
+            without padding, on the meta device.
+        strides (dict[int, tuple]): Of every level with its padding.
+    """
+    inputs: Tensor
+    sample: Any
+    outputs: Dict[str, List[Any]]
+    levels: Dict[int, Tensor]
+    strides: Dict[int, tuple]
 
 
 class FeatureCodec:
-    """The part of a host before the split, and the part after it.
+    """Sender and receiver of a host, by a plan.
 
     Args:
         cfg (Config): A config of any host.
-        checkpoint (str): Checkpoint of the host, with or without estimators.
-        estimator (str, optional): A file of
-            :func:`mmfeatjnd.apis.save_estimator`. Defaults to None: the
-            checkpoint's, if a policy needs it.
+        checkpoint (str): Checkpoint of the host.
+        plan (str | Path | CodecPlan): A file of ``tools/make_plan.py``, or
+            its content.
+        tolerance (float, optional): Nats of an image, a mean over images, by
+            the plan's curve. Defaults to None: 0.02, unless ``step`` is
+            given.
+        step (float, optional): The step, in the unit of the plan's
+            components.
+        estimator (str, optional): An estimator file, for a plan whose steps
+            vary over blocks; the sender's alone. Defaults to None: that of
+            the checkpoint.
         device (str, optional): Defaults to None: an accelerator if there is
             one.
-        split (str, optional): See :func:`mmfeatjnd.models.neck_at`. Defaults
-            to None: the config's; 'backbone' for a plain host.
-        levels (Sequence[int], optional): See there. Defaults to None: all.
 
     Raises:
-        CheckpointError: The checkpoint or the estimator cannot be used.
-        ConfigError: The config has no neck, or is of no host.
+        CheckpointError: Checkpoint, plan or estimator cannot be used.
+        ConfigError: The config has no test pipeline that reads image files.
         CodecError: There is no such device.
 
     Example:
-        >>> from mmfeatjnd.coding import feature_file
-        >>> codec = FeatureCodec(cfg, checkpoint, device='cpu')
-        >>> data = codec.encode(image, Quantization('one-step'))
-        >>> prediction = codec.decode(feature_file.unpack(data))
-        >>> prediction.pred_score.shape
+        >>> plan = make_plan(cfg, checkpoint, images=8, nats=[1e-7, 1e-6])
+        Loads checkpoint ...
+        >>> codec = FeatureCodec(cfg, checkpoint, plan, step=1e-6,
+        ...                      device='cpu')
+        >>> data = codec.encode(image)
+        >>> codec.decode(data).pred_score.shape
         torch.Size([2])
     """
 
     def __init__(self,
                  cfg: Config,
                  checkpoint: str,
+                 plan: Union[str, Path, CodecPlan],
+                 tolerance: Optional[float] = None,
+                 step: Optional[float] = None,
                  estimator: Optional[str] = None,
-                 device: Optional[str] = None,
-                 split: Optional[str] = None,
-                 levels: Optional[Sequence[int]] = None) -> None:
+                 device: Optional[str] = None) -> None:
+        self.plan = plan if isinstance(plan, CodecPlan) else load_plan(plan)
+        if tolerance is not None and step is not None:
+            raise ValueError('give one of tolerance and step, but got '
+                             f'{tolerance} and {step}')
+        if step is None:
+            step = step_for(self.plan,
+                            0.02 if tolerance is None else tolerance)
         self.cfg = copy.deepcopy(cfg)
         prepare_host(self.cfg)
         weights = read_weights(checkpoint)
         self.model = build_model(self.cfg).eval()
-        self.neck = neck_at(self.model, split, levels, estimator)
+        self.neck = neck_at(self.model, self.plan.split,
+                            sorted(self.plan.configured), estimator)
         load_host(self.model, weights, checkpoint)
         if estimator is not None:
             self.neck.estimators.load_state_dict(
                 read_estimator(self.model, estimator, self.neck))
+        check_plan_host(self.plan, self.model, 'the plan')
+        # what is not in the plan is read by nobody
+        self.neck.read_levels = tuple(sorted(self.plan.parts))
         try:
             self.device = torch.device(device or get_device())
             self.model.to(self.device)
             self.neck.to(self.device)
         except (RuntimeError, AssertionError) as error:  # there is no such one
             raise CodecError(str(error)) from error
-        library = host_library(self.model)
-        if library is None:
-            raise ConfigError(f'{type(self.model).__name__} belongs to none '
-                              f'of {", ".join(_SAMPLES)}')
-        self.library = library
-        self.host = host_hash(self.model)[:HASH_DIGITS]
-        self._read = ImageReader(self.cfg, self.model.data_preprocessor)
+        self.policy = PlanPolicy(self.plan)
+        self.quantization = Quantization(
+            dict(type='plan', plan=self.plan), scale=step)
+        self._pipeline = Compose(
+            [_given, *image_pipeline(self.cfg)[1:]])
+        self._load = Compose(image_pipeline(self.cfg)[:1])
         self._checked = False
+        self.blank = functools.lru_cache(maxsize=_KEPT)(self._blank)
 
-    # ---------------------------------------------------------------- encode
-    def load(self, path: Union[str, Path]) -> Tuple[Tensor, list]:
-        """Read an image as the host's test pipeline does.
+    # ----------------------------------------------------------------- sender
+    def read(self, picture: Picture) -> Tuple[Tensor, list]:
+        """A picture as the host takes it.
 
         Args:
-            path (str | Path): The image.
+            picture (str | Path | np.ndarray): An image file, or pixels
+                (H, W, 3) as the config's first transform loads them.
 
         Returns:
             tuple: Inputs (1, 3, H, W) and one data sample, without
@@ -116,170 +178,244 @@ class FeatureCodec:
         Raises:
             CodecError: It cannot be read.
         """
-        return self._read(path)
+        name = picture if isinstance(picture, (str, Path)) else 'the picture'
+        try:
+            if not isinstance(picture, np.ndarray):
+                picture = self._load(dict(img_path=str(picture)))['img']
+            data = self._pipeline(dict(img=picture, img_path=str(name)))
+        except Exception as error:  # whatever a transform may raise
+            raise CodecError(f'{name}: the image cannot be read by the test '
+                             f'pipeline ({one_line(error)})') from error
+        data = self.model.data_preprocessor(pseudo_collate([data]), False)
+        return data['inputs'], data['data_samples']
 
     @torch.no_grad()
-    def encode(self,
-               path: Union[str, Path],
-               quantization: Quantization,
-               name: Optional[str] = None) -> bytes:
-        """Run an image through the part before the split.
+    def encode(self, picture: Picture) -> bytes:
+        """Run a picture through the part before the split.
 
-        The first image also runs through the whole host, to see that the
-        part after the split needs no more than what is sent.
+        The first one is decoded, too, to see that the part after the split
+        needs no more than what is sent.
 
         Args:
-            path (str | Path): The image.
-            quantization (Quantization): How to quantize.
-            name (str, optional): What ``img_path`` becomes in the file.
-                Defaults to None: the image's name without folders.
+            picture (str | Path | np.ndarray): See :meth:`read`.
 
         Returns:
-            bytes: A file, see :mod:`mmfeatjnd.coding.feature_file`.
+            bytes: For :meth:`decode`.
 
         Raises:
-            CodecError: The image cannot be read, or the host cannot be split
-                there.
+            CodecError: It cannot be read, or the host cannot be split there.
         """
-        quantization.check(self.neck)
-        inputs, samples = self.load(path)
-        metainfo = dict(copy.deepcopy(samples[0].metainfo))
-        metainfo['img_path'] = name or Path(path).name
-        given = copy.deepcopy(samples)
-        skeleton = PrefixShapes(self.neck)
+        inputs, samples = self.read(picture)
+        name = picture if isinstance(picture, (str, Path)) else 'the picture'
         try:
-            known = prepare(self.neck, [quantization], inputs, given)
-            run = Run(quantization, self.neck, **known)
-            sender = Sender(run)
-            with self.neck.changing(sender), skeleton.record(), \
-                    suppress(SplitReached):
-                self.model.predict(inputs, samples)
+            known = prepare(self.neck, [self.quantization], inputs, samples)
+            run = Run(self.quantization, self.neck, **known)
+            self._until_split(run.apply, inputs, samples)
             check_faults([run])
         except Exception as error:  # whatever a host makes of an image
-            raise CodecError(f'{path}: the host fails on this image '
+            raise CodecError(f'{name}: the host fails on this image '
                              f'({one_line(error)})') from error
-        if any(len(images) != 1 for images, *_ in run.kept):
-            raise CodecError(
-                f"split='{self.neck.split}' sees several views of an image at "
-                'once; a feature file holds one')
-        content = FeatureFile(
-            split=self.neck.split,
-            levels=tuple(sender.strides),
-            strides=tuple(sender.strides.values()),
-            host=self.host,
-            metainfo=metainfo,
-            inputs=to_blank(inputs),
-            outputs=skeleton.state_dict(),
-            stream=quantization.streams(run)[0])
-        try:
-            data = pack(content)
-        except (TypeError, ValueError) as error:
-            raise CodecError(f'{path}: {error}') from error
+        data = self._written(run)
         if not self._checked:
-            with self.neck.run(quantization, **known) as run:
-                expected, = self.model.predict(inputs, given)
-            self._check(content, expected, len(run.kept))
+            self.decode(data)
             self._checked = True
         return data
 
-    def _check(self, content: FeatureFile, expected: Any,
-               visits: int) -> None:
-        """Compare with the whole host under the same quantization."""
-        split = f"split='{self.neck.split}'"
-        if visits != len(content.levels):
+    def _written(self, run: Run) -> bytes:
+        wanted = sum(map(len, self.plan.parts.values()))
+        if len(run.kept) != wanted or any(
+                len(images) != 1 for images, _ in run.kept):
             raise CodecError(
-                f'the host runs {split} several times for one image, as a '
-                'sliding window does; a feature file holds one pass. For '
-                "MMSegmentation set model.test_cfg.mode='whole'")
-        problem = 'its prediction changes'
-        try:
-            prediction = self.decode(content)
-        except CodecError as error:  # what NaN does is up to the host
-            problem = str(error)
-        else:
-            if same_prediction(prediction, expected):
-                return
-        raise CodecError(
-            f'{split} with levels={list(self.neck.levels)} is not all that '
-            'the rest of the host needs: it also reads what comes before the '
-            f'split and is not sent ({problem}). ' + self._advice())
+                f"split='{self.plan.split}' sees several views of an image at "
+                'once; a stream holds one')
+        data, = self.quantization.streams(run)
+        return data
 
-    def _advice(self) -> str:
-        every = tuple(range(len(self.neck.in_channels or ())))
-        if self.neck.split == 'backbone' and self.neck.levels == every:
-            return ("Use split='neck' if the host has a neck, or a module "
-                    'that all paths pass through')
-        return ("Use split='backbone' with all its levels (no `levels`), "
-                'where every path passes through')
-
-    # ---------------------------------------------------------------- decode
     @torch.no_grad()
-    def decode(self, content: FeatureFile) -> Any:
+    def encode_features(self, features: Dict[int, Tensor],
+                        size: Tuple[int, int]) -> bytes:
+        """Encode features that somebody else has computed.
+
+        Args:
+            features (dict[int, Tensor]): By level what the split emits for
+                one image, (1, ...), of any floating dtype.
+            size (tuple[int, int]): Height and width of the image as it was
+                read, pixels.
+
+        Returns:
+            bytes: For :meth:`decode`.
+
+        Raises:
+            CodecError: Levels are missing, or of other shapes than for an
+                image of this size.
+        """
+        blank = self.blank(*size)
+        sample = blank.sample
+        content = adapter_of(self.model).content(
+            self.model, blank.inputs, [sample], False)
+        run = Run(self.quantization, self.neck, [sample], content=content)
+        for level in self.plan.parts:
+            if level not in features:
+                raise CodecError(f'level {level} is missing: the plan is of '
+                                 f'levels {sorted(self.plan.parts)}')
+            run.apply(features[level].to(self.device), level)
+        check_faults([run])
+        shapes = [q.symbols.shape[1:] for _, q in run.kept]
+        if shapes != self._shapes(blank):
+            raise CodecError(
+                'the features have other shapes than those of an image of '
+                f'{size[0]} x {size[1]} pixels at split='
+                f"'{self.plan.split}'")
+        return self._written(run)
+
+    # --------------------------------------------------------------- receiver
+    def decode_features(self, data: bytes) -> Dict[int, Tensor]:
+        """The features of an image, without padding.
+
+        Args:
+            data (bytes): What :meth:`encode` returned.
+
+        Returns:
+            dict[int, Tensor]: By level (1, C, H, W), (1, N, C) or (1, C),
+            float32.
+
+        Raises:
+            BitstreamError: Damaged, foreign, or made with another plan.
+            CodecError: No image can have this size.
+        """
+        header = read_plan_header(data, self.policy.digest)
+        blank = self.blank(*header.size)
+        parts = iter(decode_planned(
+            data, self.policy.digest, self._shapes(blank),
+            [p.model for every in self.plan.parts.values() for p in every],
+            2**(header.step / STEPS_PER_OCTAVE)))
+        found = {}
+        for level, every in self.plan.parts.items():
+            code = self.policy.code(level, self.device)
+            values = []
+            for _ in every:
+                part = next(parts)
+                steps = part.steps.size(part.symbols)
+                values.append((part.symbols * steps).to(self.device))
+            found[level] = code.feature(values, blank.levels[level])
+        return found
+
+    @torch.no_grad()
+    def decode(self, data: bytes, name: Optional[str] = None) -> Any:
         """Run the part after the split.
 
         Args:
-            content (FeatureFile): What a file holds.
+            data (bytes): What :meth:`encode` returned.
+            name (str, optional): ``img_path`` of the prediction. Defaults to
+                None: it has none that means anything.
 
         Returns:
             BaseDataElement: The host's data sample with its prediction.
 
         Raises:
-            CodecError: The file belongs to another host or split, or its
-                features cannot be decoded.
+            BitstreamError: See :meth:`decode_features`.
+            CodecError: The host reads more than is sent.
         """
-        skeleton = self._skeleton(content)
-        try:
-            features = [
-                dequantize(x) for x in decode_image(content.stream)
-            ]
-        except ImportError as error:
-            raise CodecError(str(error)) from error
-        except Exception as error:  # of the coder too: the data is not ours
-            raise CodecError(one_line(error)) from error
-        check_precision(self.model, features, self.device)
-        receiver = Receiver(self.neck, dict(zip(content.levels, features)),
-                             dict(zip(content.levels, content.strides)))
-        sample_type = getattr(
-            require(self.library).structures, _SAMPLES[self.library])
-        try:
-            check_names(content.metainfo, sample_type)
-        except ValueError as error:
-            raise CodecError(f'corrupted: {error}') from error
-        sample = sample_type(metainfo=content.metainfo)
-        inputs = from_blank(content.inputs, self.device)
+        features = self.decode_features(data)
+        blank = self.blank(*read_plan_header(data, self.policy.digest).size)
+        skeleton = PrefixShapes(self.neck)
+        skeleton.load_state_dict(blank.outputs)
+        own = next(self.model.parameters()).dtype
+        receiver = Receiver(
+            self.neck, {i: x.to(own) for i, x in features.items()},
+            blank.strides)
+        inputs = from_blank(blank.inputs, self.device)
+        sample = copy.deepcopy(blank.sample)
+        if name is not None:
+            sample.set_metainfo(dict(img_path=name))
         with skeleton.replay(), self.neck.changing(receiver), \
                 watching_nan(self.model, set(skeleton.outputs)) as found:
             try:
                 prediction, = self.model.predict(inputs, [sample])
             except CodecError:
                 raise
-            except Exception as error:  # a file may lie about every shape
-                raise CodecError('the host fails on what the file holds '
-                                 f'({one_line(error)})') from error
+            except Exception as error:  # what NaN does is up to the host
+                if not found:
+                    raise CodecError('the host fails on what is sent '
+                                     f'({one_line(error)})') from error
         if found:
             raise CodecError(
                 f"the module '{found[0]}' reads what comes before split='"
-                f"{self.neck.split}' and is not in the file")
+                f"{self.plan.split}' and is not sent. {self._advice()}")
         return prediction
 
-    def _skeleton(self, content: FeatureFile) -> PrefixShapes:
-        neck = self.neck
-        if content.host != self.host:
-            raise CodecError(
-                'it was encoded with another host checkpoint (hash '
-                f'{content.host[:8]}, but the loaded host has '
-                f'{self.host[:8]}). Load the checkpoint that it was encoded '
-                'with')
-        # a level that nothing reads is not sent
-        if content.split != neck.split or not set(content.levels) <= set(
-                neck.levels or content.levels):
-            raise CodecError(
-                f"it was encoded at split='{content.split}', levels="
-                f'{list(content.levels)}, but here the host is split at '
-                f"'{neck.split}', {neck.configured}")
-        skeleton = PrefixShapes(neck)
-        try:
-            skeleton.load_state_dict(content.outputs)
-        except ValueError as error:
-            raise CodecError(f'corrupted: {error}') from error
-        return skeleton
+    def _advice(self) -> str:
+        every = tuple(range(len(self.neck.in_channels or ())))
+        if self.plan.split == 'backbone' and self.neck.levels == every:
+            return ("Use split='neck' if the host has a neck, or a module "
+                    'that all paths pass through')
+        return ("Use split='backbone' with all its levels (no `levels`), "
+                'where every path passes through')
+
+    def _shapes(self, blank: Blank) -> List[torch.Size]:
+        """Of the components of every part, (K, h, w)."""
+        shapes = []
+        for level, every in self.plan.parts.items():
+            maps = [x for x in to_map(blank.levels[level]) if x is not None]
+            for part, x in zip(every, maps):
+                blocks = (-(-n // part.block) for n in x.shape[2:])
+                shapes.append(torch.Size([part.gain.numel(), *blocks]))
+        return shapes
+
+    def _blank(self, height: int, width: int) -> Blank:
+        """What follows from a size: see :class:`Blank`."""
+        if height * width > 1 << 26:
+            raise CodecError(f'an image of {height} x {width} pixels is '
+                             'larger than any that is read')
+        with torch.no_grad():
+            inputs, samples = self.read(
+                np.zeros((height, width, 3), np.uint8))
+            levels, strides = {}, {}
+            content = adapter_of(self.model).content(
+                self.model, inputs, samples, False)
+
+            def look(feature: Tensor, level: int, visit) -> Tensor:
+                levels[level] = feature.to('meta')
+                return feature
+
+            run = Run(look, self.neck, samples, content=content)
+
+            def keep(feature: Tensor, level: int) -> Tensor:
+                layout = self.neck.layout_of(feature, level)
+                strides[level] = to_channels_first(feature, layout).stride()
+                return run.apply(feature, level)
+
+            skeleton = PrefixShapes(self.neck)
+            self._until_split(keep, inputs, samples, skeleton)
+        missing = sorted(set(self.plan.parts) - set(levels))
+        if missing:
+            raise ConfigError(
+                f"split='{self.plan.split}' does not emit level {missing[0]} "
+                'of the plan')
+        return Blank(to_blank(inputs), samples[0], skeleton.state_dict(),
+                     levels, strides)
+
+    def _until_split(self,
+                     change: Callable[[Tensor, int], Tensor],
+                     inputs: Tensor,
+                     samples: list,
+                     skeleton: Optional[PrefixShapes] = None) -> None:
+        """A pass of the host that ends where all levels are known."""
+        seen = set()
+
+        def stop(feature: Tensor, level: int) -> Tensor:
+            value = change(feature, level)
+            seen.add(level)
+            if seen >= set(self.plan.parts):
+                raise SplitReached
+            return value
+
+        record = nullcontext() if skeleton is None else skeleton.record()
+        with self.neck.changing(stop), record, suppress(SplitReached):
+            self.model.predict(inputs, copy.deepcopy(samples))
+
+
+def _given(results: dict) -> dict:
+    """What loading an image leaves, of pixels that are there."""
+    results['img_shape'] = results['ori_shape'] = results['img'].shape[:2]
+    return results

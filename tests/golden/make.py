@@ -23,11 +23,17 @@ from torch import nn
 from mmfeatjnd.apis import save_estimator
 from mmfeatjnd.coding import (
     decode_images,
+    decode_planned,
     encode_image,
     encode_images,
-    feature_file,
+    encode_planned,
 )
-from mmfeatjnd.functional import QuantizedLevel, Steps, dequantize
+from mmfeatjnd.functional import (
+    EntropyModel,
+    QuantizedLevel,
+    Steps,
+    dequantize,
+)
 from mmfeatjnd.models import FeatJNDNeck
 from mmfeatjnd.models.metric_file import (
     FrequencyMetric,
@@ -75,30 +81,42 @@ def bits(item):
     return value.view(kind).numpy()
 
 
-# -------------------------------------------------------------- feature file
-def content():
-    """A file with every kind of value that a header can hold."""
-    blank = torch.empty(1, 4, 5, 6, dtype=torch.bfloat16, device='meta')
-    return feature_file.FeatureFile(
-        split='backbone.layer2',
-        levels=(0, 2, 3),
-        strides=((120, 1, 24, 4), (35, 5, 1), (9, 1)),
-        host='0123456789abcdef',
-        metainfo=dict(
-            flip=False,
-            flip_direction=None,
-            homography=np.array([[1.5, -0.1], [0, 1]], np.float32),
-            img_id=7,
-            img_path='folder/ü.png',
-            more=dict(b=[1, 'x'], a=()),
-            ori_shape=(40, 48),
-            scale_factor=(0.1, np.float32(0.1))),
-        inputs=torch.empty(1, 3, 40, 48, device='meta'),
-        outputs={
-            'backbone.layer1': [blank, (torch.tensor([[True, False]]), 3)],
-            'backbone.conv1': [blank]
-        },
-        stream=encode_image(levels()))
+# --------------------------------------------------------------- plan stream
+DIGEST = b'a plan'
+
+
+def parts():
+    """Components of two parts, with models of all kinds, and half octaves of
+    the blocks of one of them."""
+
+    def model(components, rectified):
+        scale, centre = (numbers((1, components), n).int() for n in (30, 40))
+        return EntropyModel(scale, centre * rectified, torch.tensor(
+            [[rectified]], dtype=torch.int32))
+
+    base = torch.tensor([2.0**(-28 / 28)])
+    return [
+        QuantizedLevel(
+            numbers((1, 36, 3, 4), 40, 3).float(),
+            Steps(base, token=numbers((1, 1, 3, 4), 5).int()),
+            model=model(36, 0)),
+        QuantizedLevel(
+            numbers((1, 5, 1, 1), 700).abs().float(),
+            Steps(base, token=torch.zeros(1, 1, 1, 1, dtype=torch.int32)),
+            model=model(5, 1))
+    ]
+
+
+def plan_stream():
+    """Of an image of 427 x 640."""
+    return encode_planned(parts(), (427, 640), -28, DIGEST)
+
+
+def read_plan_stream(data):
+    """What a receiver with the plan reads."""
+    known = parts()
+    return decode_planned(data, DIGEST, [x.symbols.shape[1:] for x in known],
+                          [x.model for x in known], 0.5)
 
 
 # -------------------------------------------------------------- pixel stream
@@ -198,7 +216,7 @@ def files():
     streams = {name: data for name, (data, ) in pixel_streams().items()}
     return dict(
         feature_stream=encode_image(levels()),
-        feature_file=feature_file.pack(content()),
+        plan_stream=plan_stream(),
         **streams)
 
 

@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from mmfeatjnd.apis import build_model, save_estimator
+from mmfeatjnd.models.codec_plan import load_plan
 from mmfeatjnd.models.hosts import OWN_KEYS, host_key
 
 
@@ -18,6 +19,10 @@ def given(small_classifier, tmp_path_factory):
     folder = tmp_path_factory.mktemp('given')
     cfg = cfg.copy()
     cfg.load_from = None
+    # plans are made of training pictures
+    cfg.train_dataloader = cfg.test_dataloader
+    cfg.train_cfg = dict(by_epoch=True, max_epochs=1)
+    cfg.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
     cfg.dump(folder / 'ours.py')
     torch.manual_seed(0)
     model = build_model(cfg)
@@ -88,14 +93,21 @@ def test_a_hook_with_an_estimator_file(given, run_tool, tmp_path):
 
 
 def test_the_codec(given, run_tool, tmp_path):
+    """A plan of the one serves the other: it says where the host is split."""
     folder, images, split = given
     for name, where in (('ours', []), ('plain', ['--split', split])):
         known = (folder / f'{name}.py', folder / f'{name}.pth')
-        run_tool('feature_codec.py', 'encode', *known, images,
-                 tmp_path / name, '--policy', 'one-step', '--device', 'cpu',
-                 *where)
-        run_tool('feature_codec.py', 'decode', *known, tmp_path / name,
-                 '--out', tmp_path / f'{name}.pkl', '--device', 'cpu', *where)
+        plan = tmp_path / f'{name}.safetensors'
+        run_tool('make_plan.py', *known, *where, '--images', 4, '--nats',
+                 1e-6, '--out', plan, '--work-dir', tmp_path / 'work')
+        args = *known, tmp_path / 'ours.safetensors'
+        run_tool('feature_codec.py', 'encode', *args, images,
+                 tmp_path / name, '--step', 1e-3, '--device', 'cpu')
+        run_tool('feature_codec.py', 'decode', *args, tmp_path / name,
+                 '--out', tmp_path / f'{name}.pkl', '--device', 'cpu')
+    ours, plain = (load_plan(tmp_path / f'{n}.safetensors')
+                   for n in ('ours', 'plain'))
+    assert ours.digest == plain.digest
     ours, plain = (
         sorted((tmp_path / name).rglob('*.fjnd')) for name in
         ('ours', 'plain'))
