@@ -53,6 +53,9 @@ bench-measured_jnd-%: setup  ## thresholds that are measured, of the same (an ho
 bench-quantization-%: setup  ## quantization, of the same (hours)
 	$(PY) benchmarks/quantization.py $*
 
+bench-codec-%: setup  ## features against pictures in bits, of the same (an hour or more)
+	$(PY) benchmarks/codec.py $*
+
 bench-dmv-jnd: setup  ## DMV-JND on CIFAR-10 (data/cifar10; needs a GPU)
 	$(PY) benchmarks/dmv_jnd.py full
 

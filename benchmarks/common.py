@@ -297,6 +297,7 @@ class CurveBenchmark:
             set(settings[name]) <= set(self.asked[name]) for name in settings)
         # before anything is trained: whether the data are there
         cfg = read_config(self.config)
+        self.split = cfg.model.neck.get('split', 'backbone')
         self.whole = count_images(cfg, cfg.test_dataloader.dataset)
         self.used = len(range(0, self.whole, args.every))
         self.host = args.host or train_host(args.benchmark, args.work_dir)
@@ -441,7 +442,7 @@ class CurveBenchmark:
                 command=command,
                 host=Path(benchmark['host']).stem,
                 host_checkpoint=f'sha256:{file_hash(self.host)}',
-                split_point=cfg.model.neck.get('split', 'backbone'),
+                split_point=self.split,
                 dataset=benchmark['dataset'],
                 train_split=train_split,
                 estimator_draws=draws(cfg),

@@ -8,6 +8,7 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 MODELS = Registry(
@@ -20,6 +21,10 @@ OPTIM_WRAPPERS = Registry(
     locations=['mmfeatjnd.engine.optim_wrappers'])
 DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, locations=['mmfeatjnd.datasets'])
+TRANSFORMS = Registry(
+    'transform',
+    parent=MMENGINE_TRANSFORMS,
+    locations=['mmfeatjnd.datasets'])
 #: How features are changed at equal NRMSE; see
 #: `mmfeatjnd.models.operations`.
 DISTORTIONS = Registry(

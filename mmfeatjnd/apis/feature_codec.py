@@ -111,6 +111,7 @@ class FeatureCodec:
         CodecError: There is no such device.
 
     Example:
+        >>> from mmfeatjnd.apis import make_plan
         >>> plan = make_plan(cfg, checkpoint, images=8, nats=[1e-7, 1e-6])
         Loads checkpoint ...
         >>> codec = FeatureCodec(cfg, checkpoint, plan, step=1e-6,

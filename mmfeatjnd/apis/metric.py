@@ -170,7 +170,7 @@ def fitting_block(size: Sequence[int]) -> int:
         >>> fitting_block((15, 15)), fitting_block((52, 52))
         (5, 13)
         >>> fitting_block((200, 334)), fitting_block((1, 300))
-        (12, 1)
+        (10, 1)
     """
     if min(size) < BLOCKS[0]:
         return 1

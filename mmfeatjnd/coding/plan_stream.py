@@ -55,6 +55,17 @@ def encode_planned(parts: Sequence[QuantizedLevel], size: Tuple[int, int],
 
     Returns:
         bytes: :func:`decode_planned` returns the same parts.
+
+    Example:
+        >>> import torch
+        >>> from mmfeatjnd.functional import Steps
+        >>> model = EntropyModel(*torch.zeros(3, 1, 8, dtype=torch.int32))
+        >>> model = model._replace(rectified=model.rectified[:, :1])
+        >>> part = QuantizedLevel(torch.ones(1, 8, 2, 3),
+        ...                       Steps(torch.tensor([0.5])), model=model)
+        >>> data = encode_planned([part], (32, 48), -28, b'a plan')
+        >>> read_plan_header(data, b'a plan').size
+        (32, 48)
     """
     parts = [x.cpu() for x in parts]
     adapted = any(x.steps.token is not None for x in parts)
@@ -80,6 +91,12 @@ def read_plan_header(data: bytes, digest: bytes) -> PlanHeader:
 
     Raises:
         BitstreamError: Foreign, truncated, corrupted or of another plan.
+
+    Example:
+        >>> read_plan_header(b'\\x02\\x20\\x30\\x37', b'a plan')
+        Traceback (most recent call last):
+        mmfeatjnd.coding.entropy_coder.BitstreamError: truncated: the header \
+is incomplete
     """
     cursor = Cursor(data[:-_SUM.size])
     first, = cursor.take(1)
@@ -120,6 +137,19 @@ def decode_planned(data: bytes,
 
     Raises:
         BitstreamError: See :func:`read_plan_header`; or oversized.
+
+    Example:
+        >>> import torch
+        >>> from mmfeatjnd.functional import Steps
+        >>> model = EntropyModel(*torch.zeros(3, 1, 8, dtype=torch.int32))
+        >>> model = model._replace(rectified=model.rectified[:, :1])
+        >>> part = QuantizedLevel(torch.ones(1, 8, 2, 3),
+        ...                       Steps(torch.tensor([0.5])), model=model)
+        >>> data = encode_planned([part], (32, 48), -28, b'a plan')
+        >>> decoded, = decode_planned(
+        ...     data, b'a plan', [(8, 2, 3)], [model], 0.5)
+        >>> torch.equal(decoded.symbols, part.symbols)
+        True
     """
     header = read_plan_header(data, digest)
     check_size(sum(a * b * c for a, b, c in shapes), max_elements)

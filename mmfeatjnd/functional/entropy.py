@@ -22,7 +22,7 @@ of the entropy of task-metric components is measured; ours.
 """
 import functools
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
@@ -206,7 +206,7 @@ def class_table(index: int, centre: int, rectified: bool) -> Table:
 
 
 # -------------------------------------------------------------------- the fit
-_FITTED = 1024  # tokens that are looked at
+_FITTED = 4096  # tokens that are looked at
 
 
 def fit_entropy_model(quantized: QuantizedLevel) -> QuantizedLevel:
@@ -258,36 +258,41 @@ def _fit(symbols: Tensor, steps: Steps) -> EntropyModel:
         return symbol_bits(samples, inverse, centre / 4,
                            rectified[..., None]).sum(1, keepdim=True)
 
-    # a start by the moments, then downhill over the grid
     value = samples * (exponent / 2).exp2()
     mean = value.mean(1, keepdim=True)
     size = (value - mean).abs().mean(1, keepdim=True) / (2 * math.log(2))
     odds = (samples == 0).float().mean(1, keepdim=True).logit(1e-4)
-    rectified_size = mean / F.softplus(-odds)
-    clipped = rectified[..., None]
-    size = torch.where(clipped, rectified_size, size)
-    scale = (4 * size.clamp_min(2**(low / 4)).log2()).round()
-    scale = scale.clamp(-MAX_SCALE, MAX_SCALE)
-    centre = torch.where(clipped, -odds, mean / (scale / 4).exp2())
-    centre = (4 * centre).round().clamp(-MAX_CENTRE, MAX_CENTRE)
-    best = bits(scale, centre)
-    for stride in (8, 4, 2, 1):
-        for moves in ((0, 1), (1, 0), (1, 1), (1, -1)):
-            for sign in (1, -1):
-                s = scale + sign * stride * moves[0]
-                s = s.clamp(-MAX_SCALE, MAX_SCALE)
+    # two starts by moments, those of the whole and of what a ReLU left of it;
+    # then downhill over the grid
+    scale = centre = best = None
+    for size, middle in ((size, mean), (mean / F.softplus(-odds), None)):
+        s = (4 * size.clamp_min(2**(low / 4)).log2()).round()
+        s = s.clamp(-MAX_SCALE, MAX_SCALE)
+        c = -odds if middle is None else middle / (s / 4).exp2()
+        c = (4 * c).round().clamp(-MAX_CENTRE, MAX_CENTRE)
+        scale, centre, best = _better(
+            (scale, centre, best), (s, c, bits(s, c)))
+    for stride in (8, 4, 2, 1, 2, 1):
+        for right, up in ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (1, -2)):
+            for sign in (stride, -stride):
+                s = (scale + sign * right).clamp(-MAX_SCALE, MAX_SCALE)
                 # the centre stays where it is as the scale changes
-                c = centre * ((scale - s) / 4).exp2() if moves[0] else centre
-                c = (c + sign * stride * moves[1]).round()
-                c = c.clamp(-MAX_CENTRE, MAX_CENTRE)
-                found = bits(s, c)
-                better = found < best
-                scale = torch.where(better, s, scale)
-                centre = torch.where(better, c, centre)
-                best = torch.where(better, found, best)
+                c = centre * ((scale - s) / 4).exp2() + sign * up
+                c = c.round().clamp(-MAX_CENTRE, MAX_CENTRE)
+                scale, centre, best = _better(
+                    (scale, centre, best), (s, c, bits(s, c)))
     base = scale_class(steps.base)[:, None]
     return EntropyModel((scale[:, 0] + base).int(), centre[:, 0].int(),
                         rectified.int())
+
+
+def _better(known: Tuple[Optional[Tensor], ...],
+            found: Tuple[Tensor, ...]) -> Tuple[Tensor, ...]:
+    """The shorter of two fits, channel by channel; the last are bits."""
+    if known[-1] is None:
+        return found
+    better = found[-1] < known[-1]
+    return tuple(torch.where(better, b, a) for a, b in zip(known, found))
 
 
 # -------------------------------------------------------------------- lengths
@@ -348,7 +353,7 @@ def expected_error(ratio: Tensor) -> Tensor:
 
     Example:
         >>> (12 * expected_error(torch.tensor([4.0, 0.25]))).round(decimals=2)
-        tensor([1.0000, 0.9000], dtype=torch.float64)
+        tensor([1.0000, 0.9100], dtype=torch.float64)
     """
     low, high = CLASS_RANGE
     index = scale_class(ratio)

@@ -103,7 +103,18 @@ def per_image(x: Tensor, like: Tensor) -> Tensor:
 
 def mean_over_tokens(feature: Tensor) -> Tensor:
     """Mean of each channel of an image, kept broadcastable; a vector is its
-    own."""
+    own.
+
+    Args:
+        feature (Tensor): (B, C, H, W), (B, N, C) or (B, C).
+
+    Returns:
+        Tensor: (B, C, 1, 1), (B, 1, C) or (B, C).
+
+    Example:
+        >>> mean_over_tokens(torch.tensor([[[1.0, 2.0], [3.0, 2.0]]]))
+        tensor([[[2., 2.]]])
+    """
     channel = channel_dim(feature)
     dims = [d for d in range(1, feature.dim()) if d != channel]
     return feature.mean(dims, keepdim=True) if dims else feature

@@ -87,9 +87,10 @@ def soft_code_length(magnitude: Tensor, feature: Tensor,
     :func:`mmfeatjnd.functional.code_length`.
 
     The model is fitted to the current symbols without a gradient, from steps
-    in classes of half an octave; the code length is then differentiated with
-    respect to the symbols, whose gradient is that of
-    :func:`straight_through`, and to the steps.
+    in classes of half an octave. What a symbol costs is differentiated with
+    respect to its step; and a change of ``magnitude``, whose gradient is that
+    of :func:`straight_through`, costs what lies between the two symbols on
+    either side of the nearest threshold.
 
     Args:
         magnitude (Tensor): |q| from ``straight_through(feature.abs(), ...)``,
@@ -110,14 +111,22 @@ def soft_code_length(magnitude: Tensor, feature: Tensor,
         (torch.Size([2]), True)
     """
     finite = feature.isfinite().flatten(1).all(1)
-    symbols = as_samples(magnitude * feature.sign())
     step = step.expand(feature.shape)
     with torch.no_grad():
-        whole = (magnitude * feature.sign()).round().nan_to_num(0, 0, 0)
+        sign = feature.sign()
+        whole = (magnitude.round() * sign).nan_to_num(0, 0, 0)
         model = fit_entropy_model(
             QuantizedLevel(whole, make_steps(step.log(), 'element'))).model
         scale = (model.scale / 4).exp2()[:, None]
-    bits = symbol_bits(symbols, as_samples(step) / scale,
-                       model.centre[:, None] / 4,
-                       model.rectified[:, None] > 0)
+
+    def bits_of(symbols: Tensor, step: Tensor) -> Tensor:
+        return symbol_bits(
+            as_samples(symbols), as_samples(step) / scale,
+            model.centre[:, None] / 4, model.rectified[:, None] > 0)
+
+    with torch.no_grad():
+        below = (feature.abs() / step).floor().nan_to_num(0, 0, 0)
+        slope = bits_of((below + 1) * sign, step) - bits_of(below * sign, step)
+    change = as_samples(magnitude - magnitude.detach())
+    bits = bits_of(whole, step) + change * slope
     return torch.where(finite, bits.flatten(1).sum(1), torch.nan)

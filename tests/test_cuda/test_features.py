@@ -34,7 +34,8 @@ OPERATIONS = [
     Perturbation('featjnd', 0.4, 'channel', valid=True),
     Perturbation('gaussian', 0.4, valid=True),
     *(Quantization(name, scale=0.5)
-      for name in sorted(STEP_POLICIES.module_dict) if name != 'token-map'),
+      for name in sorted(STEP_POLICIES.module_dict)
+      if name not in ('token-map', 'plan')),
     *(Quantization(dict(type='token-map', map=name), scale=0.5)
       for name in ['white', 'static', 'other-image', 'level-gain',
                    'feature-energy', 'fisher']),

@@ -1,6 +1,7 @@
 """The operation that quantizes features."""
 import copy
 import logging
+import math
 from collections import Counter
 from typing import Dict, List, Optional, Union
 
@@ -38,8 +39,8 @@ class Quantization(BaseOperation):
     (share of the symbols at the end of their range), for a budget
     ``target_met`` (share of the levels that came to it) and, with ``coded``,
     ``coded_bytes`` (the whole stream of an image: header, steps, parameters
-    and symbols). The padding of a map is not sent: a receiver finds
-    0 there.
+    and symbols) and ``pixels`` of the image as it was read. The padding of a
+    map is not sent: a receiver finds 0 there.
 
     Args:
         policy (str | dict): A name in ``STEP_POLICIES``, or a config with it
@@ -64,7 +65,7 @@ class Quantization(BaseOperation):
             False.
     """
 
-    totals = ('bits', 'elements', 'coded_bytes')
+    totals = ('bits', 'elements', 'coded_bytes', 'pixels')
     padding = 0.0
 
     def __init__(self,
@@ -234,9 +235,11 @@ class Quantization(BaseOperation):
         check_faults([run])  # before the coder stumbles over a NaN
         device = run.kept[0][0].device
         sizes = [len(x) for x in self.streams(run)]
+        pixels = [math.prod(run.size_of(i)) for i in range(len(sizes))]
         run.add(
             torch.arange(len(sizes), device=device),
-            coded_bytes=torch.tensor(sizes, device=device))
+            coded_bytes=torch.tensor(sizes, device=device),
+            pixels=torch.tensor(pixels, device=device))
 
     def streams(self, run: Run) -> List[bytes]:
         """Bitstreams of the images of a batch.
@@ -264,8 +267,9 @@ class Quantization(BaseOperation):
 
     def summary(self, columns: Dict[str, Tensor]) -> Dict[str, float]:
         """``nrmse`` and ``coded_bytes``, means over the images, and
-        ``bits_per_element`` and ``coded_bits_per_element``: the bits of all
-        images over their elements."""
+        ``bits_per_element``, ``coded_bits_per_element`` and
+        ``bits_per_pixel``: the bits of all images over their elements, or
+        pixels."""
         elements = columns['elements'].sum()
         result = dict(
             nrmse=float(columns['nrmse'].nanmean()),
@@ -276,6 +280,8 @@ class Quantization(BaseOperation):
             result['coded_bytes'] = float(coded.mean())
             result['coded_bits_per_element'] = float(8 * coded.sum() /
                                                      elements)
+            result['bits_per_pixel'] = float(
+                8 * coded.sum() / columns['pixels'].sum())
         return result
 
     def _warn(self, columns: Dict[str, Tensor]) -> None:

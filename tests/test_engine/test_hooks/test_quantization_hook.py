@@ -9,7 +9,8 @@ from mmfeatjnd.models import find_neck
 from mmfeatjnd.models.forward_runs import every_forward
 
 MEASURED = {'jnd/nrmse', 'jnd/bits_per_element'}
-CODED = {'jnd/coded_bytes', 'jnd/coded_bits_per_element'}
+CODED = {'jnd/coded_bytes', 'jnd/coded_bits_per_element',
+         'jnd/bits_per_pixel'}
 POLICIES = [
     'featjnd', 'permuted-steps', 'one-step', 'range', 'gradient',
     'water-filling', 'clip-uniform'
@@ -155,7 +156,7 @@ def test_a_plain_host(test, build, configs):
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(policy='fetjnd'), "but got 'fetjnd'"),
-    (dict(scale=1., bits=1.), 'one of scale, noise_budget and bits'),
+    (dict(scale=1., bits=1.), 'one of scale, noise_budget, bits and'),
     (dict(bits=0), 'must be positive'),
 ])
 def test_bad_settings_fail_at_build(kwargs, message):

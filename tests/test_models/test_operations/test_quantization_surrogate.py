@@ -219,7 +219,7 @@ def test_the_bits_fall_in_training(build, batch, configs, kind, mode, amp):
         optimizer.step()
         bits.append(-float(losses['jnd_magnitude']))
     # with random weights the task tolerates nearly everything
-    assert bits[-1] < 0.85 * bits[0]
+    assert bits[-1] < 0.92 * bits[0]
 
 
 def test_a_signed_estimator_is_refused(build):
