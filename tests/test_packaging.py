@@ -90,7 +90,7 @@ def test_every_package_is_importable_from_a_wheel():
 def test_declared_requirements_cover_the_imports():
     allowed = requirements('runtime') | FROM_HOSTS | {'mmfeatjnd'}
     allowed |= set(sys.stdlib_module_names)
-    assert 'pillow' in allowed
+    assert any(x.startswith('pillow') for x in allowed)
     allowed.add('PIL')  # what it is imported by
     for path in PACKAGE.rglob('*.py'):
         if '.mim' in path.parts:
