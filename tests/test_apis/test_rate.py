@@ -267,11 +267,11 @@ def test_a_sample_of_a_sorted_list_finds_the_rate(sorted_by_class):
     policies = {'one-step': 'one-step'}
     _, row = measure_rates(
         cfg, host, policies, [1.0], coded=False, calibration_images=12)
-    assert row['bits_per_element'] == pytest.approx(1.0, rel=0.25)
+    assert row['bits_per_element'] == pytest.approx(1.0, rel=0.2)
     cfg.train_dataloader.dataset.dataset.indices = 12  # as it was
     _, row = measure_rates(
         cfg, host, policies, [1.0], coded=False, calibration_images=12)
-    assert abs(row['bits_per_element'] - 1.0) > 0.25
+    assert abs(row['bits_per_element'] - 1.0) > 0.2
 
 
 def test_bits_that_no_policy_reaches(bench, caplog):
