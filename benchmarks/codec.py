@@ -10,22 +10,33 @@ pictures as JPEG, WebP and AVIF; one code after the other, so that a run that
 is cut goes on. Writes benchmarks/results/codec_<set>.json. docs/benchmarks.md
 says where to get the data.
 """
-from typing import List
+import json
+from pathlib import Path
+from typing import Dict, List, Optional
 
-from cache import content, keyed
 from common import (
     BENCHMARKS,
     CONFIGS,
     SEEDS,
     CurveBenchmark,
     benchmark_parser,
-    environment,
     read_config,
 )
+from mmengine.config import Config
 
 from mmfeatjnd.apis import OperationTest, estimate_metric, make_plan
-from mmfeatjnd.apis.pictures import measure_pictures
+from mmfeatjnd.apis.pictures import PLACES, measure_pictures
 from mmfeatjnd.apis.plan import CODES
+from mmfeatjnd.evaluation.bootstrap import interval
+from mmfeatjnd.evaluation.codes import (
+    Key,
+    bd_rate,
+    code_curves,
+    size_at_loss,
+    size_at_nats,
+    times,
+)
+from mmfeatjnd.evaluation.comparison import clean_draws
 from mmfeatjnd.models import (
     Quantization,
     load_metric,
@@ -45,15 +56,21 @@ SPLITS = dict(
     cifar10=('backbone.layer2', ))
 #: Expected nats of an image at the steps that are measured.
 NATS = {
-    True: (1.0, 2.5, 6.0, 15.0, 40.0, 100.0),  # detectors
+    True: (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),  # detectors
     False: (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 }
 #: Nats at which powers of adaptive steps are chosen.
 ADAPT = {True: 10.0, False: 0.02}
 QUALITIES = dict(
-    jpeg=(20, 40, 60, 75, 85, 92, 97),
-    webp=(10, 25, 45, 65, 80, 88, 94, 98),
-    avif=(25, 40, 55, 70, 78, 85, 90, 95))
+    jpeg=(30, 60, 80, 90, 97),
+    webp=(20, 50, 75, 88, 94, 98),
+    avif=(30, 50, 65, 78, 88, 95))
+#: Bins of clipping, from the image's own range.
+BINS = (2, 3, 4, 6, 8, 16, 32, 64)
+#: Where codes are compared: nats of an image, of a detector of an object that
+#: is annotated, and relative losses of the task metric.
+TARGETS = (0.02, 0.05)
+LOSSES = (0.01, 0.02, 0.05)
 IMAGES = 400
 DRAWS = 200
 
@@ -90,31 +107,26 @@ class Plans:
         self.split = split
         self.nats = tuple(nats)
         self.adapt = adapt
-        self.cfg = read_config(benchmark.config)
-
-    def _file(self, name: str, **more):
-        folder = keyed(
-            self.benchmark.work_dir / name,
-            content(dict(environment(), config=self.cfg, split=self.split,
-                         host=self.benchmark.host, images=IMAGES, **more)))
-        self.cfg.work_dir = str(folder)
-        return folder / f'{name}.safetensors'
 
     def metric(self):
-        file = self._file('codec_metric')
+        cfg = read_config(self.benchmark.config)
+        file = self.benchmark.kept_file('codec_metric', cfg, split=self.split,
+                                        images=IMAGES)
         if not file.is_file():
             save_metric(estimate_metric(
-                self.cfg, self.benchmark.host, IMAGES, 3, self.split,
+                cfg, self.benchmark.host, IMAGES, 3, self.split,
                 block='auto'), file)
         return load_metric(file)
 
     def plan(self, code: str, estimator=None) -> str:
         """The file of a plan, adapted with an estimator."""
-        file = self._file('plan', code=code, nats=self.nats,
-                          adapt=self.adapt, estimator=estimator)
+        cfg = read_config(self.benchmark.config)
+        file = self.benchmark.kept_file(
+            'plan', cfg, split=self.split, images=IMAGES, code=code,
+            nats=self.nats, adapt=self.adapt, estimator=estimator)
         if not file.is_file():
             save_plan(make_plan(
-                self.cfg, self.benchmark.host, self.metric(), code, IMAGES,
+                cfg, self.benchmark.host, self.metric(), code, IMAGES,
                 self.split, nats=self.nats, estimator=estimator,
                 adapt=self.adapt if estimator else None), file)
         return str(file)
@@ -167,6 +179,96 @@ def adapted(benchmark: CurveBenchmark, plans: Plans) -> List[dict]:
         split=plans.split, asked=asked)
 
 
+def clipped(cfg, host: str, split: str) -> List[dict]:
+    """Rows of clipping with several numbers of bins."""
+    test = OperationTest(cfg, host, (), split)
+    operations = [
+        Quantization(dict(type='clip-uniform', bins=bins), coded=True)
+        for bins in BINS
+    ]
+    return test.measure(
+        [(0, o) for o in operations], nats=True, draws=DRAWS,
+        fields=[dict(policy='clean', split=split)] +
+        [dict(policy='clip-uniform', split=split, bins=n) for n in BINS])
+
+
+# --------------------------------------------------------------- what they say
+def objects_of(cfg: Config) -> float:
+    """Annotated objects of a test image; 1 of classifiers."""
+    file = cfg.test_evaluator.get('ann_file')
+    if file is None:
+        return 1.0
+    coco = json.loads(Path(file).read_text())
+    return len(coco['annotations']) / len(coco['images'])
+
+
+def _shown(found, unit: Optional[float]) -> Optional[dict]:
+    """Bits of log2 bytes in a unit, with what is known of them."""
+    if unit is None or found[0].relation == '?':
+        return None
+    _, low, high = interval([f.value for f in found])
+    value, low, high = (unit * 2**x for x in (found[0].value, low, high))
+    return dict(value=value, relation=found[0].relation, low=low, high=high)
+
+
+def comparisons(rows: List[dict], objects: float) -> Dict[str, list]:
+    """What the rows say: the bits of every code where they cost alike, and
+    whose bits are how many times another's.
+
+    Args:
+        rows (list[dict]): All, with draws.
+        objects (float): Number in an image, of which the nats count.
+    """
+    curves = code_curves(rows)
+    clean = next(r for r in rows if r['policy'] == 'clean')
+    targets = [('kl', x) for x in TARGETS]
+    targets += [(m, x) for m in clean['draws'] if m != 'kl' for x in LOSSES]
+    result: Dict[str, list] = dict(bits=[], times=[], bd_rate=[])
+    for metric, target in targets:
+        found = {
+            key: size_at_nats(curve, target * objects) if metric == 'kl' else
+            size_at_loss(curve, metric, clean_draws(rows, metric), target)
+            for key, curve in curves.items()
+        }
+        at = dict(metric=metric, target=target)
+        for (place, name), sizes in found.items():
+            curve = curves[place, name]
+            result['bits'].append(dict(
+                at, place=place, code=name,
+                per_pixel=_shown(sizes, curve.per_pixel),
+                per_element=_shown(sizes, curve.per_element)))
+        for ours, theirs in _pairs(found):
+            ratio = times(found[ours], found[theirs])
+            result['times'].append(dict(
+                at, ours=ours, theirs=theirs,
+                ratio=None if ratio is None else list(ratio)))
+    for ours, theirs in _pairs(dict.fromkeys(curves)):
+        result['bd_rate'].append(dict(
+            ours=ours, theirs=theirs,
+            percent=bd_rate(curves[ours], curves[theirs])))
+    return result
+
+
+def _pairs(found: Dict[Key, Optional[tuple]]) -> List[tuple]:
+    """What is compared: 'task' with the codes of its split, and what of ours
+    with pictures."""
+    codes: Dict[str, List[str]] = {}
+    for place, name in found:
+        codes.setdefault(place, []).append(name)
+    pairs = []
+    for place, names in codes.items():
+        if 'task' not in names:
+            continue
+        pairs += [((place, 'task'), (place, n)) for n in names
+                  if not n.startswith('task')]
+        pairs += [((place, n), (place, 'task')) for n in names
+                  if n.startswith('task-')]
+        pairs += [((place, ours), (other, n))
+                  for ours in ('task', 'task-adapted') if ours in names
+                  for other in PLACES for n in codes.get(other, ())]
+    return pairs
+
+
 def main(argv=None):
     args = parse_args(argv)
     benchmark = CurveBenchmark(
@@ -186,6 +288,11 @@ def main(argv=None):
                 f'codec_{split}_{code}',
                 lambda cfg, host, _: measure(cfg, host, split, [], asked),
                 split=split, asked=asked)
+        if first:
+            rows += benchmark.measure(
+                f'codec_{split}_clipped',
+                lambda cfg, host, _: clipped(cfg, host, split), split=split,
+                bins=BINS)
         if split == benchmark.split and 'task' in args.codes:
             rows += adapted(benchmark, plans)
     if not args.no_pictures:
@@ -197,13 +304,16 @@ def main(argv=None):
     else:
         benchmark.complete = False
     first = next(r for r in rows if r['policy'] == 'clean')
+    objects = objects_of(read_config(benchmark.config))
+    compared = comparisons(rows, objects)
     for row in rows:
         row.pop('draws', None)
     benchmark.publish(
         'Coded in the task metric, features take at most a third of the bits '
         'of one step at equal nats, and a fraction of those of the best '
         'picture codec.',
-        [first, *(r for r in rows if r['policy'] != 'clean')])
+        [first, *(r for r in rows if r['policy'] != 'clean')],
+        comparisons=compared, objects=objects)
 
 
 if __name__ == '__main__':

@@ -65,6 +65,8 @@ def _benchmark(data: str,
         host=f'hosts/{host}.py',
         featjnd=f'featjnd/{config}.py',
         quantization=f'quantization/quantization_{config}.py',
+        # at several splits
+        codec=f'hosts/{host}.py',
         amp=amp,
         **({} if checkpoint is None else dict(checkpoint=checkpoint)))
 
@@ -296,8 +298,9 @@ class CurveBenchmark:
         self.complete = all(
             set(settings[name]) <= set(self.asked[name]) for name in settings)
         # before anything is trained: whether the data are there
-        cfg = read_config(self.config)
+        cfg = read_config(self.training)
         self.split = cfg.model.neck.get('split', 'backbone')
+        cfg = read_config(self.config)
         self.whole = count_images(cfg, cfg.test_dataloader.dataset)
         self.used = len(range(0, self.whole, args.every))
         self.host = args.host or train_host(args.benchmark, args.work_dir)
@@ -395,14 +398,19 @@ class CurveBenchmark:
         """The file of the task metric of the split, estimated once from 256
         training pictures."""
         cfg = read_config(self.config)
-        folder = keyed(self.work_dir / 'metric',
-                       content(dict(environment(), config=cfg,
-                                    host=self.host)))
-        file = folder / 'metric.safetensors'
+        file = self.kept_file('metric', cfg)
         if not file.is_file():
-            cfg.work_dir = str(folder)
             save_metric(estimate_metric(cfg, self.host), file)
         return str(file)
+
+    def kept_file(self, name: str, cfg: Config, **asked) -> Path:
+        """Where a file of tensors is kept that depends on the host, and on
+        what else is asked; the config's work dir becomes its folder."""
+        folder = keyed(
+            self.work_dir / name,
+            content(dict(environment(), config=cfg, host=self.host, **asked)))
+        cfg.work_dir = str(folder)
+        return folder / f'{name}.safetensors'
 
     def _in_processes(self, function: Callable, arguments: List[tuple]):
         jobs = min(self.args.jobs, len(arguments), os.cpu_count() or 1)
@@ -434,7 +442,6 @@ class CurveBenchmark:
         elif not self.args.host:
             images = count_images(host, host.train_dataloader.dataset)
             train_split = f'{benchmark["train_split"]}, {images:,} images'
-        cfg = read_config(self.config)
         return publish(
             f'{self.kind}_{benchmark["data"]}',
             dict(
@@ -445,7 +452,7 @@ class CurveBenchmark:
                 split_point=self.split,
                 dataset=benchmark['dataset'],
                 train_split=train_split,
-                estimator_draws=draws(cfg),
+                estimator_draws=draws(read_config(self.training)),
                 test_split=describe_split(benchmark['test_split'], self.used,
                                           self.whole),
                 clean=clean_of(rows),

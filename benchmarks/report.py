@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 
+import report_codec
 import report_dmv_jnd
 import report_featjnd
 import report_measured_jnd
@@ -30,6 +31,7 @@ QUANTIZATION = ('quantization_coco', 'quantization_dsb2018',
                 'quantization_in1k', 'quantization_cifar10')
 MEASURED_JND = ('measured_jnd_in1k', 'measured_jnd_coco',
                 'measured_jnd_dsb2018', 'measured_jnd_cifar10')
+CODEC = ('codec_in1k', 'codec_coco', 'codec_dsb2018', 'codec_cifar10')
 DMV_JND = 'dmv_jnd_cifar10'
 TASK_METRICS = ('accuracy/top1', 'coco/bbox_mAP', 'coco/segm_mAP', 'mIoU')
 HEADER = """\
@@ -371,6 +373,14 @@ def measured_section(name: str, plots: bool) -> str:
         IMAGES if plots else None)
 
 
+def codec_section(name: str, plots: bool) -> str:
+    result = load(name)
+    title = f'Features or the picture: {result["dataset"]}'
+    return report_codec.section(name, result, head(result, title),
+                                task_metrics(result),
+                                IMAGES if plots else None)
+
+
 def document(plots: bool) -> str:
     """docs/benchmarks.md.
 
@@ -382,6 +392,7 @@ def document(plots: bool) -> str:
     sections = [HEADER]
     sections += [featjnd_section(n, plots) for n in new]
     sections += [measured_section(n, plots) for n in published(*MEASURED_JND)]
+    sections += [codec_section(n, plots) for n in published(*CODEC)]
     sections += [quantization_section(n, plots) for n in quantized]
     sections += [dmv_jnd_section(n, plots) for n in published(DMV_JND)]
     if published('cost'):

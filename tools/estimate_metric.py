@@ -1,10 +1,9 @@
 """Estimate the task metric of a split: what noise on its features costs."""
 import argparse
-import os.path as osp
 
 from mmfeatjnd.apis.metric import estimate_metric, metric_table
-from mmfeatjnd.cli.arguments import add_split, count
-from mmfeatjnd.cli.configs import open_test, require_parts
+from mmfeatjnd.cli.arguments import add_split, block, count
+from mmfeatjnd.cli.configs import open_training
 from mmfeatjnd.cli.console import plain_errors
 from mmfeatjnd.cli.options import add_cfg_options
 from mmfeatjnd.models.metric_file import save_metric
@@ -30,7 +29,7 @@ def parse_args():
         help='draws of the gradient for each picture')
     parser.add_argument(
         '--block',
-        type=lambda text: text if text == 'auto' else count(text),
+        type=block,
         help="side of the blocks of a DCT, in tokens, or 'auto': moments by "
         'frequency, too')
     parser.add_argument(
@@ -54,11 +53,7 @@ def main():
     args = parse_args()
     with plain_errors():
         check_writable(args.out)
-        cfg = open_test(args, [args.checkpoint])
-        require_parts(cfg, 'train_dataloader')
-        name = osp.splitext(osp.basename(args.config))[0]
-        cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join(
-            './work_dirs', name)
+        cfg = open_training(args)
         metric = estimate_metric(
             cfg, args.checkpoint, args.images, args.draws, args.split,
             args.levels, args.block, args.seed)

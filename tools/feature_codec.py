@@ -10,11 +10,13 @@ have the plan of tools/make_plan.py, which is exchanged once::
         --out predictions.pkl
 """
 import argparse
+import functools
 from collections import Counter
 from pathlib import Path
 
 from mmfeatjnd.apis import CodecError, FeatureCodec
-from mmfeatjnd.cli.arguments import positive
+from mmfeatjnd.apis.codec_pool import encode_all
+from mmfeatjnd.cli.arguments import count, positive
 from mmfeatjnd.cli.checkpoints import ensure_checkpoint
 from mmfeatjnd.cli.configs import open_config
 from mmfeatjnd.cli.console import UsageError, plain_errors, printable
@@ -24,6 +26,7 @@ from mmfeatjnd.cli.predictions import write_predictions
 from mmfeatjnd.cli.results import DUMP_SUFFIXES, check_suffix
 from mmfeatjnd.coding import BitstreamError, read_plan_header
 from mmfeatjnd.models.codec_plan import load_plan
+from mmfeatjnd.models.host_half import SUFFIX as HALF
 from mmfeatjnd.models.operations.step_policies import STEPS_PER_OCTAVE
 from mmfeatjnd.utils import atomic_path
 
@@ -53,6 +56,15 @@ def parse_args():
         '--estimator',
         help='estimator file, for a plan whose steps vary over blocks; by '
         'default the estimator of the checkpoint')
+    encode.add_argument(
+        '--amp',
+        action='store_true',
+        help='compute in half precision where autocast does')
+    encode.add_argument(
+        '--jobs',
+        type=count,
+        default=1,
+        help='so many processes, which share the cores')
     decode = _command(commands, 'decode', 'files of features to predictions')
     decode.add_argument('files', help='a file, or a folder of files')
     decode.add_argument(
@@ -70,20 +82,24 @@ def _command(commands, name, text):
     parser.add_argument(
         'config', help='config file path, of FeatJND or of a stock host')
     parser.add_argument(
-        'checkpoint', help='checkpoint of the host, with or without estimator')
+        'checkpoint',
+        help='checkpoint of the host, with or without estimator, or the half '
+        'of tools/model_converters/split_host.py')
     parser.add_argument('plan', help='file of tools/make_plan.py')
     parser.add_argument('--device', help='an accelerator if there is one')
     add_cfg_options(parser)
     return parser
 
 
-def build_codec(args, **kwargs):
+def codec_maker(args, **kwargs):
+    """What makes the codec, here or in another process."""
     cfg = open_config(args.config, args.cfg_options)
     cfg.load_from = args.checkpoint
     plan = load_plan(args.plan)
-    ensure_checkpoint(cfg, 'tools/feature_codec.py ... CONFIG {}')
-    return FeatureCodec(cfg, args.checkpoint, plan, device=args.device,
-                        **kwargs)
+    if not args.checkpoint.endswith(HALF):
+        ensure_checkpoint(cfg, 'tools/feature_codec.py ... CONFIG {}')
+    return functools.partial(FeatureCodec, cfg, args.checkpoint, plan,
+                             device=args.device, **kwargs)
 
 
 def report(name, size, pixels):
@@ -100,14 +116,15 @@ def encode(args):
     images = list(find_files(args.images, IMAGES))
     if args.out_dir.exists() and not args.out_dir.is_dir():
         raise UsageError(f'{args.out_dir} is not a folder')
-    codec = build_codec(args, tolerance=args.tolerance, step=args.step,
-                        estimator=args.estimator)
+    make = codec_maker(args, tolerance=args.tolerance, step=args.step,
+                       estimator=args.estimator, amp=args.amp)
+    digest = load_plan(args.plan).digest
     total = Counter()
-    for image, name in images:
-        data = codec.encode(image)
+    encoded = encode_all(make, [image for image, _ in images], args.jobs)
+    for (_, name), data in zip(images, encoded):
         with atomic_path(args.out_dir / f'{name}{SUFFIX}') as path:
             Path(path).write_bytes(data)
-        height, width = read_plan_header(data, codec.policy.digest).size
+        height, width = read_plan_header(data, digest).size
         row = Counter(size=len(data), pixels=height * width)
         print(report(name, **row), flush=True)
         total += row
@@ -133,7 +150,7 @@ def decode(args):
     for file, _ in files:  # before the model is built
         read(file, digest)
     # what a step costs is the sender's affair
-    codec = build_codec(args, step=1.0)
+    codec = codec_maker(args, step=1.0)()
 
     def predictions():
         for file, name in files:

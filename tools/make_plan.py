@@ -10,13 +10,12 @@ spread, and what a step costs the task::
 policy=dict(type='plan',plan='plan.safetensors'))"
 """
 import argparse
-import os.path as osp
 from pathlib import Path
 
 from mmfeatjnd.apis import make_plan
 from mmfeatjnd.apis.plan import CODES, NATS
-from mmfeatjnd.cli.arguments import add_split, count, positive
-from mmfeatjnd.cli.configs import open_test, require_parts
+from mmfeatjnd.cli.arguments import add_split, block, count, positive
+from mmfeatjnd.cli.configs import open_training
 from mmfeatjnd.cli.console import plain_errors
 from mmfeatjnd.cli.options import add_cfg_options
 from mmfeatjnd.models.codec_plan import save_plan
@@ -58,7 +57,7 @@ def parse_args():
         'set')
     parser.add_argument(
         '--block',
-        type=lambda text: text if text == 'auto' else count(text),
+        type=block,
         default='auto',
         help="side of the blocks of the DCT, tokens, or 'auto'")
     parser.add_argument(
@@ -100,11 +99,7 @@ def main():
     args = parse_args()
     with plain_errors():
         check_writable(args.out)
-        cfg = open_test(args, [args.checkpoint])
-        require_parts(cfg, 'train_dataloader')
-        name = osp.splitext(osp.basename(args.config))[0]
-        cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join(
-            'work_dirs', name)
+        cfg = open_training(args)
         metric = load_metric(args.metric) if args.metric else None
         plan = make_plan(
             cfg, args.checkpoint, metric, args.code, args.images, args.split,

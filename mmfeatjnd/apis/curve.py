@@ -49,8 +49,14 @@ from .building import build_runner
 _HOOKS = ('PerturbationHook', 'QuantizationHook')
 
 
-class _Setting:
-    """One row: an operation, its own evaluator, and what it measured."""
+class Setting:
+    """One row: an operation, its own evaluator, and what it measured.
+
+    Args:
+        evaluator (Evaluator): Of :func:`new_evaluator`.
+        operation (BaseOperation, optional): Defaults to None: the host as it
+            is.
+    """
 
     def __init__(self, evaluator, operation: Optional[BaseOperation] = None):
         self.evaluator = evaluator
@@ -58,13 +64,24 @@ class _Setting:
         self.measurements = Measurements()
         self.nats: List[Tensor] = []
 
-    def row(self, size: int, nats: bool = False, draws: int = 0) -> dict:
-        """The row, on every rank, of what all ranks have measured."""
+    def row(self, size: int, nats: bool = False, draws: int = 0,
+            per_image: Optional[Dict[str, list]] = None) -> dict:
+        """The row, on every rank, of what all ranks have measured.
+
+        Args:
+            size (int): Images of the data set.
+            nats (bool): See :meth:`OperationTest.measure`. Defaults to False.
+            draws (int): See there. Defaults to 0.
+            per_image (dict[str, list], optional): What else there are draws
+                of, in this rank's order. Defaults to None: nothing.
+        """
         # Whatever this rank has seen, it takes part: else the others wait.
         measured = collected(self.measurements.rows(), size)
         kl = collected(torch.cat(self.nats).double().tolist()
                        if self.nats else [], size) if nats else []
         answers = self._answers(size) if draws else {}
+        answers.update((name, np.array(collected(values, size)))
+                       for name, values in (per_image or {}).items())
         # the tables that COCO's tools print would bury the progress bar
         with redirect_stdout(StringIO()), keeping_images() as kept:
             metrics = self.evaluator.evaluate(size)
@@ -82,6 +99,8 @@ class _Setting:
                     f'{self.operation.name} has changed nothing: no image of '
                     'the test data has a region at the split')
             row = self.operation.row(self.operation.summary(columns))
+            if 'coded_bytes' in columns:
+                per_image['coded_bytes'] = columns['coded_bytes'].numpy()
         row['metrics'] = scalar_metrics(metrics)
         if kl:
             per_image['kl'] = np.array(kl)
@@ -355,7 +374,7 @@ class OperationTest:
         self.neck.forget()
 
         def new(operation=None):
-            return _Setting(new_evaluator(self.runner, loader), operation)
+            return Setting(new_evaluator(self.runner, loader), operation)
 
         settings = [(i, new(operation)) for i, operation in operations]
         reference = new()
@@ -369,9 +388,9 @@ class OperationTest:
         for _, setting in settings:
             yield setting.row(size, nats, draws)
 
-    def _one_batch(self, batch: dict, settings: Sequence[Tuple[int, _Setting]],
+    def _one_batch(self, batch: dict, settings: Sequence[Tuple[int, Setting]],
                    step: Callable[[], None], nats: bool,
-                   reference: Optional[_Setting]) -> None:
+                   reference: Optional[Setting]) -> None:
         with self.batch(batch, [s.operation
                                 for _, s in settings]) as (outputs, predict):
             if reference is not None:

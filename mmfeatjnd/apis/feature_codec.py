@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import (
     Any,
     Callable,
+    ContextManager,
     Dict,
     List,
     NamedTuple,
@@ -27,7 +28,7 @@ from mmengine.device import get_device
 from torch import Tensor
 
 from mmfeatjnd.coding.plan_stream import decode_planned, read_plan_header
-from mmfeatjnd.functional import to_channels_first, to_map
+from mmfeatjnd.functional import to_channels_first, to_maps
 from mmfeatjnd.hosts import adapter_of
 from mmfeatjnd.models import (
     PrefixShapes,
@@ -44,11 +45,20 @@ from mmfeatjnd.models.codec_plan import (
 )
 from mmfeatjnd.models.estimator_file import read_estimator
 from mmfeatjnd.models.forward_runs import prepare
-from mmfeatjnd.models.operations.step_policies import (
-    STEPS_PER_OCTAVE,
-    PlanPolicy,
+from mmfeatjnd.models.host_half import (
+    SUFFIX,
+    HostHalf,
+    host_half,
+    load_half,
 )
-from mmfeatjnd.models.splits import from_blank, to_blank
+from mmfeatjnd.models.hosts import CheckpointError
+from mmfeatjnd.models.operations.step_policies import STEPS_PER_OCTAVE
+from mmfeatjnd.models.splits import (
+    Passage,
+    from_blank,
+    idle_modules,
+    to_blank,
+)
 from mmfeatjnd.utils import ConfigError
 from .building import build_model, prepare_host
 from .checkpoints import load_host, read_weights
@@ -91,7 +101,8 @@ class FeatureCodec:
 
     Args:
         cfg (Config): A config of any host.
-        checkpoint (str): Checkpoint of the host.
+        checkpoint (str): Checkpoint of the host, or the half of it that one
+            side needs: a file of ``tools/model_converters/split_host.py``.
         plan (str | Path | CodecPlan): A file of ``tools/make_plan.py``, or
             its content.
         tolerance (float, optional): Nats of an image, a mean over images, by
@@ -104,6 +115,8 @@ class FeatureCodec:
             the checkpoint.
         device (str, optional): Defaults to None: an accelerator if there is
             one.
+        amp (bool): The sender computes in half precision where PyTorch's
+            autocast does. Defaults to False.
 
     Raises:
         CheckpointError: Checkpoint, plan or estimator cannot be used.
@@ -128,7 +141,8 @@ class FeatureCodec:
                  tolerance: Optional[float] = None,
                  step: Optional[float] = None,
                  estimator: Optional[str] = None,
-                 device: Optional[str] = None) -> None:
+                 device: Optional[str] = None,
+                 amp: bool = False) -> None:
         self.plan = plan if isinstance(plan, CodecPlan) else load_plan(plan)
         if tolerance is not None and step is not None:
             raise ValueError('give one of tolerance and step, but got '
@@ -138,11 +152,16 @@ class FeatureCodec:
                             0.02 if tolerance is None else tolerance)
         self.cfg = copy.deepcopy(cfg)
         prepare_host(self.cfg)
-        weights = read_weights(checkpoint)
+        half = self._half(checkpoint)
+        weights = None if half else read_weights(checkpoint)
+        self.side = half.side if half else None
         self.model = build_model(self.cfg).eval()
         self.neck = neck_at(self.model, self.plan.split,
                             sorted(self.plan.configured), estimator)
-        load_host(self.model, weights, checkpoint)
+        if half:
+            half.load_into(self.model)
+        else:
+            load_host(self.model, weights, checkpoint)
         if estimator is not None:
             self.neck.estimators.load_state_dict(
                 read_estimator(self.model, estimator, self.neck))
@@ -155,14 +174,60 @@ class FeatureCodec:
             self.neck.to(self.device)
         except (RuntimeError, AssertionError) as error:  # there is no such one
             raise CodecError(str(error)) from error
-        self.policy = PlanPolicy(self.plan)
+        if half:
+            half.drop_idle(self.model)
+        self.amp = amp
         self.quantization = Quantization(
             dict(type='plan', plan=self.plan), scale=step)
-        self._pipeline = Compose(
-            [_given, *image_pipeline(self.cfg)[1:]])
-        self._load = Compose(image_pipeline(self.cfg)[:1])
+        self.policy = self.quantization.policy
+        if self.side == 'sender' and self.quantization.needs_uncertainty:
+            raise CodecError(
+                'the steps of this plan follow how sure the host is of a '
+                'picture, for which the sender needs the whole host. Make '
+                'the plan with --no-tail, or give the whole checkpoint')
+        load, *rest = image_pipeline(self.cfg)
+        self._load, self._pipeline = Compose([load]), Compose([_given, *rest])
         self._checked = False
         self.blank = functools.lru_cache(maxsize=_KEPT)(self._blank)
+
+    def _half(self, path: str) -> Optional[HostHalf]:
+        """What a file holds, if it is that of one side."""
+        if not str(path).endswith(SUFFIX):
+            return None
+        half = load_half(path)
+        if half.split != self.plan.split:
+            raise CheckpointError(
+                f"{path} is of split='{half.split}', but the plan of "
+                f"split='{self.plan.split}'. Make it again there.")
+        return half
+
+    def _needs(self, side: str) -> None:
+        if self.side not in (None, side):
+            raise CodecError(f'this is the {self.side}, which has not the '
+                             f'weights of the {side}. Give the other half, '
+                             'or the whole checkpoint')
+
+    @torch.no_grad()
+    def halves(self) -> Dict[str, HostHalf]:
+        """What each side needs of the host.
+
+        Returns:
+            dict[str, HostHalf]: Of 'sender' and 'receiver'.
+
+        Raises:
+            CodecError: The host cannot be split there.
+        """
+        picture = np.zeros((64, 64, 3), np.uint8)
+        data = self.encode(picture)  # which needs all of it
+        before, after = Passage(self.model), Passage(self.model)
+        with before.watch():
+            self._until_split(lambda feature, level: feature,
+                              *self.read(picture))
+        with after.watch():
+            self.decode(data)
+        idle = idle_modules(self.model, before, after)
+        return {side: host_half(self.model, side, self.plan.split, names)
+                for side, names in idle.items()}
 
     # ----------------------------------------------------------------- sender
     def read(self, picture: Picture) -> Tuple[Tensor, list]:
@@ -206,21 +271,28 @@ class FeatureCodec:
         Raises:
             CodecError: It cannot be read, or the host cannot be split there.
         """
+        self._needs('sender')
         inputs, samples = self.read(picture)
         name = picture if isinstance(picture, (str, Path)) else 'the picture'
         try:
             known = prepare(self.neck, [self.quantization], inputs, samples)
             run = Run(self.quantization, self.neck, **known)
-            self._until_split(run.apply, inputs, samples)
+            with self._precision():
+                self._until_split(run.apply, inputs, samples)
             check_faults([run])
         except Exception as error:  # whatever a host makes of an image
             raise CodecError(f'{name}: the host fails on this image '
                              f'({one_line(error)})') from error
         data = self._written(run)
-        if not self._checked:
+        if self.side is None and not self._checked:
             self.decode(data)
             self._checked = True
         return data
+
+    def _precision(self) -> ContextManager:
+        if not self.amp:
+            return nullcontext()
+        return torch.autocast(self.device.type)
 
     def _written(self, run: Run) -> bytes:
         wanted = sum(map(len, self.plan.parts.values()))
@@ -250,6 +322,11 @@ class FeatureCodec:
             CodecError: Levels are missing, or of other shapes than for an
                 image of this size.
         """
+        if self.quantization.needs_uncertainty:
+            raise CodecError(
+                'the steps of this plan follow how sure the host is of a '
+                'picture, which features alone do not tell. Make the plan '
+                'with --no-tail')
         blank = self.blank(*size)
         sample = blank.sample
         content = adapter_of(self.model).content(
@@ -284,6 +361,10 @@ class FeatureCodec:
             BitstreamError: Damaged, foreign, or made with another plan.
             CodecError: No image can have this size.
         """
+        return self._decoded(data)[1]
+
+    def _decoded(self, data: bytes) -> Tuple[Blank, Dict[int, Tensor]]:
+        """What follows from the size of an image, and its features."""
         header = read_plan_header(data, self.policy.digest)
         blank = self.blank(*header.size)
         parts = iter(decode_planned(
@@ -299,7 +380,7 @@ class FeatureCodec:
                 steps = part.steps.size(part.symbols)
                 values.append((part.symbols * steps).to(self.device))
             found[level] = code.feature(values, blank.levels[level])
-        return found
+        return blank, found
 
     @torch.no_grad()
     def decode(self, data: bytes, name: Optional[str] = None) -> Any:
@@ -317,8 +398,8 @@ class FeatureCodec:
             BitstreamError: See :meth:`decode_features`.
             CodecError: The host reads more than is sent.
         """
-        features = self.decode_features(data)
-        blank = self.blank(*read_plan_header(data, self.policy.digest).size)
+        self._needs('receiver')
+        blank, features = self._decoded(data)
         skeleton = PrefixShapes(self.neck)
         skeleton.load_state_dict(blank.outputs)
         own = next(self.model.parameters()).dtype
@@ -357,8 +438,7 @@ class FeatureCodec:
         """Of the components of every part, (K, h, w)."""
         shapes = []
         for level, every in self.plan.parts.items():
-            maps = [x for x in to_map(blank.levels[level]) if x is not None]
-            for part, x in zip(every, maps):
+            for part, x in zip(every, to_maps(blank.levels[level])):
                 blocks = (-(-n // part.block) for n in x.shape[2:])
                 shapes.append(torch.Size([part.gain.numel(), *blocks]))
         return shapes
@@ -387,7 +467,9 @@ class FeatureCodec:
                 return run.apply(feature, level)
 
             skeleton = PrefixShapes(self.neck)
-            self._until_split(keep, inputs, samples, skeleton)
+            # a receiver has no weights of this part
+            front = inputs.to('meta') if self.side == 'receiver' else inputs
+            self._until_split(keep, front, samples, skeleton)
         missing = sorted(set(self.plan.parts) - set(levels))
         if missing:
             raise ConfigError(

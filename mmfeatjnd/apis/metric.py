@@ -16,7 +16,7 @@ from mmfeatjnd.functional import (
     frequency_moments,
     log_sensitivity,
     to_grid,
-    to_map,
+    to_maps,
     to_tokens,
     visible_rank,
 )
@@ -83,7 +83,7 @@ class _LevelCounter:
             self._sum_up()
         if self.block is None:
             return
-        maps = [x for x in to_map(feature) if x is not None]
+        maps = to_maps(feature)
         if not self._by_frequency:
             size = maps[0].shape[2:]
             block = self.block
@@ -91,7 +91,7 @@ class _LevelCounter:
                 block = fitting_block(size)
             self._by_frequency = tuple(
                 _ByFrequency(n) for n in (block, 1)[:len(maps)])
-        drawn = [to_map(g) for g in gradients]
+        drawn = [to_maps(g) for g in gradients]
         for counter, x, *g in zip(self._by_frequency, maps, *drawn):
             counter.add(x, g)
 

@@ -10,7 +10,7 @@ from mmengine.registry import TRANSFORMS
 from mmfeatjnd.functional import nats as divergence
 from mmfeatjnd.hosts import adapter_of
 from mmfeatjnd.utils import ConfigError, type_name
-from .curve import OperationTest, _Setting, new_evaluator, progress_bar
+from .curve import OperationTest, Setting, new_evaluator, progress_bar
 
 #: Where pictures are encoded: as they are read, or as the host takes them.
 PLACES = ('full', 'input')
@@ -93,13 +93,13 @@ def measure_pictures(cfg: Config, checkpoint: str,
     rows = []
     asked = [(name, quality, place) for place in places
              for name, qualities in codecs.items() for quality in qualities]
-    rows.append(dict(policy='clean', **_row(test, test.dataloader(), None,
-                                            draws)))
+    rows.append(dict(policy='clean', seed=0,
+                     **_row(test, test.dataloader(), None, draws)))
     for name, quality, place in asked:
         changed = through_codec(
             test.runner.cfg, dict(format=name, quality=quality), place)
         loader = test.runner.build_dataloader(changed.test_dataloader)
-        rows.append(dict(policy=name, place=place, quality=quality,
+        rows.append(dict(policy=name, place=place, quality=quality, seed=0,
                          **_row(test, loader, test.dataloader(), draws)))
         print(f"{name} {quality} {place}: {rows[-1]['coded_bytes']:.0f} "
               f"bytes, {rows[-1]['metrics']}", flush=True)
@@ -109,8 +109,9 @@ def measure_pictures(cfg: Config, checkpoint: str,
 def _row(test: OperationTest, loader, clean, draws: int) -> dict:
     """One setting; ``clean`` is a loader of the pictures as they are."""
     model, adapter = test.model, adapter_of(test.model)
-    setting = _Setting(new_evaluator(test.runner, loader))
-    total = pixels = 0
+    setting = Setting(new_evaluator(test.runner, loader))
+    coded: List[int] = []
+    pixels = 0
     with progress_bar(len(loader)) as step:
         for batch, other in zip(loader, clean or loader):
             data = model.data_preprocessor(batch, False)
@@ -123,13 +124,15 @@ def _row(test: OperationTest, loader, clean, draws: int) -> dict:
                                            expected.proposals)
                 setting.nats.append(divergence(
                     expected.terms, found.terms, len(inputs)))
-                total += sum(s.coded_bytes for s in samples)
+                coded += [s.coded_bytes for s in samples]
                 pixels += sum(s.ori_shape[0] * s.ori_shape[1]
                               for s in samples)
             setting.evaluator.process(model.predict(inputs, samples), batch)
             step()
     size = len(loader.dataset)
-    row = setting.row(size, nats=clean is not None, draws=draws)
-    if clean is not None:
-        row.update(coded_bytes=total / size, bits_per_pixel=8 * total / pixels)
+    row = setting.row(size, nats=clean is not None, draws=draws,
+                      per_image=dict(coded_bytes=coded) if coded else None)
+    if coded:
+        row.update(coded_bytes=sum(coded) / size,
+                   bits_per_pixel=8 * sum(coded) / pixels)
     return row

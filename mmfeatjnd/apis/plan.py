@@ -7,7 +7,6 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.utils import ProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -37,6 +36,7 @@ from mmfeatjnd.models.codec_plan import (
     rounded_part,
     step_for,
 )
+from mmfeatjnd.models.determined import tell_determined
 from mmfeatjnd.models.metric_file import (
     FrequencyMetric,
     LevelMetric,
@@ -44,7 +44,7 @@ from mmfeatjnd.models.metric_file import (
 )
 from mmfeatjnd.models.readers import reader_metrics
 from mmfeatjnd.utils import ConfigError, log
-from .curve import OperationTest
+from .curve import OperationTest, progress_bar
 from .data import split_dataloader
 from .metric import Block, metric_of
 
@@ -54,15 +54,19 @@ CODES = ('task', 'lateral', 'pca-dct', 'dct', 'pca', 'uniform')
 #: of one for all frequencies of a radius.
 ENOUGH = dict(frequency=20, radius=5)
 #: Bytes of the bases of a file.
-MAX_BYTES = 250_000
+MAX_BYTES = 265_000
 #: Expected nats of an image at the steps that are measured.
 NATS = tuple(0.0025 * 4**k for k in range(7))
 
 
 # -------------------------------------------------------------- the transforms
 class _Grouped(NamedTuple):
+    """What :func:`mmfeatjnd.models.codec_plan.rounded_part` makes a part
+    of."""
     transform: Transform
     grouping: str
+    deviation: Optional[Tensor] = None
+    bits: int = 8
 
 
 def _grouping(frequencies: FrequencyMetric, images: int) -> str:
@@ -145,7 +149,9 @@ def transforms_of(metric: TaskMetric,
             readers, see
             :func:`mmfeatjnd.models.readers.reader_metrics`.
         max_bytes (int): Of all bases together; more frequencies share one
-            until it is met, or all do. Defaults to 250,000.
+            until it is met. Where all share one and it is not, their
+            elements have fewer bits than 8, at least 4. Defaults to 265,000:
+            files stay below 300 kB.
 
     Returns:
         dict[int, list]: By level, of its map and of the tokens before it, the
@@ -180,6 +186,8 @@ def transforms_of(metric: TaskMetric,
             break
         key = max(finer, key=size)
         named[key] = _coarser(named[key])
+    whole = 0 if plain else sum(map(size, named))
+    bits = next((n for n in (8, 7, 6, 5) if whole * n <= 8 * max_bytes), 4)
     if code == 'lateral':
         readers = _in_nats(readers or {}, metric)
     result: Dict[int, List[_Grouped]] = {}
@@ -190,11 +198,14 @@ def transforms_of(metric: TaskMetric,
                                        metric.images)
         if code == 'uniform':
             gain = float(weights[0, 0, 0]) ** 0.5 or 1.0
-            found = identity_transform(level.channels, gain)
+            found = _Grouped(identity_transform(level.channels, gain),
+                             grouping)
         else:
-            found = _transform(frequencies, grouping, metric.images, weights,
-                               plain)
-        result.setdefault(index, []).append(_Grouped(found, grouping))
+            power = frequencies.covariance.diagonal(dim1=-2, dim2=-1).mean(0)
+            found = _Grouped(
+                _transform(frequencies, grouping, metric.images, weights,
+                           plain), grouping, power.clamp_min(0).sqrt(), bits)
+        result.setdefault(index, []).append(found)
     return result
 
 
@@ -223,8 +234,6 @@ def _without_dct(level: LevelMetric,
 class _Scales:
     """Counts the components of one part."""
 
-    _KEPT = 4096  # tokens
-
     def __init__(self, code: str) -> None:
         self.fitted = code == 'uniform'
         self.total: Tensor = torch.zeros(())
@@ -246,7 +255,11 @@ class _Scales:
             return _fitted(part, torch.cat(self.kept)[:, None].mT)
         mean = self.total / max(self.count, 1)
         scale = scale_class(mean / (2 * math.log(2))).view(shape)
-        return part._replace(scale=scale.clamp(-32768, 32767).short().cpu())
+        return part._replace(scale=_int8(scale).cpu())
+
+
+def _int8(classes: Tensor) -> Tensor:
+    return classes.clamp(-128, 127).to(torch.int8)
 
 
 def _fitted(part: PartPlan, tokens: Tensor) -> PartPlan:
@@ -259,8 +272,8 @@ def _fitted(part: PartPlan, tokens: Tensor) -> PartPlan:
         QuantizedLevel(symbols, Steps(torch.tensor([step])))).model
     shape = part.scale.shape
     return part._replace(
-        scale=model.scale.view(shape).short(),
-        centre=model.centre.view(shape).short(),
+        scale=_int8(model.scale.view(shape)),
+        centre=_int8(model.centre.view(shape)),
         rectified=bool(model.rectified))
 
 
@@ -285,18 +298,17 @@ class _Look:
 def _count(test: OperationTest, loader: DataLoader, codes, scales) -> _Look:
     look = _Look(codes, scales)
     model, neck = test.model, test.neck
-    bar = ProgressBar(len(loader))
     neck.forget()
-    for batch in loader:
-        data = model.data_preprocessor(batch, False)
-        inputs, samples = data['inputs'], data.get('data_samples')
-        find_read_levels(neck, inputs, samples)
-        content = adapter_of(model).content(model, inputs, samples, False)
-        with torch.no_grad(), neck.run(look, images=samples or range(
-                len(inputs)), content=content):
-            model.predict(inputs, samples)
-        bar.update()
-    bar.file.write('\n')
+    with progress_bar(len(loader)) as step:
+        for batch in loader:
+            data = model.data_preprocessor(batch, False)
+            inputs, samples = data['inputs'], data.get('data_samples')
+            find_read_levels(neck, inputs, samples)
+            content = adapter_of(model).content(model, inputs, samples, False)
+            with torch.no_grad(), neck.run(look, images=samples or range(
+                    len(inputs)), content=content):
+                model.predict(inputs, samples)
+            step()
     return look
 
 
@@ -359,17 +371,16 @@ def _measured(test: OperationTest, loader: DataLoader,
                   for plan, step in asked]
     nats: List[List[Tensor]] = [[] for _ in asked]
     bits: List[List[Tensor]] = [[] for _ in asked]
-    bar = ProgressBar(len(loader))
     test.neck.forget()
-    for batch in loader:
-        with test.batch(batch, operations) as (_, predict):
-            distance = predict.nats()
-            for i, operation in enumerate(operations):
-                _, run = predict(operation)
-                bits[i].append(run.measured['bits'])
-                nats[i].append(distance(operation))
-        bar.update()
-    bar.file.write('\n')
+    with progress_bar(len(loader)) as step:
+        for batch in loader:
+            with test.batch(batch, operations) as (_, predict):
+                distance = predict.nats()
+                for i, operation in enumerate(operations):
+                    _, run = predict(operation)
+                    bits[i].append(run.measured['bits'])
+                    nats[i].append(distance(operation))
+            step()
     return [
         _Point(step, *(float(torch.cat(v).double().mean()) for v in found))
         for (_, step), *found in zip(asked, nats, bits)
@@ -515,15 +526,15 @@ def make_plan(cfg: Config,
     test = OperationTest(cfg, checkpoint, [estimator] if estimator else (),
                          split, levels)
     loader = split_dataloader(test.runner, 'train', sample=images, seed=seed)
+    data = test.model.data_preprocessor(next(iter(loader)), False)
+    first = data['inputs'], data.get('data_samples')
+    tell_determined(test.neck, *first)
     if metric is None:
         metric = metric_of(test.neck, loader, draws, block, seed)
     readers = None
     if code == 'lateral':
-        batch = next(iter(loader))
-        data = test.model.data_preprocessor(batch, False)
-        find_read_levels(test.neck, data['inputs'], data.get('data_samples'))
-        readers = reader_metrics(test.neck, data['inputs'],
-                                 data.get('data_samples'))
+        find_read_levels(test.neck, *first)
+        readers = reader_metrics(test.neck, *first)
     found = transforms_of(metric, code, readers, max_bytes)
     parts = {
         index: tuple(rounded_part(*x) for x in every)

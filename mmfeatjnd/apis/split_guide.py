@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmfeatjnd.evaluation.rows import markdown_table
 from mmfeatjnd.hosts import adapter_of
 from mmfeatjnd.models import neck_at
+from mmfeatjnd.models.determined import tell_determined
 from mmfeatjnd.models.necks import FeatJNDNeck
 from .curve import OperationTest
 from .data import split_dataloader
@@ -99,6 +100,8 @@ def guide_to_splits(cfg: Config,
         print(f'\n{split}:')
         loader = split_dataloader(
             test.runner, 'train', sample=images, seed=seed)
+        data = neck.host.data_preprocessor(next(iter(loader)), False)
+        tell_determined(neck, data['inputs'], data.get('data_samples'))
         metric = metric_of(neck, loader, draws, seed=seed)
         before, after = count_macs(neck, loader)
         levels = metric_rows(metric)

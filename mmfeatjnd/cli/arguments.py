@@ -8,7 +8,7 @@ import argparse
 import math
 import os
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Union
 
 from .options import add_cfg_options, add_hook
 
@@ -225,3 +225,8 @@ def count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f'{text} is less than 1')
     return value
+
+
+def block(text: str) -> Union[int, str]:
+    """The side of a block, tokens, or 'auto'."""
+    return text if text == 'auto' else count(text)

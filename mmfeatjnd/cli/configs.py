@@ -115,6 +115,28 @@ def set_out_folder(cfg: Config, args: argparse.Namespace) -> None:
     cfg.work_dir = args.work_dir or str(args.out)
 
 
+def open_training(args: argparse.Namespace) -> Config:
+    """Open the config of a tool that looks at its training pictures; what
+    these come to goes to a file, so the work dir holds the log alone.
+
+    Args:
+        args (argparse.Namespace): Arguments with ``config``,
+            ``cfg_options``, ``checkpoint`` and ``work_dir``.
+
+    Returns:
+        Config: The config, with ``work_dir``: the argument, or the config's,
+        or ./work_dirs/<config name>.
+
+    Raises:
+        UsageError: See :func:`open_test`; or it has no training pictures.
+    """
+    cfg = open_test(args, [args.checkpoint])
+    require_parts(cfg, 'train_dataloader')
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(
+        Path('work_dirs', Path(args.config).stem))
+    return cfg
+
+
 def require_parts(cfg: Config, *names: str) -> None:
     """Raise a :class:`UsageError` unless a config has these fields.
 

@@ -17,6 +17,19 @@ def setting_of(row: dict) -> Tuple:
     return tuple(row.get(key) for key in SETTING) + (row['nrmse'], )
 
 
+def clean_draws(rows: Rows, metric: str) -> np.ndarray:
+    """A metric of the clean host, (1 + D,).
+
+    Raises:
+        ValueError: No row is that of the clean host with draws of it.
+    """
+    for row in rows:
+        if is_clean(row) and metric in row.get('draws', ()):
+            return np.asarray(row['draws'][metric], float)
+    raise ValueError(
+        f'no row is that of the clean host with draws of {metric!r}')
+
+
 def losses(rows: Rows, metric: str) -> Dict[tuple, np.ndarray]:
     """What every distortion costs, on the images as they are and on every
     draw of the bootstrap.
@@ -38,18 +51,14 @@ def losses(rows: Rows, metric: str) -> Dict[tuple, np.ndarray]:
             of the clean host with draws of it.
     """
     higher = better_when(metric) == 'higher'
-    clean = next((r['draws'][metric] for r in rows
-                  if is_clean(r) and metric in r.get('draws', ())), None)
-    if higher and clean is None:
-        raise ValueError(f'no row is that of the clean host with draws of '
-                         f'{metric!r}')
+    clean = clean_draws(rows, metric) if higher else None
     found: Dict[tuple, List[np.ndarray]] = {}
     for row in rows:
         if is_clean(row) or metric not in row.get('draws', ()):
             continue
         values = np.asarray(row['draws'][metric], float)
         if higher:
-            values = 1 - values / np.asarray(clean, float)
+            values = 1 - values / clean
         key = (row['distortion'], *setting_of(row))
         found.setdefault(key, []).append(values)
     return {key: np.mean(values, 0) for key, values in found.items()}
@@ -144,10 +153,33 @@ def tolerated_strength(rows: Rows, distortion: str, nats: float,
     if not curves:
         return None
     strengths = sorted(curves)
-    x = np.log2(strengths)
-    y = np.log2(np.maximum([curves[s] for s in strengths], 1e-12))
+    return log_crossings(
+        np.log2(strengths)[:, None], np.array([curves[s] for s in strengths]),
+        nats)
+
+
+def log_crossings(x: np.ndarray, costs: np.ndarray,
+                  nats: float) -> Tuple[Bounded, ...]:
+    """Where curves come to so many nats, linear in the logarithm of these.
+
+    Args:
+        x (np.ndarray): (S, 1) or (S, D), the settings from the mildest on,
+            rising.
+        costs (np.ndarray): (S, D), nats.
+        nats (float): The target.
+
+    Returns:
+        tuple[Bounded]: The settings of the D curves; '<' the first and '>'
+        the last where nats are beyond what was measured.
+
+    Example:
+        >>> log_crossings(np.array([[0.], [1.]]), np.array([[1.], [4.]]), 2.)
+        (Bounded(value=0.5, relation=''),)
+    """
+    y = np.log2(np.maximum(costs, 1e-12))
+    x = np.broadcast_to(x, y.shape)
     return tuple(
-        _crossing(x, y[:, draw], np.log2(nats)) for draw in range(y.shape[1]))
+        _crossing(x[:, i], y[:, i], np.log2(nats)) for i in range(y.shape[1]))
 
 
 def _crossing(x: np.ndarray, y: np.ndarray, target: float) -> Bounded:
@@ -166,10 +198,7 @@ def _crossing(x: np.ndarray, y: np.ndarray, target: float) -> Bounded:
 def gain_in_octaves(rows: Rows, distortion: str, reference: str, nats: float,
                     **setting) -> Optional[Interval]:
     """log2 of how many times the strength of a reference is tolerated at so
-    many nats, with its interval; None where a strength is only bounded.
-
-    Where a draw's strength is, all that it may be counts, so that the
-    interval may have no end.
+    many nats, see :func:`difference`.
 
     Args:
         rows (Sequence[dict]): See :func:`tolerated_strength`.
@@ -180,12 +209,26 @@ def gain_in_octaves(rows: Rows, distortion: str, reference: str, nats: float,
     """
     both = [tolerated_strength(rows, name, nats, **setting)
             for name in (distortion, reference)]
-    if None in both or not all(b[0].exact for b in both):
+    return None if None in both else difference(*both)
+
+
+def difference(ours: Sequence[Bounded],
+               theirs: Sequence[Bounded]) -> Optional[Interval]:
+    """Difference of two numbers with the interval of its draws; None where
+    one of the numbers is only bounded.
+
+    Where a draw's number is, all that it may be counts, so that the interval
+    may have no end.
+
+    Args:
+        ours (Sequence[Bounded]): The number, and that of every draw.
+        theirs (Sequence[Bounded]): What is taken from it.
+    """
+    if not (ours[0].exact and theirs[0].exact):
         return None
-    value = both[0][0].value - both[1][0].value
     (low, high), (their_low, their_high) = (
-        np.array([_range(b) for b in draws]).T for draws in both)
-    return Interval(value,
+        np.array([_range(b) for b in draws]).T for draws in (ours, theirs))
+    return Interval(ours[0].value - theirs[0].value,
                     interval(low - their_high).low,
                     interval(high - their_low).high)
 

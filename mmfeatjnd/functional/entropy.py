@@ -139,9 +139,9 @@ def symbol_bits(symbols: Tensor, inverse: Tensor, centre: Tensor,
 
 
 class Table(NamedTuple):
-    """What a range coder knows of one class; see :func:`class_table`.
+    r"""What a range coder knows of one class; see :func:`class_table`.
 
-    A symbol q is coded as its bin, :math:`\\lfloor (q - o) / 2^b \rfloor`, and
+    A symbol q is coded as its bin, :math:`\lfloor (q - o) / 2^b \rfloor`, and
     its place in it, b bits that are as good as even.
 
     Attributes:

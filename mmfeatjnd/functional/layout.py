@@ -5,7 +5,7 @@ A feature is a map (B, C, H, W), a token sequence (B, N, C) or a vector
 or the whole vector.
 """
 import math
-from typing import Optional, Tuple
+from typing import Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -180,36 +180,36 @@ def grid_of(tokens: int) -> Tuple[int, int, int]:
     return 0, 1, tokens
 
 
-def to_map(feature: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
-    """A feature as a map, and what has no place on it.
+def to_maps(feature: Tensor) -> Tuple[Tensor, ...]:
+    """A feature as a map, and what has no place on it as another.
 
     Args:
         feature (Tensor): (B, C, H, W), (B, N, C) or (B, C).
 
     Returns:
-        tuple[Tensor, Tensor | None]: (B, C, H, W), of a sequence by
-        :func:`grid_of`, of a vector with one token; and the tokens before the
-        grid as a map of one row, (B, C, 1, n), if there are any.
+        tuple[Tensor, ...]: (B, C, H, W), of a sequence by :func:`grid_of`, of
+        a vector with one token; and the tokens before the grid as a map of
+        one row, (B, C, 1, n), if there are any.
 
     Example:
-        >>> grid, rest = to_map(torch.zeros(2, 197, 8))
+        >>> grid, rest = to_maps(torch.zeros(2, 197, 8))
         >>> grid.shape, rest.shape
         (torch.Size([2, 8, 14, 14]), torch.Size([2, 8, 1, 1]))
     """
     if feature.dim() == 4:
-        return feature, None
+        return (feature, )
     tokens = to_tokens(feature)
     extra, *size = grid_of(tokens.size(1))
     grid = tokens[:, extra:].mT.unflatten(2, size)
-    return grid, tokens[:, :extra].mT[:, :, None] if extra else None
+    return (grid, tokens[:, :extra].mT[:, :, None]) if extra else (grid, )
 
 
-def from_map(grid: Tensor, rest: Optional[Tensor], like: Tensor) -> Tensor:
-    """The reverse of :func:`to_map`.
+def from_maps(maps: Sequence[Tensor], like: Tensor) -> Tensor:
+    """The reverse of :func:`to_maps`.
 
     Args:
-        grid (Tensor): (B, C, H, W).
-        rest (Tensor, optional): (B, C, 1, n).
+        maps (Sequence[Tensor]): (B, C, H, W), and (B, C, 1, n) where there
+            are tokens before the grid.
         like (Tensor): A tensor of the layout to return to.
 
     Returns:
@@ -217,10 +217,11 @@ def from_map(grid: Tensor, rest: Optional[Tensor], like: Tensor) -> Tensor:
 
     Example:
         >>> feature = torch.randn(2, 17, 3)
-        >>> torch.equal(from_map(*to_map(feature), feature), feature)
+        >>> torch.equal(from_maps(to_maps(feature), feature), feature)
         True
     """
     if like.dim() == 4:
-        return grid
-    tokens = [x.flatten(2).mT for x in (rest, grid) if x is not None]
+        return maps[0]
+    # the tokens before the grid come first
+    tokens = [x.flatten(2).mT for x in reversed(maps)]
     return torch.cat(tokens, 1).reshape(like.shape)

@@ -97,15 +97,19 @@ def nats(clean: Terms, other: Terms, batch_size: int) -> Tensor:
     total = None
     for name, answer in clean.items():
         value = other[name].value
-        each = _divergence(answer, value)
-        if answer.weight is not None:
-            each = each * answer.weight
-        rows = each.flatten(1).sum(1)
-        if answer.images is not None:
-            rows = rows.new_zeros(batch_size).index_add(
-                0, answer.images, rows)
-        total = rows if total is None else total + rows
+        each = _by_image(answer, _divergence(answer, value), batch_size)
+        total = each if total is None else total + each
     return total.clamp_min(0).float()
+
+
+def _by_image(answer: Distribution, each: Tensor, batch_size: int) -> Tensor:
+    """Weighted sums over the distributions of each image, (B,)."""
+    if answer.weight is not None:
+        each = each * answer.weight
+    rows = each.flatten(1).sum(1)
+    if answer.images is None:
+        return rows
+    return rows.new_zeros(batch_size).index_add(0, answer.images, rows)
 
 
 def _root_of_fisher(answer: Distribution, noise: Tensor) -> Tensor:
@@ -195,10 +199,5 @@ def uncertainty(answer: Terms, batch_size: int) -> Tensor:
             found = 1 - value.softmax(1).square().sum(1, keepdim=True)
         else:
             found = 2 * value.sigmoid() * (-value).sigmoid()
-        if each.weight is not None:
-            found = found * each.weight
-        rows = found.flatten(1).sum(1)
-        if each.images is not None:
-            rows = rows.new_zeros(batch_size).index_add(0, each.images, rows)
-        total = total + rows
+        total = total + _by_image(each, found, batch_size)
     return total

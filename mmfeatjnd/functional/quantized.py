@@ -53,24 +53,19 @@ class QuantizedLevel(NamedTuple):
 
     def of_image(self, i: int) -> 'QuantizedLevel':
         """The i-th image of the batch, as a batch of 1."""
-        return self._map(lambda x: x[i:i + 1])
+        batch = len(self.symbols)
+        # a model may be that of all images
+        return self._map(lambda x: x[i:i + 1] if len(x) == batch else x)
 
     def cpu(self) -> 'QuantizedLevel':
         """The same on the CPU, without a gradient."""
-        level = self._map(lambda x: x.detach().cpu())
-        if self.model is None:
-            return level
-        return level._replace(
-            model=EntropyModel(*(x.cpu() for x in self.model)))
+        return self._map(lambda x: x.detach().cpu())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> 'QuantizedLevel':
         steps = Steps(*(None if x is None else function(x)
                         for x in self.steps))
         model = None
         if self.model is not None:
-            # of all images, or of each
-            model = EntropyModel(*(
-                function(x) if len(x) == len(self.symbols) else x
-                for x in self.model))
+            model = EntropyModel(*map(function, self.model))
         return QuantizedLevel(
             function(self.symbols), steps, self.dtype, model)

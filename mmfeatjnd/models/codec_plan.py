@@ -6,15 +6,12 @@ them for the entropy coder. An image then sends its size, its step and its
 symbols.
 """
 import hashlib
-import json
 import math
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from mmfeatjnd.functional import (
@@ -22,21 +19,19 @@ from mmfeatjnd.functional import (
     Transform,
     frequency_groups,
     from_components,
-    from_map,
+    from_maps,
     make_transform,
     to_components,
-    to_map,
+    to_maps,
 )
-from mmfeatjnd.utils import ConfigError, atomic_path, unwrapped
+from mmfeatjnd.utils import ConfigError, unwrapped
 from mmfeatjnd.version import __version__
 from .estimator_file import host_hash
 from .hosts import CheckpointError
+from .tensor_file import FileKind
 
-_FORMAT = 'mmfeatjnd.plan'
-#: Of the file; raised where older readers would take it for something else.
-FORMAT_VERSION = 1
-_KEY = 'mmfeatjnd'  # one entry: several have no fixed order in the file
 _MAKE = 'Make one with tools/make_plan.py.'
+_KIND = FileKind('mmfeatjnd.plan', 2, 'plan', _MAKE, _MAKE)
 #: Gains lie on a grid of eighths of an octave.
 _GAIN_GRID = 8
 
@@ -50,12 +45,15 @@ class PartPlan(NamedTuple):
         grouping (str): Which frequencies share a basis, see
             :func:`mmfeatjnd.functional.frequency_groups`.
         mean (Tensor): (C,), float32, of the lowest frequency.
-        basis (Tensor): (G, C, C), int8, in units of ``row``.
+        basis (Tensor): (G, C, C) integers of ``bits`` bits in units of
+            ``row`` and ``column``, each row packed: uint8.
         row (Tensor): (G, C), float32.
+        column (Tensor): (C,), float32, of all rows.
         gain (Tensor): (F, C), int8, eighths of an octave.
-        scale (Tensor): (F, C), int16, quarter octaves of the scale of each
+        scale (Tensor): (F, C), int8, quarter octaves of the scale of each
             component.
-        centre (Tensor): (F, C), int16, quarters of the scale.
+        centre (Tensor): (F, C), int8, quarters of the scale.
+        bits (int): Of an element of the basis.
         rectified (bool): No component is below 0.
     """
     block: int
@@ -63,9 +61,11 @@ class PartPlan(NamedTuple):
     mean: Tensor
     basis: Tensor
     row: Tensor
+    column: Tensor
     gain: Tensor
     scale: Tensor
     centre: Tensor
+    bits: int = 8
     rectified: bool = False
 
     @property
@@ -74,8 +74,9 @@ class PartPlan(NamedTuple):
         frequencies, channels = self.gain.shape
         mean = torch.zeros(frequencies, channels)
         mean[0] = self.mean
+        whole = _unpacked(self.basis, self.bits, channels)
         return make_transform(
-            self.block, mean, self.basis.float() * self.row[..., None],
+            self.block, mean, whole * self.row[..., None] * self.column,
             frequency_groups(self.block, self.grouping),
             (self.gain.float() / _GAIN_GRID).exp2())
 
@@ -87,25 +88,56 @@ class PartPlan(NamedTuple):
             torch.tensor([[int(self.rectified)]], dtype=torch.int32))
 
 
-def rounded_part(transform: Transform, grouping: str) -> PartPlan:
+def _packed(whole: Tensor, bits: int) -> Tensor:
+    """Integers of so many bits with a sign, (..., C), one after the other."""
+    values = (whole + 2**(bits - 1)).to(torch.uint8).numpy()
+    single = np.unpackbits(values[..., None], -1)[..., -bits:]
+    return torch.from_numpy(np.packbits(
+        single.reshape(*values.shape[:-1], -1), -1))
+
+
+def _unpacked(packed: Tensor, bits: int, size: int) -> Tensor:
+    """The reverse."""
+    single = np.unpackbits(packed.numpy(), -1, size * bits)
+    single = single.reshape(*packed.shape[:-1], size, bits)
+    padded = np.pad(single, [(0, 0)] * (single.ndim - 1) + [(8 - bits, 0)])
+    values = torch.from_numpy(np.packbits(padded, -1)[..., 0])
+    return values.float() - 2**(bits - 1)
+
+
+def rounded_part(transform: Transform,
+                 grouping: str,
+                 deviation: Optional[Tensor] = None,
+                 bits: int = 8) -> PartPlan:
     """A transform as a file holds it, with scales that are not known yet.
+
+    What is rounded is not the code, whose inverse is that of the rounded
+    basis, but how well it fits the statistics.
 
     Args:
         transform (Transform): Its mean above the lowest frequency is left
             out.
         grouping (str): That of its frequencies.
+        deviation (Tensor, optional): (C,), of the channels: in its units the
+            basis is rounded. Defaults to None: 1.
+        bits (int): Of an element of the basis, 2 to 8. Defaults to 8.
 
     Returns:
-        PartPlan: With rows of the basis in 8 bits.
+        PartPlan: What the file holds.
     """
+    most = 2**(bits - 1) - 1
     basis = transform.basis.double()
-    row = (basis.abs().amax(-1) / 127).float()
+    column = torch.ones(basis.size(-1)) if deviation is None else \
+        1 / deviation.float().clamp_min(1e-6 * float(deviation.max()))
+    basis = basis / column.double()
+    row = (basis.abs().amax(-1) / most).float()
     whole = (basis / row.double()[..., None]).round()
     gain = (_GAIN_GRID * transform.gain.double().log2()).round()
-    zero = torch.zeros_like(transform.gain, dtype=torch.int16)
+    zero = torch.zeros_like(transform.gain, dtype=torch.int8)
     return PartPlan(transform.block, grouping, transform.mean[0].clone(),
-                    whole.to(torch.int8), row,
-                    gain.clamp(-128, 127).to(torch.int8), zero, zero.clone())
+                    _packed(whole, bits), row, column,
+                    gain.clamp(-128, 127).to(torch.int8), zero, zero.clone(),
+                    bits)
 
 
 class CodecPlan(NamedTuple):
@@ -148,7 +180,7 @@ class CodecPlan(NamedTuple):
         for index, parts in sorted(self.parts.items()):
             for part in parts:
                 found.update(repr((index, part.block, part.grouping,
-                                   part.rectified)).encode())
+                                   part.bits, part.rectified)).encode())
                 for x in part:
                     if isinstance(x, Tensor):
                         found.update(x.contiguous().numpy().tobytes())
@@ -178,7 +210,7 @@ class LevelCode:
         Args:
             feature (Tensor): (B, C, H, W), (B, N, C) or (B, C).
         """
-        maps = [x for x in to_map(feature) if x is not None]
+        maps = to_maps(feature)
         if len(maps) != len(self.transforms):
             raise ValueError(
                 f'the plan has {len(self.transforms)} parts of this level, '
@@ -193,12 +225,11 @@ class LevelCode:
             components (list[Tensor]): Of every part.
             like (Tensor): A tensor of the shape of the feature.
         """
-        maps = [x for x in to_map(like) if x is not None]
-        found = [
+        maps = [
             from_components(z, t, x.shape[2:])
-            for z, t, x in zip(components, self.transforms, maps)
+            for z, t, x in zip(components, self.transforms, to_maps(like))
         ]
-        return from_map(found[0], *found[1:] or [None], like)
+        return from_maps(maps, like)
 
 
 def step_for(plan: CodecPlan, tolerance: float) -> float:
@@ -226,8 +257,8 @@ def step_for(plan: CodecPlan, tolerance: float) -> float:
 
 # ----------------------------------------------------------------------- file
 def save_plan(plan: CodecPlan, path: Union[str, Path]) -> None:
-    """Write a plan, in the format of :func:`mmfeatjnd.models.metric_file.\
-save_metric`.
+    """Write a plan: a :class:`mmfeatjnd.models.tensor_file.FileKind`, whose
+    tensors are named ``LEVEL.PART.FIELD``.
 
     Args:
         plan (CodecPlan): The plan.
@@ -243,8 +274,7 @@ save_metric`.
         True
     """
     tensors: Dict[str, Tensor] = {}
-    about = dict(plan._asdict(), format=_FORMAT,
-                 format_version=FORMAT_VERSION, parts={})
+    about = dict(plan._asdict(), parts={})
     for index, parts in plan.parts.items():
         about['parts'][index] = []
         for i, part in enumerate(parts):
@@ -256,18 +286,7 @@ save_metric`.
                 f'{index}.{i}.{k}': v.contiguous()
                 for k, v in fields.items() if isinstance(v, Tensor)
             })
-    _check_values(tensors, 'the plan')
-    with atomic_path(str(path)) as partial:
-        Path(partial).write_bytes(save(tensors, {_KEY: json.dumps(about)}))
-
-
-def _check_values(tensors: Dict[str, Tensor], source: object) -> None:
-    broken = [k for k, v in tensors.items()
-              if v.is_floating_point() and not v.isfinite().all()]
-    if broken:
-        raise CheckpointError(
-            f'{source}: NaN or infinite values in {broken[0]!r}. Check the '
-            'checkpoint of the host and its input.')
+    _KIND.write(path, tensors, about, 'the plan')
 
 
 def load_plan(path: Union[str, Path],
@@ -295,23 +314,7 @@ def load_plan(path: Union[str, Path],
         mmfeatjnd.models.hosts.CheckpointError: plan.safetensors is of \
 split='backbone', but split='nowhere' is wanted. Make it again there.
     """
-    try:
-        with safe_open(str(path), 'pt') as file:
-            about = json.loads((file.metadata() or {}).get(_KEY, '{}'))
-            tensors = {k: file.get_tensor(k) for k in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f'{path} is no plan: {error}. {_MAKE}') from error
-    if not isinstance(about, dict) or about.get('format') != _FORMAT:
-        raise CheckpointError(f'{path} is no plan. {_MAKE}')
-    version = about.get('format_version')
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f'{path} has version {version} of the format (mmfeatjnd '
-            f'{about.get("version")}), but this mmfeatjnd ({__version__}) '
-            f'reads version {FORMAT_VERSION}. {_MAKE}')
-    _check_values(tensors, path)
-    plan = _assembled(path, about, tensors)
+    plan = _assembled(path, *_KIND.read(path))
     if split is not None and split != plan.split:
         raise CheckpointError(
             f"{path} is of split='{plan.split}', but split='{split}' is "

@@ -15,6 +15,8 @@ from .splits import attached
 _FORMAT = 'mmfeatjnd.estimator'
 #: Of the file; raised where older readers would take it for something else.
 FORMAT_VERSION = 5
+#: Attribute of a host that lacks a part of its weights.
+WHOLE_HASH = 'featjnd_host_hash'
 
 
 def host_hash(model: nn.Module) -> str:
@@ -25,21 +27,27 @@ def host_hash(model: nn.Module) -> str:
 
     Returns:
         str: 64 hexadecimal digits over all parameters and buffers but the
-        estimators, the objective and the batch counters.
+        estimators, the objective and the batch counters. A host of which one
+        side of a split is there carries that of the whole.
 
     Example:
         >>> len(host_hash(model))
         64
     """
+    known = getattr(unwrapped(model), WHOLE_HASH, None)
+    if known is not None:
+        return known
     digest = hashlib.sha256()
-    for key, value in sorted(_host_state(model).items()):
+    for key, value in sorted(host_state(model).items()):
         digest.update(f'{key}{tuple(value.shape)}{value.dtype}'.encode())
         data = value.detach().cpu().contiguous().flatten()
         digest.update(data.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def _host_state(model: nn.Module) -> dict:
+def host_state(model: nn.Module) -> dict:
+    """The host's weights by the names that the plain host has for them, in
+    the model's own memory; without batch counters."""
     state = {}
     for key, value in unwrapped(model).state_dict().items():
         if key.removeprefix('module.').startswith(OWN_KEYS):

@@ -1,23 +1,21 @@
 """Files that hold the task metric of a split, tied to the host by a hash."""
-import json
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from mmfeatjnd.utils import atomic_path, unwrapped
+from mmfeatjnd.utils import unwrapped
 from mmfeatjnd.version import __version__
 from .estimator_file import host_hash
 from .hosts import CheckpointError
 from .necks.featjnd_neck import ALIASES, FeatJNDNeck, find_neck
+from .tensor_file import FileKind
 
-_FORMAT = 'mmfeatjnd.metric'
 #: Of the file; raised where older readers would take it for something else.
 FORMAT_VERSION = 1
-_KEY = 'mmfeatjnd'  # one entry: several have no fixed order in the file
 _MAKE = 'Make one with tools/estimate_metric.py.'
+_KIND = FileKind('mmfeatjnd.metric', FORMAT_VERSION, 'metric file', _MAKE,
+                 'Estimate it again with tools/estimate_metric.py.')
 
 
 class FrequencyMetric(NamedTuple):
@@ -61,7 +59,7 @@ class LevelMetric(NamedTuple):
         metric (Tensor): (C, C), M = E[g g^T], nats per square of a feature.
         frequencies (FrequencyMetric, optional): The same by frequency; of a
             sequence, of its tokens on their grid, see
-            :func:`mmfeatjnd.functional.to_map`.
+            :func:`mmfeatjnd.functional.to_maps`.
         rest (FrequencyMetric, optional): Of the tokens before the grid.
     """
     tokens: float
@@ -120,8 +118,8 @@ def _parts(level: tuple) -> Tuple[Dict[str, Tensor], Dict[str, Any]]:
 def save_metric(metric: TaskMetric, path: Union[str, Path]) -> None:
     """Write a task metric.
 
-    The file is of the safetensors format: names, shapes and bytes, and no
-    code that would run where it is read. Tensors are named ``LEVEL.FIELD``,
+    The file is a :class:`mmfeatjnd.models.tensor_file.FileKind`. Its tensors
+    are named ``LEVEL.FIELD``,
     ``LEVEL.frequencies.FIELD`` and ``LEVEL.rest.FIELD``; the numbers are in
     the metadata, as JSON.
 
@@ -139,8 +137,7 @@ def save_metric(metric: TaskMetric, path: Union[str, Path]) -> None:
         True
     """
     tensors: Dict[str, Tensor] = {}
-    about = dict(metric._asdict(), format=_FORMAT,
-                 format_version=FORMAT_VERSION, levels={})
+    about = dict(metric._asdict(), levels={})
     for index, level in metric.levels.items():
         found, about['levels'][index] = _parts(level)
         tensors.update({f'{index}.{k}': v for k, v in found.items()})
@@ -155,18 +152,7 @@ def save_metric(metric: TaskMetric, path: Union[str, Path]) -> None:
     tensors = {
         k: v.detach().float().cpu().contiguous() for k, v in tensors.items()
     }
-    _check_values(tensors, 'the metric')
-    with atomic_path(str(path)) as partial:
-        # its own writer makes files that nobody else may read
-        Path(partial).write_bytes(save(tensors, {_KEY: json.dumps(about)}))
-
-
-def _check_values(tensors: Dict[str, Tensor], source: object) -> None:
-    broken = [k for k, v in tensors.items() if not v.isfinite().all()]
-    if broken:
-        raise CheckpointError(
-            f'{source}: NaN or infinite values in {broken[0]!r}. Check the '
-            'checkpoint of the host and its input.')
+    _KIND.write(path, tensors, about, 'the metric')
 
 
 def load_metric(path: Union[str, Path],
@@ -198,9 +184,7 @@ def load_metric(path: Union[str, Path],
         mmfeatjnd.models.hosts.CheckpointError: metric.safetensors is of \
 split='backbone', but split='nowhere' is wanted. Estimate it again there.
     """
-    about, tensors = _read(path)
-    _check_values(tensors, path)
-    metric = _assembled(path, about, tensors)
+    metric = _assembled(path, *_KIND.read(path))
     neck = None
     if model is not None:
         model = unwrapped(model)
@@ -224,27 +208,6 @@ split='backbone', but split='nowhere' is wanted. Estimate it again there.
             f'{host_hash(model)[:8]}). Load the checkpoint that it was '
             'estimated of, or estimate it again.')
     return metric
-
-
-def _read(path: Union[str, Path]) -> Tuple[dict, Dict[str, Tensor]]:
-    """The metadata and the tensors of a file of this format."""
-    try:
-        with safe_open(str(path), 'pt') as file:
-            about = json.loads((file.metadata() or {}).get(_KEY, '{}'))
-            tensors = {k: file.get_tensor(k) for k in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f'{path} is no metric file: {error}. {_MAKE}') from error
-    if not isinstance(about, dict) or about.get('format') != _FORMAT:
-        raise CheckpointError(f'{path} is no metric file. {_MAKE}')
-    version = about.get('format_version')
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f'{path} has version {version} of the format (mmfeatjnd '
-            f'{about.get("version")}), but this mmfeatjnd ({__version__}) '
-            f'reads version {FORMAT_VERSION}. Estimate it again with '
-            'tools/estimate_metric.py.')
-    return about, tensors
 
 
 def _assembled(path: object, about: dict,

@@ -20,11 +20,17 @@ from mmfeatjnd.coding.plan_stream import (
     decode_planned,
     read_plan_header,
 )
-from mmfeatjnd.functional import frequency_groups, to_map
+from mmfeatjnd.functional import (
+    frequency_groups,
+    make_transform,
+    metric_basis,
+    to_maps,
+)
 from mmfeatjnd.models import CheckpointError, Quantization
 from mmfeatjnd.models.codec_plan import (
     LevelCode,
     load_plan,
+    rounded_part,
     save_plan,
     step_for,
 )
@@ -83,7 +89,7 @@ def test_the_components_of_a_plan(plan, small):
     """Uncorrelated, spread as the scales say, and a step costs what the
     closed form and the curve say."""
     part, = plan.parts[0]
-    assert part.gain.shape == (16, 8) and part.basis.dtype == torch.int8
+    assert part.gain.shape == (16, 8) and part.basis.shape == (16, 8, 8)
     test = OperationTest(*of(small), split='backbone.layer1')
     seen = []
 
@@ -184,11 +190,44 @@ def test_bases_are_shared_until_the_file_is_small(boxes):
         sizes.append(sum(x.transform.basis.numel()
                          for every in found.values() for x in every))
         for every in found.values():
-            for transform, grouping in every:
+            for transform, grouping, deviation, bits in every:
                 group = frequency_groups(transform.block, grouping)
                 assert torch.equal(transform.group, group)
+                assert len(deviation) == transform.basis.size(-1)
+                assert bits == (4 if limit == 1 else 8)
     assert sizes[0] > 20000 >= sizes[1] > sizes[2] == sum(
         c * c for c in (8, 16, 32, 64))
+
+
+@pytest.mark.parametrize('channels', [7, 32])
+def test_bases_of_few_bits_fit_nearly_as_well(channels):
+    """In bits of an element at equal nats, at fine steps, where every wrong
+    component counts: channels differ by 1,000."""
+    torch.manual_seed(0)
+    deviation = torch.logspace(-2, 1, channels)
+    mixed = torch.randn(channels, channels) / channels**0.5
+    mixed += torch.eye(channels)
+    covariance = mixed @ mixed.T * deviation[:, None] * deviation
+    metric = torch.linalg.inv(covariance) + torch.diag(deviation**-2)
+    basis = metric_basis(metric.double()[None], covariance.double()[None])
+    exact = make_transform(
+        1, torch.zeros(1, channels), basis.float(),
+        torch.zeros(1, dtype=torch.long), torch.ones(1, channels))
+
+    def bits_of(transform):
+        basis = transform.basis[0].double()
+        inverse = torch.linalg.inv(basis)
+        nats = (inverse.T @ metric.double() @ inverse).trace()
+        spread = (basis @ covariance.double() @ basis.T).diagonal()
+        return float(spread.log2().mean() / 2 + nats.log2() / 2)
+
+    for bits, most in ((8, 0.005), (6, 0.03), (5, 0.1)):
+        part = rounded_part(exact, 'shared', deviation, bits)
+        assert part.basis.shape == (1, channels, -(-channels * bits // 8))
+        assert abs(bits_of(part.transform) - bits_of(exact)) < most
+    # in their own unit the small channels would be lost
+    rough = rounded_part(exact, 'shared', None, 6)
+    assert bits_of(rough.transform) - bits_of(exact) > 0.03
 
 
 # ------------------------------------------------------------- the stream
@@ -211,7 +250,7 @@ def test_an_image_is_its_size_its_step_and_its_symbols(plan, small):
         # and these are the features that the host got
         z = parts[0].symbols * quantized.steps.base[i]
         back = code.feature([z], torch.zeros(1, 8, 32, 32))
-        assert to_map(back)[0].isfinite().all()
+        assert to_maps(back)[0].isfinite().all()
 
 
 def test_damaged_streams_and_another_plan(plan, small):

@@ -1,5 +1,8 @@
-"""Sender and receiver by a plan."""
+"""Sender and receiver by a plan, with the whole host and with a half of
+it."""
 import copy
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +11,17 @@ from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from PIL import Image
 
-from mmfeatjnd.apis import CodecError, build_model, make_plan
-from mmfeatjnd.apis.feature_codec import FeatureCodec
+from mmfeatjnd.apis import (
+    CheckpointError,
+    CodecError,
+    FeatureCodec,
+    build_model,
+    make_plan,
+)
 from mmfeatjnd.coding import BitstreamError
+from mmfeatjnd.models.codec_plan import save_plan
 from mmfeatjnd.models.forward_runs import prepare
+from mmfeatjnd.models.host_half import load_half, save_half
 
 
 def of(given):
@@ -31,7 +41,6 @@ def pictures(given):
     dataset = cfg.test_dataloader.dataset
     root = dataset.data_root + '/' + (dataset.get('data_prefix')
                                       or dict(img='')).get('img', '')
-    from pathlib import Path
     return sorted(p for p in Path(root).rglob('*')
                   if p.suffix in ('.png', '.jpg'))
 
@@ -189,3 +198,125 @@ def test_tokens_lie_on_their_grid(small, tmp_path):
     grid, token = codec.plan.parts[0]
     assert grid.block == 8 and token.block == 1  # of 8 x 8, and the class's
     check(codec, pictures(small)[0])
+
+
+# ------------------------------------------------------------------- halves
+CASES = [('small', 'backbone.layer1', (1e-6, 1e-5)),
+         ('small', 'backbone', (1e-6, 1e-5)),
+         ('boxes', 'backbone', (1e-3, 1e-2)),
+         ('boxes', 'neck', (1e-3, 1e-2))]
+IDLE = {
+    ('small', 'backbone.layer1'):
+    ('backbone.layer2', 'neck', 'head'),
+    ('small', 'backbone'): ('neck', 'head'),
+    ('boxes', 'backbone'): ('neck', 'rpn_head', 'roi_head'),
+    ('boxes', 'neck'): ('rpn_head', 'roi_head'),
+}
+
+
+def written(codec, folder):
+    """Files of both halves."""
+    files = {}
+    for side, half in codec.halves().items():
+        files[side] = str(folder / f'{side}.safetensors')
+        save_half(half, files[side])
+    return files
+
+
+def codecs(given, codec, files):
+    return [FeatureCodec(of(given)[0], files[side], codec.plan, device='cpu',
+                         step=codec.quantization.scale)
+            for side in ('sender', 'receiver')]
+
+
+@pytest.mark.parametrize('name, split, nats', CASES)
+def test_two_halves_do_as_the_whole(request, tmp_path, name, split, nats):
+    given = request.getfixturevalue(name)
+    codec = codec_of(given, split, nats=nats)
+    halves = codec.halves()
+    assert halves['sender'].idle == IDLE[name, split]
+    # the mask head, which this picture may not have needed, is there
+    assert not set(halves['sender'].state) & set(halves['receiver'].state) - {
+        k for k in halves['receiver'].state if 'data_preprocessor' in k}
+    sender, receiver = codecs(given, codec, written(codec, tmp_path))
+    for picture in pictures(given)[:2]:
+        data = sender.encode(picture)
+        assert data == codec.encode(picture)
+        for a, b in zip(numbers(receiver.decode(data)),
+                        numbers(codec.decode(data))):
+            assert torch.equal(a, b)
+    # nothing is there of the other side
+    there = {n.partition('.')[0] for n, p in sender.model.named_parameters()
+             if not p.is_meta}
+    assert there == {'backbone', *['neck'] * (split == 'neck')}
+    with pytest.raises(CodecError, match='this is the receiver'):
+        receiver.encode(pictures(given)[0])
+    with pytest.raises(CodecError, match='this is the sender'):
+        sender.decode(data)
+
+
+def test_halves_know_their_host_and_split(small, boxes, tmp_path):
+    codec = codec_of(small, 'backbone.layer1')
+    files = written(codec, tmp_path)
+    cfg = of(small)[0]
+    other = codec_of(small, 'backbone')
+    with pytest.raises(CheckpointError, match="of split='backbone.layer1'"):
+        FeatureCodec(cfg, files['sender'], other.plan, step=1, device='cpu')
+    wrong = codec.plan._replace(host_hash='0' * 64)
+    with pytest.raises(CheckpointError, match='another host'):
+        FeatureCodec(cfg, files['sender'], wrong, step=1, device='cpu')
+    half = load_half(files['receiver'])
+    save_half(half._replace(state=dict(list(half.state.items())[:2])),
+              tmp_path / 'cut.safetensors')
+    with pytest.raises(CheckpointError, match='lacks .* of the receiver'):
+        FeatureCodec(cfg, str(tmp_path / 'cut.safetensors'), codec.plan,
+                     step=1, device='cpu')
+
+
+def test_steps_by_the_answer_need_the_whole_host(small, tmp_path):
+    codec = codec_of(small, 'backbone.layer1')
+    files = written(codec, tmp_path)
+    plan = codec.plan._replace(image_power=0.25)
+    with pytest.raises(CodecError, match='--no-tail'):
+        FeatureCodec(of(small)[0], files['sender'], plan, step=1,
+                     device='cpu')
+    whole = FeatureCodec(*of(small), plan, step=codec.quantization.scale,
+                         device='cpu')
+    features = codec.decode_features(codec.encode(pictures(small)[0]))
+    with pytest.raises(CodecError, match='--no-tail'):
+        whole.encode_features(features, (32, 32))
+
+
+def test_half_precision_changes_little(small):
+    codec = codec_of(small, 'backbone.layer1')
+    half = FeatureCodec(*of(small), codec.plan, device='cpu', amp=True,
+                        step=codec.quantization.scale)
+    picture = pictures(small)[0]
+    a, b = (c.decode_features(c.encode(picture))[0] for c in (codec, half))
+    assert 0 < (a - b).abs().mean() < 0.02 * a.abs().mean()
+
+
+def test_the_tools(small, tmp_path, run_tool, capsys):
+    codec = codec_of(small, 'backbone.layer1')
+    plan = tmp_path / 'plan.safetensors'
+    save_plan(codec.plan, plan)
+    config, checkpoint = small
+    files = [tmp_path / f'{side}.safetensors'
+             for side in ('sender', 'receiver')]
+    run_tool('model_converters/split_host.py', config, checkpoint, plan,
+             *files)
+    assert 'without backbone.layer2, neck, head' in capsys.readouterr().out
+    source = pictures(small)[0].parent
+    step = codec.quantization.scale
+    run_tool('feature_codec.py', 'encode', config, files[0], plan, source,
+             tmp_path / 'coded', '--step', step, '--jobs', 2, '--device',
+             'cpu')
+    run_tool('feature_codec.py', 'decode', config, files[1], plan,
+             tmp_path / 'coded', '--out', tmp_path / 'found.pkl', '--device',
+             'cpu')
+    found = pickle.loads((tmp_path / 'found.pkl').read_bytes())
+    assert len(found) == len(list(source.iterdir()))
+    # bytes are those of this process
+    first = sorted(source.iterdir())[0]
+    assert codec.encode(first) == (
+        tmp_path / 'coded' / f'{first.name}.fjnd').read_bytes()

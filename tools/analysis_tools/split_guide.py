@@ -1,12 +1,11 @@
 """Compare splits of a host: what of them is seen, and what they cost."""
 import argparse
 import json
-import os.path as osp
 from pathlib import Path
 
 from mmfeatjnd.apis.split_guide import guide_table, guide_to_splits
 from mmfeatjnd.cli.arguments import count
-from mmfeatjnd.cli.configs import open_test, require_parts
+from mmfeatjnd.cli.configs import open_training
 from mmfeatjnd.cli.console import plain_errors
 from mmfeatjnd.cli.options import add_cfg_options
 from mmfeatjnd.utils import atomic_path, check_writable
@@ -50,11 +49,7 @@ def main():
     with plain_errors():
         if args.out:
             check_writable(args.out)
-        cfg = open_test(args, [args.checkpoint])
-        require_parts(cfg, 'train_dataloader')
-        name = osp.splitext(osp.basename(args.config))[0]
-        cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join(
-            './work_dirs', name)
+        cfg = open_training(args)
         rows = guide_to_splits(cfg, args.checkpoint, args.splits, args.images,
                                args.draws, args.seed)
         print(f'\n\n{guide_table(rows)}')

@@ -139,12 +139,12 @@ class Quantization(BaseOperation):
     def coding(self, feature: Tensor, visit: Visit,
                level: int) -> LevelCoding:
         """How one level is quantized, as a function of the scale."""
+        code = self.policy.code(level, feature.device)
         envelope = estimator = None
         if self.needs_jnd:
             estimator = visit.neck.estimator_of(level)
-            envelope = estimator(feature)
-        code = self.policy.code(level, feature.device)
-
+            if code is None:  # components have no envelope
+                envelope = estimator(feature)
         whole = Level(
             feature,
             visit.keys,

@@ -29,7 +29,7 @@ from mmfeatjnd.functional import (
     range_log_steps,
     scale_limits,
     shuffle_tokens,
-    to_map,
+    to_maps,
     uniform_log_steps,
     water_filling_steps,
 )
@@ -422,7 +422,7 @@ class PlanPolicy(StepPolicy):
             return [None] * len(code.transforms)
         log_w = level.estimator.log_sensitivity(level.feature)
         found = []
-        for x, transform in zip(to_map(log_w), code.transforms):
+        for x, transform in zip(to_maps(log_w), code.transforms):
             block = block_log_means(x, transform.block)
             half = (block - mean_over_tokens(block)) * (
                 -2 * self.block_power / math.log(2))

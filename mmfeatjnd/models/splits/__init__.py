@@ -22,12 +22,14 @@ gone afterwards::
   replays it in the others over the same input.
 * :class:`PrefixShapes` records its shapes only, for another process that has
   the features and not the image.
+* :func:`idle_modules` says which modules each side can do without.
 """
+from .halves import Passage, idle_modules
 from .reach import attached, resolve_split
 from .replay import PrefixReplay
 from .shapes import PrefixShapes, from_blank, to_blank
 
 __all__ = [
-    'PrefixReplay', 'PrefixShapes', 'attached', 'from_blank',
-    'resolve_split', 'to_blank'
+    'Passage', 'PrefixReplay', 'PrefixShapes', 'attached', 'from_blank',
+    'idle_modules', 'resolve_split', 'to_blank'
 ]

@@ -59,7 +59,9 @@ class PrefixShapes(PrefixReplay):
         return to_blank(output)
 
     def _give(self, kept: Any) -> Any:
-        return from_blank(kept, next(self.host.parameters()).device)
+        # of a receiver the part before the split may be shapes, too
+        return from_blank(kept, next(
+            p.device for p in self.host.parameters() if not p.is_meta))
 
     def state_dict(self) -> Dict[str, List[Any]]:
         """What was recorded, by the names of the modules."""

@@ -1,0 +1,206 @@
+"""The sections of docs/benchmarks.md on codes of features and pictures."""
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from report_featjnd import estimate
+
+from mmfeatjnd.evaluation import codes, markdown_table
+
+PLACES = ('full', 'input')
+PICTURES = ('jpeg', 'webp', 'avif')
+#: Largest shares of the bits of others: of one step and of clipping, of bases
+#: without the task, of static steps.
+STEP, BASIS, STATIC = 1 / 3, 0.8, 0.85
+#: The same of the best picture codec, by the data set's name in the results.
+PICTURE = dict(codec_in1k=1 / 6, codec_coco=0.5, codec_cifar10=0.5)
+TEXT = """\
+`task`, `lateral`, `pca-dct`, `dct`, `pca` and `uniform` are codes of
+`tools/make_plan.py`, all with scales of training pictures and bytes counted
+with their container; see
+[quantization.md](quantization.md#plans-coding-in-the-tasks-own-metric).
+`task-adapted` has steps that follow the picture, `task-adapted-permuted` the
+same steps at other blocks. `clip-uniform` clips each image to the range of
+least squared error with 2 to 64 bins. `jpeg`, `webp` and `avif` are the
+picture through Pillow, as it is read or as the host takes it (resized or
+cropped). Bits per pixel are those of the picture as it is read. In brackets
+95 % of a paired bootstrap over the test images; < and >: beyond what was
+measured.
+"""
+
+
+def bits_of(result: dict, code: Tuple[str, str], metric: str, target: float,
+            unit: str = 'per_pixel') -> Optional[dict]:
+    """The bits of a code at a cost; None where they are not known."""
+    for row in result['comparisons']['bits']:
+        if ((row['place'], row['code']) == code
+                and (row['metric'], row['target']) == (metric, target)):
+            return row[unit]
+    return None
+
+
+def shown(bits: Optional[dict], interval: bool = False) -> str:
+    """Bits in a table."""
+    if bits is None:
+        return '?'
+    sign = f'{bits["relation"]} ' if bits['relation'] else ''
+    text = f'{sign}{bits["value"]:.3g}'
+    if interval and not sign:
+        text += f' [{bits["low"]:.3g}, {bits["high"]:.3g}]'
+    return text
+
+
+def targets_of(result: dict) -> List[Tuple[str, float]]:
+    """Where codes are compared: metric and target."""
+    return list(dict.fromkeys(
+        (r['metric'], r['target']) for r in result['comparisons']['bits']))
+
+
+def named(metric: str, target: float) -> str:
+    if metric == 'kl':
+        return f'{target:g} nats'
+    return f'{target:.0%} of `{metric}`'
+
+
+def codes_of(result: dict) -> List[Tuple[str, str]]:
+    return list(dict.fromkeys(
+        (r['place'], r['code']) for r in result['comparisons']['bits']))
+
+
+def best_picture(result: dict, metric: str,
+                 target: float) -> Optional[Tuple[str, str]]:
+    """The picture codec of the fewest bits at a cost."""
+    found = {}
+    for key in codes_of(result):
+        bits = bits_of(result, key, metric, target)
+        if key[1] in PICTURES and bits and bits['relation'] != '>':
+            found[key] = bits['value']
+    return min(found, key=lambda k: found[k]) if found else None
+
+
+def ratio_of(result: dict, ours, theirs, metric: str,
+             target: float) -> Optional[Sequence[Optional[float]]]:
+    """Our bits over theirs, [value, low, high]."""
+    for row in result['comparisons']['times']:
+        if (tuple(row['ours']), tuple(row['theirs'])) == (ours, theirs) and (
+                row['metric'], row['target']) == (metric, target):
+            return row['ratio']
+    return None
+
+
+def _goals(result: dict) -> List[tuple]:
+    """What is asked: text, our code, theirs (or what finds it), share."""
+    found = []
+    known = codes_of(result)
+    first = known[0][0]
+    for other, most in (('uniform', STEP), ('clip-uniform', STEP),
+                        ('pca-dct', BASIS), ('lateral', BASIS)):
+        if (first, other) in known:
+            found.append(((first, 'task'), (first, other), most))
+    for place, code in known:
+        if code == 'task-adapted':
+            found.append(((place, code), (place, 'task'), STATIC))
+    return found
+
+
+def goals(result: dict) -> str:
+    """Table of the goals at every cost."""
+    targets = targets_of(result)
+    lines = []
+    for ours, theirs, most in _goals(result):
+        cells = [f'`{ours[1]}` over `{theirs[1]}`, {ours[0]}: '
+                 f'at most {most:.2f}']
+        for at in targets:
+            cells.append(_met(ratio_of(result, ours, theirs, *at), most))
+        lines.append(cells)
+    most = PICTURE.get(result['name'])
+    for place, code in codes_of(result):
+        if code not in ('task', 'task-adapted'):
+            continue
+        cells = [f'`{code}`, {place}, over the best picture codec'
+                 + (f': at most {most:.2f}' if most else '')]
+        for at in targets:
+            best = best_picture(result, *at)
+            ratio = best and ratio_of(result, (place, code), best, *at)
+            cells.append(_met(ratio, most) +
+                         (f' ({codes.label_of(*best)})' if best else ''))
+        lines.append(cells)
+    return markdown_table(['bits over bits', *(named(*t) for t in targets)],
+                          lines)
+
+
+def _met(ratio: Optional[Sequence[Optional[float]]],
+         most: Optional[float]) -> str:
+    if ratio is None:
+        return '?'
+    text = estimate(ratio, '.2f')
+    if most is None:
+        return text
+    return text + (', yes' if ratio[0] <= most else ', no')
+
+
+def bits_table(result: dict, unit: str) -> str:
+    """Bits of every code at every cost."""
+    targets = targets_of(result)
+    lines = []
+    for key in codes_of(result):
+        found = [bits_of(result, key, *at, unit) for at in targets]
+        if any(found):
+            lines.append([codes.label_of(*key), *map(shown, found)])
+    return markdown_table(['code', *(named(*t) for t in targets)], lines)
+
+
+def asked_table(rows: Sequence[dict]) -> str:
+    """Nats asked of the plans, against those measured on the test images."""
+    by_split: Dict[str, List[dict]] = {}
+    for row in rows:
+        if row.get('policy') == 'task':
+            by_split.setdefault(row['split'], []).append(row)
+    lines = []
+    for split, found in by_split.items():
+        found = sorted(found, key=lambda r: r['expected_nats'])
+        lines.append([split, ', '.join(
+            f'{r["expected_nats"]:.3g}: {r["metrics"]["kl"]:.3g}'
+            for r in found)])
+    return markdown_table(['split', 'nats asked: nats measured'], lines)
+
+
+def bd_table(result: dict) -> str:
+    lines = [[codes.label_of(*row['ours']), codes.label_of(*row['theirs']),
+              f'{row["percent"]:+.1f} %']
+             for row in result['comparisons']['bd_rate']
+             if row['percent'] is not None]
+    return markdown_table(['code', 'against', 'BD-rate'], lines)
+
+
+def section(name: str, result: dict, head: List[str],
+            task_metrics: Sequence[str], images: Optional[Path]) -> str:
+    """The section of a result.
+
+    Args:
+        name (str): Its name.
+        result (dict): It.
+        head (list[str]): What the section begins with.
+        task_metrics (Sequence[str]): The metrics of the task to show.
+        images (Path, optional): Where to draw the pictures; None to draw
+            none.
+    """
+    parts = [*head, TEXT]
+    if result['objects'] != 1:
+        parts.append(f'Nats are those of an annotated object, of which an '
+                     f'image has {result["objects"]:.1f}.\n')
+    for metric in task_metrics:
+        picture = f'{name}_{metric.split("/")[-1]}.png'
+        if images is not None:
+            codes.plot(result['rows'], images / picture, metric)
+        parts.append(f'![Nats and {metric} against bits per pixel]'
+                     f'(images/{picture})\n')
+    parts += ['Bits per pixel:\n', bits_table(result, 'per_pixel'),
+              'Bits per element of the features:\n',
+              bits_table(result, 'per_element'),
+              'Times the bits of others, and whether the goal is met:\n',
+              goals(result),
+              'Nats of an image that a plan promises, by its training '
+              'pictures, and what the test images came to:\n',
+              asked_table(result['rows']),
+              'BD-rate, the mean over equal nats:\n', bd_table(result)]
+    return '\n'.join(parts)
