@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mmfeatjnd.apis import host_hash
-from mmfeatjnd.models import CheckpointError, find_neck, metric_file
+from mmfeatjnd.models import CheckpointError, find_neck, metric_file, tensor_file
 from mmfeatjnd.models.hosts import OWN_KEYS, host_key
 from mmfeatjnd.models.metric_file import (
     FORMAT_VERSION,
@@ -222,7 +222,7 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError('disk full')
 
-    monkeypatch.setattr(metric_file, 'save', fail)
+    monkeypatch.setattr(tensor_file, 'save', fail)
     with pytest.raises(OSError, match='disk full'):
         save_metric(metric_of(), path)
     assert path.read_bytes() == before

@@ -209,7 +209,7 @@ def test_the_bits_fall_in_training(build, batch, configs, kind, mode, amp):
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=0.01)
     bits = []
-    for _ in range(10):
+    for _ in range(20):  # for a few, they may rise
         with torch.autocast('cpu', torch.bfloat16, enabled=amp):
             losses = model.loss(inputs, samples)
             total, _ = model.parse_losses(losses)
@@ -219,7 +219,7 @@ def test_the_bits_fall_in_training(build, batch, configs, kind, mode, amp):
         optimizer.step()
         bits.append(-float(losses['jnd_magnitude']))
     # with random weights the task tolerates nearly everything
-    assert bits[-1] < 0.92 * bits[0]
+    assert bits[-1] < 0.75 * bits[0]
 
 
 def test_a_signed_estimator_is_refused(build):
