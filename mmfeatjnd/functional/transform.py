@@ -115,6 +115,11 @@ def identity_transform(channels: int, gain: float = 1.0) -> Transform:
                           torch.full((1, channels), gain))
 
 
+def _of_frequencies(basis: Tensor, group: Tensor) -> Tensor:
+    """The basis of each frequency; no copies where none or all share one."""
+    return basis if len(basis) in (1, len(group)) else basis[group]
+
+
 def to_components(feature: Tensor, transform: Transform) -> Tensor:
     """The components of a map.
 
@@ -134,7 +139,7 @@ def to_components(feature: Tensor, transform: Transform) -> Tensor:
     """
     x = block_dct(feature, transform.block)
     x = x.sub_(transform.mean[:, :, None, None])
-    z = transform.basis[transform.group] @ x.flatten(3)
+    z = _of_frequencies(transform.basis, transform.group) @ x.flatten(3)
     z *= transform.gain[..., None]
     return z.view(x.shape).flatten(1, 2)
 
@@ -166,7 +171,7 @@ def from_components(components: Tensor, transform: Transform,
     """
     z = components.float().unflatten(1, transform.mean.shape)
     z = z.flatten(3) / transform.gain[..., None]
-    x = transform.inverse[transform.group] @ z
+    x = _of_frequencies(transform.inverse, transform.group) @ z
     x += transform.mean[..., None]
     return block_idct(x.unflatten(3, components.shape[2:]), size)
 

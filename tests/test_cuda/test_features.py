@@ -19,6 +19,7 @@ from mmfeatjnd.models import (
     build_distortion,
     distortion_names,
 )
+from mmfeatjnd.models.codec_plan import CodecPlan, rounded_part
 from mmfeatjnd.models.operations.token_maps import TokenMap
 from mmfeatjnd.registry import DISTORTIONS, STEP_POLICIES
 
@@ -43,6 +44,32 @@ OPERATIONS = [
     Quantization('range', noise_budget=0.2),
     Quantization('featjnd', noise_budget=0.2, noise='model'),
 ]
+
+
+def plan_of(channels, block, grouping):
+    """A part of a plan, of random correlations."""
+    generator = torch.Generator().manual_seed(channels)
+    group = F.frequency_groups(block, grouping)
+    groups = int(group.max()) + 1
+    basis = torch.randn(groups, channels, channels, generator=generator)
+    return rounded_part(F.make_transform(
+        block, torch.zeros(len(group), channels),
+        basis / channels**0.5 + torch.eye(channels), group,
+        torch.ones(len(group), channels)), grouping)
+
+
+def by_plan(scale=0.25, **kwargs):
+    """An operation by the plan of a host that is not there."""
+    parts = {0: (plan_of(8, 4, 'frequency'), ),
+             1: (plan_of(16, 2, 'radius'), )}
+    operation = Quantization(
+        dict(type='plan', plan=CodecPlan(parts, 'task', 'backbone', (0, 1),
+                                         '', 0, 0), **kwargs), scale=scale)
+    operation.policy.check = lambda neck: None
+    return operation
+
+
+OPERATIONS += [by_plan(), by_plan(block_power=0.5)]
 TRAININGS = [
     DrawnNRMSE(), LearnedNRMSE('l2'), LearnedNRMSE(),
     QuantizationSurrogate(magnitude='rate'),
@@ -119,6 +146,9 @@ def run(neck, operation, features, device, content=None):
 @pytest.mark.parametrize('kind', SHAPES)
 @pytest.mark.parametrize('operation', OPERATIONS + TRAININGS, ids=NAMES)
 def test_operations(device, share_of_others, operation, kind):
+    if kind == 'TokenEstimator' and getattr(
+            operation, 'policy_name', '') == 'plan':
+        pytest.skip('the plan is one of maps')
     """As on the CPU. The last bit of an exponential may differ, and with it,
     rarely, on which side of a threshold a value lies."""
     if kind == 'TokenEstimator' and getattr(

@@ -9,7 +9,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mmfeatjnd.apis import host_hash
-from mmfeatjnd.models import CheckpointError, find_neck, metric_file, tensor_file
+from mmfeatjnd.models import (
+    CheckpointError,
+    find_neck,
+    metric_file,
+    tensor_file,
+)
 from mmfeatjnd.models.hosts import OWN_KEYS, host_key
 from mmfeatjnd.models.metric_file import (
     FORMAT_VERSION,
