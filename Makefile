@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --maxprocesses $(JOBS) \
 	--dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint bench-dmv-jnd \
+.PHONY: help setup demo test test-fast lint bench-codec-cost bench-dmv-jnd \
 	bench-dmv-jnd-reduced bench-coco bench-cost bench-gpu gpu-bundle \
 	bench-report
 
@@ -55,6 +55,9 @@ bench-quantization-%: setup  ## quantization, of the same (hours)
 
 bench-codec-%: setup  ## features against pictures in bits, of the same (an hour or more)
 	$(PY) benchmarks/codec.py $*
+
+bench-codec-cost: setup  ## latency of the codec (minutes)
+	$(PY) benchmarks/codec_cost.py
 
 bench-dmv-jnd: setup  ## DMV-JND on CIFAR-10 (data/cifar10; needs a GPU)
 	$(PY) benchmarks/dmv_jnd.py full

@@ -27,6 +27,7 @@ from mmengine.config import Config
 from mmfeatjnd.apis import OperationTest, estimate_metric, make_plan
 from mmfeatjnd.apis.pictures import PLACES, measure_pictures
 from mmfeatjnd.apis.plan import CODES
+from mmfeatjnd.apis.split_guide import count_macs
 from mmfeatjnd.evaluation.bootstrap import interval
 from mmfeatjnd.evaluation.codes import (
     Key,
@@ -41,6 +42,7 @@ from mmfeatjnd.models import (
     Quantization,
     load_metric,
     load_plan,
+    neck_at,
     save_metric,
     save_plan,
 )
@@ -192,6 +194,13 @@ def clipped(cfg, host: str, split: str) -> List[dict]:
         [dict(policy='clip-uniform', split=split, bins=n) for n in BINS])
 
 
+def macs_of(cfg: Config, host: str, splits: List[str]) -> dict:
+    """Multiply-adds before and after each split, of the first picture."""
+    test = OperationTest(cfg, host, (), splits[0])
+    return {s: count_macs(neck_at(test.model, s), test.dataloader())
+            for s in splits}
+
+
 # --------------------------------------------------------------- what they say
 def objects_of(cfg: Config) -> float:
     """Annotated objects of a test image; 1 of classifiers."""
@@ -306,6 +315,9 @@ def main(argv=None):
     first = next(r for r in rows if r['policy'] == 'clean')
     objects = objects_of(read_config(benchmark.config))
     compared = comparisons(rows, objects)
+    cfg = read_config(benchmark.config)
+    cfg.work_dir = str(benchmark.work_dir / 'macs')
+    macs = macs_of(cfg, benchmark.host, args.splits)
     for row in rows:
         row.pop('draws', None)
     benchmark.publish(
@@ -313,7 +325,7 @@ def main(argv=None):
         'of one step at equal nats, and a fraction of those of the best '
         'picture codec.',
         [first, *(r for r in rows if r['policy'] != 'clean')],
-        comparisons=compared, objects=objects)
+        comparisons=compared, objects=objects, macs=macs)
 
 
 if __name__ == '__main__':

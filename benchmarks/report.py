@@ -356,6 +356,11 @@ def cost_section() -> str:
     ])
 
 
+def codec_cost_section() -> str:
+    result = load('codec_cost')
+    return report_codec.cost_section(result, provenance(result))
+
+
 def dmv_jnd_section(name: str, plots: bool) -> str:
     result = load(name)
     picture = f'{name}.png'
@@ -397,6 +402,8 @@ def document(plots: bool) -> str:
     sections += [dmv_jnd_section(n, plots) for n in published(DMV_JND)]
     if published('cost'):
         sections.append(cost_section())
+    if published('codec_cost'):
+        sections.append(codec_cost_section())
     # figures of the signed map are withdrawn, not kept
     sections.append(report_featjnd.before([load(n)['dataset'] for n in old]))
     sections += [quantization_section(n, plots) for n in quantized_before]

@@ -172,6 +172,41 @@ def bd_table(result: dict) -> str:
     return markdown_table(['code', 'against', 'BD-rate'], lines)
 
 
+def guide(result: dict) -> str:
+    """Where features are cheaper than the picture."""
+    target = targets_of(result)[0]
+    best = best_picture(result, *target)
+    lines = []
+    for split, (before, after) in result['macs'].items():
+        code = min(((split, c) for s, c in codes_of(result)
+                    if s == split and c in ('task', 'task-adapted')),
+                   key=lambda k: _value(bits_of(result, k, *target)),
+                   default=None)
+        if code is None:
+            continue
+        ratio = best and ratio_of(result, code, best, *target)
+        lines.append([
+            f'`{split}`',
+            f'{before / 1e6:,.0f} ({before / (before + after):.0%})',
+            f'{after / 1e6:,.0f}', code[1],
+            shown(bits_of(result, code, *target), True),
+            '?' if ratio is None else estimate(ratio, '.2f'),
+            '?' if ratio is None else 'features' if ratio[0] < 1 else
+            'the picture'
+        ])
+    picture = '?' if best is None else (
+        f'{codes.label_of(*best)}, '
+        f'{shown(bits_of(result, best, *target))} bits per pixel')
+    return (f'Which is cheaper at {named(*target)}, the features or the '
+            f'picture (the best codec: {picture}):\n\n') + markdown_table([
+                'split', 'MMACs before', 'MMACs after', 'code',
+                'bits per pixel', 'times the picture', 'cheaper'], lines)
+
+
+def _value(bits: Optional[dict]) -> float:
+    return float('inf') if bits is None else bits['value']
+
+
 def section(name: str, result: dict, head: List[str],
             task_metrics: Sequence[str], images: Optional[Path]) -> str:
     """The section of a result.
@@ -194,7 +229,7 @@ def section(name: str, result: dict, head: List[str],
             codes.plot(result['rows'], images / picture, metric)
         parts.append(f'![Nats and {metric} against bits per pixel]'
                      f'(images/{picture})\n')
-    parts += ['Bits per pixel:\n', bits_table(result, 'per_pixel'),
+    parts += [guide(result), 'Bits per pixel:\n', bits_table(result, 'per_pixel'),
               'Bits per element of the features:\n',
               bits_table(result, 'per_element'),
               'Times the bits of others, and whether the goal is met:\n',
@@ -204,3 +239,31 @@ def section(name: str, result: dict, head: List[str],
               asked_table(result['rows']),
               'BD-rate, the mean over equal nats:\n', bd_table(result)]
     return '\n'.join(parts)
+
+
+def cost_section(result: dict, provenance: str) -> str:
+    """What sender and receiver take."""
+    lines = [[
+        row['host'], row['split'], f'{row["bytes"]:,.0f}',
+        *(f'{row[name + "_ms"]:.1f}' for name in (
+            'host', 'sender', 'encode', 'encoder', 'receiver', 'decode',
+            'decoder')),
+        f'{row["code_share"]:.1%}' +
+        (', yes' if row['code_share'] <= 0.1 else ', no'),
+        f'{row["megabytes_per_second"]:.1f}' +
+        (', yes' if row['megabytes_per_second'] >= 5 else ', no')
+    ] for row in result['rows']]
+    first = result['rows'][0]
+    return '\n'.join([
+        '## Cost of the codec\n', f'Claim: {result["claim"]}\n',
+        f'Medians over {first["pictures"]} pictures, one at a time, '
+        f'milliseconds, on {first["threads"]} threads. Sender and receiver '
+        'are whole sides, from the picture file and to the prediction; code '
+        'and entropy coder are parts of them. ' + provenance + '\n',
+        markdown_table([
+            'host', 'split', 'bytes', 'whole host', 'sender',
+            'its code and coder', 'its coder', 'receiver',
+            'its code and coder', 'its coder',
+            "code of the host's forward, at most 10 %",
+            'MB/s of features, at least 5'], lines)
+    ])

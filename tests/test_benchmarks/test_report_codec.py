@@ -18,6 +18,7 @@ def times(ours, theirs, value):
 
 RESULT = dict(
     name='codec_in1k',
+    macs=dict(backbone=[3e8, 1e8], unknown=[1, 1]),
     comparisons=dict(
         bits=[bits(*FIRST, 0.5), bits('backbone', 'uniform', 2.0),
               bits('backbone', 'pca-dct', 0.6), bits(*PICTURE, 3.0),
@@ -57,3 +58,11 @@ def test_nats_asked_and_measured():
 
 def test_what_has_no_bd_rate_is_left_out():
     assert report.bd_table(RESULT).count('\n') == 3
+
+
+def test_the_guide_names_what_is_cheaper():
+    table = report.guide(RESULT)
+    assert 'the best codec: avif, 3 bits per pixel' in table
+    assert ('| `backbone` | 300 (75%) | 100 | task | 0.5 [0.5, 1] | '
+            '0.17 [0.16, 0.27] | features |') in table
+    assert 'unknown' not in table
