@@ -229,7 +229,8 @@ def section(name: str, result: dict, head: List[str],
             codes.plot(result['rows'], images / picture, metric)
         parts.append(f'![Nats and {metric} against bits per pixel]'
                      f'(images/{picture})\n')
-    parts += [guide(result), 'Bits per pixel:\n', bits_table(result, 'per_pixel'),
+    parts += [guide(result),
+              'Bits per pixel:\n', bits_table(result, 'per_pixel'),
               'Bits per element of the features:\n',
               bits_table(result, 'per_element'),
               'Times the bits of others, and whether the goal is met:\n',
