@@ -5,7 +5,7 @@ spread, and what a step costs the task::
 
     python tools/make_plan.py CONFIG CHECKPOINT --split backbone.layer3 \
         --out plan.safetensors
-    python tools/test.py CONFIG CHECKPOINT --split backbone.layer3 --hook \
+    python tools/test.py CONFIG CHECKPOINT --hook \
         "dict(type='mmfeatjnd.QuantizationHook',coded=True,tolerance=0.02,\
 policy=dict(type='plan',plan='plan.safetensors'))"
 """

@@ -1,4 +1,5 @@
 """tools/make_plan.py, and what is coded by its plans."""
+import json
 import math
 
 import pytest
@@ -323,3 +324,16 @@ def test_a_metric_without_frequencies(small):
         transforms_of(metric)
     with pytest.raises(ValueError, match="'other'"):
         transforms_of(metric, 'other')
+
+
+def test_the_hook_of_a_plan_knows_its_split(plan, small, tmp_path, run_tool):
+    """As the help of tools/make_plan.py says it."""
+    save_plan(plan, tmp_path / 'plan.safetensors')
+    config, checkpoint = small
+    run_tool('test.py', config, checkpoint, '--work-dir', tmp_path / 'work',
+             '--hook', "dict(type='mmfeatjnd.QuantizationHook',coded=True,"
+             f"tolerance={plan.curve[0][1]},policy=dict(type='plan',"
+             f"plan='{tmp_path}/plan.safetensors'))")
+    file, = (tmp_path / 'work').rglob('*.json')
+    found = json.loads(file.read_text().splitlines()[-1])
+    assert 0 < found['jnd/bits_per_pixel'] < 100

@@ -22,12 +22,12 @@ class QuantizationHook(OperationHook):
             :func:`mmfeatjnd.apis.save_estimator`, loaded onto the host.
             Defaults to None: the estimator of the checkpoint.
         split (str, optional): The split point of a plain host, see
-            :func:`mmfeatjnd.models.neck_at`. Defaults to None: the config's;
-            'backbone' for a plain host.
+            :func:`mmfeatjnd.models.neck_at`. Defaults to None: the policy's,
+            if it is a plan; the config's; 'backbone' for a plain host.
         levels (Sequence[int], optional): The levels of a plain host. Defaults
-            to None: all that the split emits.
+            to None: the plan's; all that the split emits.
         **kwargs: See :class:`mmfeatjnd.models.Quantization`: ``policy`` and
-            one of ``scale``, ``noise_budget`` and ``bits``.
+            one of ``scale``, ``noise_budget``, ``bits`` and ``tolerance``.
     """
 
     def __init__(self,
@@ -35,5 +35,7 @@ class QuantizationHook(OperationHook):
                  split: Optional[str] = None,
                  levels: Optional[Sequence[int]] = None,
                  **kwargs) -> None:
-        super().__init__(
-            Quantization(**kwargs), estimator, split, levels)
+        operation = Quantization(**kwargs)
+        if split is None and levels is None:
+            split, levels = operation.policy.place
+        super().__init__(operation, estimator, split, levels)

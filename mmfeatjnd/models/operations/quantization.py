@@ -1,5 +1,4 @@
 """The operation that quantizes features."""
-import copy
 import logging
 import math
 from collections import Counter
@@ -102,9 +101,8 @@ class Quantization(BaseOperation):
                              f'at least 0.5, but got {rounding} and '
                              f'{deadzone}')
         self.policy_name = cfg['type']
-        # not looked for in the host's scope first
-        self.policy = STEP_POLICIES.build(
-            dict(copy.deepcopy(cfg), _scope_='mmfeatjnd'))
+        # not looked for in the host's scope first; a plan in it is shared
+        self.policy = STEP_POLICIES.build(dict(cfg, _scope_='mmfeatjnd'))
         if tolerance is not None:
             scale = self.policy.scale_for(tolerance)
         self.scale = 1.0 if not given else scale

@@ -71,6 +71,11 @@ class StepPolicy(ABC):
         Without a ``rounding`` of its own, that of the operation is taken.
         """
 
+    @property
+    def place(self) -> Tuple[Optional[str], Optional[Tuple[int, ...]]]:
+        """tuple: Split and levels that the steps are of; None: of any."""
+        return None, None
+
     def check(self, neck) -> None:
         """Raise unless the steps can be chosen for this neck and its host."""
 
@@ -395,6 +400,10 @@ class PlanPolicy(StepPolicy):
         self.needs_uncertainty = image_power > 0
         self.digest = self.plan.digest
         self._codes: Dict[tuple, LevelCode] = {}
+
+    @property
+    def place(self) -> Tuple[Optional[str], Optional[Tuple[int, ...]]]:
+        return self.plan.split, self.plan.configured
 
     def check(self, neck) -> None:
         if neck.split != self.plan.split:
