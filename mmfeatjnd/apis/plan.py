@@ -65,7 +65,6 @@ class _Grouped(NamedTuple):
     of."""
     transform: Transform
     grouping: str
-    deviation: Optional[Tensor] = None
     bits: int = 8
 
 
@@ -201,10 +200,9 @@ def transforms_of(metric: TaskMetric,
             found = _Grouped(identity_transform(level.channels, gain),
                              grouping)
         else:
-            power = frequencies.covariance.diagonal(dim1=-2, dim2=-1).mean(0)
             found = _Grouped(
                 _transform(frequencies, grouping, metric.images, weights,
-                           plain), grouping, power.clamp_min(0).sqrt(), bits)
+                           plain), grouping, bits)
         result.setdefault(index, []).append(found)
     return result
 

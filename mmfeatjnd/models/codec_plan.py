@@ -107,7 +107,6 @@ def _unpacked(packed: Tensor, bits: int, size: int) -> Tensor:
 
 def rounded_part(transform: Transform,
                  grouping: str,
-                 deviation: Optional[Tensor] = None,
                  bits: int = 8) -> PartPlan:
     """A transform as a file holds it, with scales that are not known yet.
 
@@ -118,8 +117,6 @@ def rounded_part(transform: Transform,
         transform (Transform): Its mean above the lowest frequency is left
             out.
         grouping (str): That of its frequencies.
-        deviation (Tensor, optional): (C,), of the channels: in its units the
-            basis is rounded. Defaults to None: 1.
         bits (int): Of an element of the basis, 2 to 8. Defaults to 8.
 
     Returns:
@@ -127,8 +124,8 @@ def rounded_part(transform: Transform,
     """
     most = 2**(bits - 1) - 1
     basis = transform.basis.double()
-    column = torch.ones(basis.size(-1)) if deviation is None else \
-        1 / deviation.float().clamp_min(1e-6 * float(deviation.max()))
+    # channels of a small unit do not vanish beside the others
+    column = basis.square().mean((0, 1)).sqrt().float()
     basis = basis / column.double()
     row = (basis.abs().amax(-1) / most).float()
     whole = (basis / row.double()[..., None]).round()

@@ -11,6 +11,8 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 import mmfeatjnd  # noqa: F401  lets mmseg's configs be found
+from mmfeatjnd.apis.metric import metric_of
+from mmfeatjnd.apis.plan import transforms_of
 from mmfeatjnd.coding import encode_image
 from mmfeatjnd.functional import nats
 from mmfeatjnd.hosts import NoLikelihood, adapter_of, sharing_prefix
@@ -19,7 +21,10 @@ from mmfeatjnd.models import (
     PrefixReplay,
     Quantization,
     check_faults,
+    host_hash,
+    neck_at,
 )
+from mmfeatjnd.models.codec_plan import CodecPlan, LevelCode, rounded_part
 from mmfeatjnd.models.forward_runs import every_forward
 from mmfeatjnd.models.sensitivity import task_gradients, task_sensitivity
 from mmfeatjnd.registry import MODELS as OUR_MODELS
@@ -1117,6 +1122,62 @@ def test_refuses_broken_features(name, value):
     assert model.featjnd_neck.change is None
     assert 'forward' not in vars(model)
     assert not model.featjnd_neck.attached
+
+
+# ----------------------------------------------------------------- the codec
+@pytest.mark.parametrize('name', HOSTS)
+def test_a_plan_of_every_host(name):
+    """The components of every level and token give the features back, and at
+    fine steps the host's answer is near the clean one."""
+    host = build_host(name)
+    fields = HOSTS[name]()[1]
+    neck = neck_at(host, fields.get('split'), fields.get('levels'))
+    metric = metric_of(neck, Pictures(name), 1, 'auto')
+    parts = {i: tuple(rounded_part(*x) for x in every)
+             for i, every in transforms_of(metric).items()}
+    plan = CodecPlan(parts, 'task', neck.split, metric.configured,
+                     host_hash(host), 2, 0)
+    data = host.data_preprocessor(make_batch(name), False)
+    seen = []
+
+    def look(feature, level, visit):
+        seen.append((feature, level))
+        return feature
+
+    def answer(operation, proposals=None):
+        with torch.no_grad(), neck.run(
+                operation, data['data_samples']) as run:
+            return adapter_of(host).likelihood(
+                host, **data, proposals=proposals), run
+
+    clean, _ = answer(look)
+    assert sorted(parts) == sorted({i for _, i in seen})
+    largest = 0.0
+    for feature, level in seen:
+        code = LevelCode(parts[level], torch.device('cpu'))
+        z = code.components(feature)
+        largest = max(largest, *(float(x.abs().max()) for x in z))
+        back = code.feature(z, feature)
+        error = (back - feature).square().mean().sqrt()
+        assert back.shape == feature.shape
+        assert error < 1e-3 * feature.square().mean().sqrt()
+    costs = []
+    for share in (1e-4, 1e-2):
+        operation = Quantization(dict(type='plan', plan=plan), coded=True,
+                                 scale=share * largest)
+        found, run = answer(operation, clean.proposals)
+        assert (run.measured['coded_bytes'] > 0).all()
+        costs.append(float(nats(clean.terms, found.terms, 2).mean()))
+    # of a ViT whose class token alone is read, nothing costs anything
+    assert 0 <= costs[0] < max(0.1 * costs[1], 1e-12)
+
+
+class Pictures(list):
+    """A loader of one batch."""
+
+    def __init__(self, name):
+        super().__init__([make_batch(name)])
+        self.dataset = range(2)
 
 
 # ------------------------------------------------------------ extreme images
