@@ -7,6 +7,16 @@ from mmengine.config import Config
 from mmfeatjnd.utils import ConfigError, type_name
 
 
+def pipeline_dataset(cfg: Config) -> dict:
+    """The innermost data set of a config's test: what has its pipeline; of
+    several the first."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'pipeline' not in dataset and ('dataset' in dataset
+                                         or dataset.get('datasets')):
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    return dataset
+
+
 def image_pipeline(cfg: Config) -> List[dict]:
     """The test pipeline of a config for images without annotations.
 
@@ -23,11 +33,7 @@ def image_pipeline(cfg: Config) -> List[dict]:
         >>> [transform.type for transform in image_pipeline(cfg)]
         ['LoadImageFromFile', 'PackInputs']
     """
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'pipeline' not in dataset and ('dataset' in dataset
-                                         or dataset.get('datasets')):
-        dataset = dataset.get('dataset') or dataset['datasets'][0]
-    pipeline = copy.deepcopy(list(dataset.get('pipeline') or []))
+    pipeline = copy.deepcopy(list(pipeline_dataset(cfg).get('pipeline') or []))
     names = [str(type_name(t)) for t in pipeline]
     if 'LoadImageFromFile' not in names[:1]:
         raise ConfigError(

@@ -38,6 +38,7 @@ from mmfeatjnd.models import (
     Perturbation,
     PrefixReplay,
     Run,
+    TailMemo,
     neck_at,
 )
 from mmfeatjnd.models.estimator_file import read_estimator
@@ -291,32 +292,44 @@ class OperationTest:
             operations (Sequence[BaseOperation]): What will run on it.
 
         Yields:
-            tuple[list, Callable]: The clean predictions, and a function from
-            an operation to the predictions under it and the run.
+            tuple[list, Callable]: The clean predictions, and a function
+            ``predict`` from an operation to the predictions under it and the
+            run. ``predict.nats()`` returns another one: how far, in nats of
+            each image, (B,), the answer under the operation of the last
+            ``predict`` is from the clean one.
         """
         data = self.model.data_preprocessor(batch, False)
         inputs, samples = data['inputs'], data.get('data_samples')
         with torch.no_grad():
             self.use(0)
             known = prepare(self.neck, operations, inputs, samples)
-            prefix = PrefixReplay(self.neck)
+            prefix, memo = PrefixReplay(self.neck), TailMemo(self.neck)
 
             def predict(operation: BaseOperation) -> Tuple[list, Run]:
                 with self.neck.run(operation, **known) as run, \
-                        prefix.replay():
+                        prefix.replay(), memo.record():
                     outputs = self.model.predict(inputs, samples)
                 return outputs, run
 
-            def answer(operation=None, proposals=None) -> Likelihood:
-                change = nullcontext() if operation is None else \
-                    self.neck.run(operation, **known)
-                with change, prefix.replay():
+            def answer(passage, proposals=None) -> Likelihood:
+                with prefix.replay(), passage:
                     return adapter_of(self.model).likelihood(
                         self.model, inputs, samples, proposals)
 
+            def nats() -> Callable[[], Tensor]:
+                clean = answer(nullcontext())
+
+                def distance(operation: BaseOperation) -> Tensor:
+                    # of features that the prediction did not have
+                    run = Run(operation, self.neck, **known)
+                    changed = answer(memo.replay(run), clean.proposals)
+                    return divergence(clean.terms, changed.terms, len(inputs))
+
+                return distance
+
             with prefix.record():
                 clean = self.model.predict(inputs, samples)
-            predict.nats = lambda: _nats_from(answer(), answer, len(inputs))
+            predict.nats = nats
             yield clean, predict
 
     def measure(self,
@@ -339,8 +352,8 @@ class OperationTest:
                 take. Defaults to 24.
             nats (bool): Whether to measure how far the host's answer is from
                 the clean one, too: ``kl`` of the metrics, the mean over the
-                images of :func:`mmfeatjnd.functional.nats`. It takes one more
-                pass of the rest of the host. Defaults to False.
+                images of :func:`mmfeatjnd.functional.nats`. It takes what a
+                prediction does not compute anyway. Defaults to False.
             draws (int): Number of draws of the bootstrap over images. Rows
                 then hold ``draws``, by metric a list of its value on the
                 images as they are and on every draw, the same ones in all
@@ -405,18 +418,6 @@ class OperationTest:
                 if nats:
                     setting.nats.append(distance(setting.operation))
                 step()
-
-
-def _nats_from(clean: Likelihood, answer: Callable,
-               batch_size: int) -> Callable[[BaseOperation], Tensor]:
-    """A function from an operation to how far it moves the host's answer, in
-    nats of each image, (B,)."""
-
-    def distance(operation: BaseOperation) -> Tensor:
-        changed = answer(operation, clean.proposals)
-        return divergence(clean.terms, changed.terms, batch_size)
-
-    return distance
 
 
 def measure_curve(cfg: Config,

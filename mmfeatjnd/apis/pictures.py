@@ -10,17 +10,11 @@ from mmengine.registry import TRANSFORMS
 from mmfeatjnd.functional import nats as divergence
 from mmfeatjnd.hosts import adapter_of
 from mmfeatjnd.utils import ConfigError, type_name
+from .codec_images import pipeline_dataset
 from .curve import OperationTest, Setting, new_evaluator, progress_bar
 
 #: Where pictures are encoded: as they are read, or as the host takes them.
 PLACES = ('full', 'input')
-
-
-def _dataset(cfg: Config) -> dict:
-    dataset = cfg.test_dataloader.dataset
-    while 'pipeline' not in dataset and 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
 
 
 def through_codec(cfg: Config, codec: dict, place: str) -> Config:
@@ -42,7 +36,7 @@ def through_codec(cfg: Config, codec: dict, place: str) -> Config:
     if place not in PLACES:
         raise ValueError(f'place must be one of {PLACES}, but got {place!r}')
     cfg = copy.deepcopy(cfg)
-    dataset = _dataset(cfg)
+    dataset = pipeline_dataset(cfg)
     names = [str(type_name(t)).rpartition('.')[2] for t in dataset.pipeline]
     packs = [i for i, n in enumerate(names) if n.startswith('Pack')]
     if names[:1] != ['LoadImageFromFile'] or not packs:

@@ -20,4 +20,4 @@ from .readers import reader_metrics  # noqa: F401
 from .reading import find_read_levels  # noqa: F401
 from .run import Run, Visit, check_faults, image_ids  # noqa: F401
 from .sensitivity import task_sensitivity  # noqa: F401
-from .splits import PrefixReplay, PrefixShapes  # noqa: F401
+from .splits import PrefixReplay, PrefixShapes, TailMemo  # noqa: F401

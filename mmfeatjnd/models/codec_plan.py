@@ -8,7 +8,7 @@ symbols.
 import hashlib
 import math
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Tuple, Union
 
 import numpy as np
 import torch
@@ -286,39 +286,25 @@ def save_plan(plan: CodecPlan, path: Union[str, Path]) -> None:
     _KIND.write(path, tensors, about, 'the plan')
 
 
-def load_plan(path: Union[str, Path],
-              model: Optional[nn.Module] = None,
-              split: Optional[str] = None) -> CodecPlan:
-    """Read a plan, for the host and the split that it belongs to.
+def load_plan(path: Union[str, Path]) -> CodecPlan:
+    """Read a plan.
 
     Args:
         path (str | Path): A file of :func:`save_plan`.
-        model (nn.Module, optional): The host, its weights loaded. Defaults to
-            None: of any host.
-        split (str, optional): The split wanted. Defaults to None: any.
 
     Returns:
         CodecPlan: On the CPU.
 
     Raises:
-        CheckpointError: The file holds no plan, has another version of the
-            format, or belongs to another host or split.
+        CheckpointError: The file holds no plan, or has another version of
+            the format.
 
     Example:
         >>> save_plan(plan, 'plan.safetensors')
-        >>> load_plan('plan.safetensors', split='nowhere')
-        Traceback (most recent call last):
-        mmfeatjnd.models.hosts.CheckpointError: plan.safetensors is of \
-split='backbone', but split='nowhere' is wanted. Make it again there.
+        >>> load_plan('plan.safetensors').split
+        'backbone'
     """
-    plan = _assembled(path, *_KIND.read(path))
-    if split is not None and split != plan.split:
-        raise CheckpointError(
-            f"{path} is of split='{plan.split}', but split='{split}' is "
-            'wanted. Make it again there.')
-    if model is not None:
-        check_plan_host(plan, model, path)
-    return plan
+    return _assembled(path, *_KIND.read(path))
 
 
 def check_plan_host(plan: CodecPlan, model: nn.Module, path: object) -> None:

@@ -1,6 +1,7 @@
 """FeatJND on a tiny version of every kind of host."""
 import copy
 import logging
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from mmfeatjnd.models import (
     Perturbation,
     PrefixReplay,
     Quantization,
+    Run,
+    TailMemo,
     check_faults,
     host_hash,
     neck_at,
@@ -27,6 +30,7 @@ from mmfeatjnd.models import (
 from mmfeatjnd.models.codec_plan import CodecPlan, LevelCode, rounded_part
 from mmfeatjnd.models.forward_runs import every_forward
 from mmfeatjnd.models.sensitivity import task_gradients, task_sensitivity
+from mmfeatjnd.models.splits import Passage
 from mmfeatjnd.registry import MODELS as OUR_MODELS
 
 SIZE = 64  # of the images, in pixels
@@ -1122,6 +1126,43 @@ def test_refuses_broken_features(name, value):
     assert model.featjnd_neck.change is None
     assert 'forward' not in vars(model)
     assert not model.featjnd_neck.attached
+
+
+# ---------------------------------------------------- one pass in place of two
+@pytest.mark.parametrize('name', HOSTS)
+def test_an_answer_beside_a_prediction_is_the_same(name):
+    """And most of the host does not run again for it."""
+    host = build_host(name)
+    fields = HOSTS[name]()[1]
+    neck = neck_at(host, fields.get('split'), fields.get('levels'))
+    data = host.data_preprocessor(make_batch(name), False)
+    samples = data['data_samples']
+    operation = Perturbation('gaussian', 0.5)
+    prefix, memo = PrefixReplay(neck), TailMemo(neck)
+
+    def answer(passage, proposals=None):
+        watched = Passage(host)
+        with torch.no_grad(), passage, watched.watch():
+            found = adapter_of(host).likelihood(
+                host, **data, proposals=proposals)
+        return found, sum(not any(m.children()) for m in watched.entered)
+
+    clean, _ = answer(nullcontext())
+    expected, whole = answer(neck.run(operation, samples), clean.proposals)
+    with torch.no_grad():
+        with prefix.record():
+            host.predict(data['inputs'], samples)
+        with neck.run(operation, samples), prefix.replay(), memo.record():
+            host.predict(data['inputs'], samples)
+    with prefix.replay():
+        found, rest = answer(memo.replay(Run(operation, neck, samples)),
+                             clean.proposals)
+    assert found.terms.keys() == expected.terms.keys()
+    for key, value in expected.terms.items():
+        assert torch.equal(found.terms[key].value, value.value)
+    # a RoI head looks at other regions, and DETR makes queries anew
+    partly = hasattr(host, 'roi_head') or name in ('DETR', 'DINO')
+    assert rest < (0.6 if partly else 0.25) * whole
 
 
 # ----------------------------------------------------------------- the codec

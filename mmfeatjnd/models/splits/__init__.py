@@ -22,14 +22,16 @@ gone afterwards::
   replays it in the others over the same input.
 * :class:`PrefixShapes` records its shapes only, for another process that has
   the features and not the image.
+* :class:`TailMemo` computes once what two passes of the rest have in common.
 * :func:`idle_modules` says which modules each side can do without.
 """
 from .halves import Passage, idle_modules
+from .memo import TailMemo
 from .reach import attached, resolve_split
 from .replay import PrefixReplay
 from .shapes import PrefixShapes, from_blank, to_blank
 
 __all__ = [
-    'Passage', 'PrefixReplay', 'PrefixShapes', 'attached', 'from_blank',
-    'idle_modules', 'resolve_split', 'to_blank'
+    'Passage', 'PrefixReplay', 'PrefixShapes', 'TailMemo', 'attached',
+    'from_blank', 'idle_modules', 'resolve_split', 'to_blank'
 ]
