@@ -53,8 +53,8 @@ CODES = ('task', 'lateral', 'pca-dct', 'dct', 'pca', 'uniform')
 #: Samples of a covariance for each channel: of a frequency's own basis, and
 #: of one for all frequencies of a radius.
 ENOUGH = dict(frequency=20, radius=5)
-#: Bytes of the bases of a file.
-MAX_BYTES = 265_000
+#: Bytes of a file.
+MAX_BYTES = 290_000
 #: Expected nats of an image at the steps that are measured.
 NATS = tuple(0.0025 * 4**k for k in range(7))
 
@@ -85,6 +85,7 @@ def _coarser(grouping: str) -> Optional[str]:
 
 
 def _basis_bytes(frequencies: FrequencyMetric, grouping: str) -> int:
+    """Of its bases, in 8 bits."""
     groups = int(frequency_groups(frequencies.block, grouping).max()) + 1
     return groups * frequencies.mean.size(1)**2
 
@@ -147,10 +148,9 @@ def transforms_of(metric: TaskMetric,
         readers (dict[int, Tensor], optional): Of 'lateral' the metric of the
             readers, see
             :func:`mmfeatjnd.models.readers.reader_metrics`.
-        max_bytes (int): Of all bases together; more frequencies share one
-            until it is met. Where all share one and it is not, their
-            elements have fewer bits than 8, at least 4. Defaults to 265,000:
-            files stay below 300 kB.
+        max_bytes (int): Of the file; more frequencies share a basis until
+            it is met. Where all share one and it is not, their elements have
+            fewer bits than 8, at least 4. Defaults to 290,000.
 
     Returns:
         dict[int, list]: By level, of its map and of the tokens before it, the
@@ -179,6 +179,9 @@ def transforms_of(metric: TaskMetric,
     plain = code in ('dct', 'uniform')
     if plain:
         named = dict.fromkeys(named, 'shared')
+    # gains and scales of the components
+    max_bytes -= sum(2 * x.mean.numel() for found in maps.values()
+                     for x in found)
     while sum(map(size, named)) > max_bytes:
         finer = [key for key in named if _coarser(named[key])]
         if not finer:

@@ -52,7 +52,7 @@ class PartPlan(NamedTuple):
         gain (Tensor): (F, C), int8, eighths of an octave.
         scale (Tensor): (F, C), int8, quarter octaves of the scale of each
             component.
-        centre (Tensor): (F, C), int8, quarters of the scale.
+        centre (Tensor): (F, C), int8, quarters of the scale; (0, C): all 0.
         bits (int): Of an element of the basis.
         rectified (bool): No component is below 0.
     """
@@ -83,8 +83,9 @@ class PartPlan(NamedTuple):
     @property
     def model(self) -> EntropyModel:
         """EntropyModel: Of the components, for any image."""
+        centre = self.centre if len(self.centre) else self.scale * 0
         return EntropyModel(
-            *(x.flatten().int()[None] for x in (self.scale, self.centre)),
+            *(x.flatten().int()[None] for x in (self.scale, centre)),
             torch.tensor([[int(self.rectified)]], dtype=torch.int32))
 
 
@@ -133,8 +134,7 @@ def rounded_part(transform: Transform,
     zero = torch.zeros_like(transform.gain, dtype=torch.int8)
     return PartPlan(transform.block, grouping, transform.mean[0].clone(),
                     _packed(whole, bits), row, column,
-                    gain.clamp(-128, 127).to(torch.int8), zero, zero.clone(),
-                    bits)
+                    gain.clamp(-128, 127).to(torch.int8), zero, zero[:0], bits)
 
 
 class CodecPlan(NamedTuple):
