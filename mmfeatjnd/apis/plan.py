@@ -179,9 +179,8 @@ def transforms_of(metric: TaskMetric,
     plain = code in ('dct', 'uniform')
     if plain:
         named = dict.fromkeys(named, 'shared')
-    # gains and scales of the components
-    max_bytes -= sum(2 * x.mean.numel() for found in maps.values()
-                     for x in found)
+    # gains and scales of the components, which deflate to half and less
+    max_bytes -= sum(x.mean.numel() for found in maps.values() for x in found)
     while sum(map(size, named)) > max_bytes:
         finer = [key for key in named if _coarser(named[key])]
         if not finer:

@@ -7,6 +7,7 @@ symbols.
 """
 import hashlib
 import math
+import zlib
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Tuple, Union
 
@@ -32,6 +33,8 @@ from .tensor_file import FileKind
 
 _MAKE = 'Make one with tools/make_plan.py.'
 _KIND = FileKind('mmfeatjnd.plan', 2, 'plan', _MAKE, _MAKE)
+#: Fields of one byte a component.
+_TABLES = ('gain', 'scale', 'centre')
 #: Gains lie on a grid of eighths of an octave.
 _GAIN_GRID = 8
 
@@ -255,7 +258,7 @@ def step_for(plan: CodecPlan, tolerance: float) -> float:
 # ----------------------------------------------------------------------- file
 def save_plan(plan: CodecPlan, path: Union[str, Path]) -> None:
     """Write a plan: a :class:`mmfeatjnd.models.tensor_file.FileKind`, whose
-    tensors are named ``LEVEL.PART.FIELD``.
+    tensors are named ``LEVEL.PART.FIELD``; tables of bytes are deflated.
 
     Args:
         plan (CodecPlan): The plan.
@@ -280,7 +283,8 @@ def save_plan(plan: CodecPlan, path: Union[str, Path]) -> None:
                 k: v for k, v in fields.items() if not isinstance(v, Tensor)
             })
             tensors.update({
-                f'{index}.{i}.{k}': v.contiguous()
+                f'{index}.{i}.{k}': _deflated(v) if k in _TABLES else
+                v.contiguous()
                 for k, v in fields.items() if isinstance(v, Tensor)
             })
     _KIND.write(path, tensors, about, 'the plan')
@@ -317,6 +321,29 @@ def check_plan_host(plan: CodecPlan, model: nn.Module, path: object) -> None:
             'Load the checkpoint that it was made of, or make it again.')
 
 
+def _deflated(table: Tensor) -> Tensor:
+    data = zlib.compress(table.contiguous().numpy().tobytes(), 9)
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def _inflated(data: Tensor, shape: Tuple[int, int]) -> Tensor:
+    """A table, (F, C) or (0, C), of no more bytes than that."""
+    raw = zlib.decompressobj().decompress(
+        data.numpy().tobytes(), shape[0] * shape[1] + 1)
+    table = np.frombuffer(raw, np.int8).reshape(-1, shape[1])
+    if len(table) not in (0, shape[0]):
+        raise ValueError(f'a table of {len(table)} x {shape[1]}, but '
+                         f'{shape[0]} frequencies')
+    return torch.from_numpy(table.copy())
+
+
+def _part(numbers: Dict[str, Any], tensors: Dict[str, Tensor]) -> PartPlan:
+    """A part of what a file holds of it."""
+    shape = numbers['block']**2, len(tensors['mean'])
+    tables = {k: _inflated(tensors.pop(k), shape) for k in _TABLES}
+    return PartPlan(**numbers, **tensors, **tables)
+
+
 def _assembled(path: object, about: Dict[str, Any],
                tensors: Dict[str, Tensor]) -> CodecPlan:
     """The plan of what a file holds."""
@@ -324,7 +351,7 @@ def _assembled(path: object, about: Dict[str, Any],
         parts = {}
         for index, found in about['parts'].items():
             parts[int(index)] = tuple(
-                PartPlan(**numbers, **{
+                _part(numbers, {
                     k.rpartition('.')[2]: v for k, v in tensors.items()
                     if k.startswith(f'{index}.{i}.')
                 }) for i, numbers in enumerate(found))
@@ -339,6 +366,6 @@ def _assembled(path: object, about: Dict[str, Any],
                 part.transform  # its shapes fit, and it has an inverse
         return plan
     except (AttributeError, KeyError, TypeError, ValueError, IndexError,
-            RuntimeError) as error:
+            RuntimeError, zlib.error) as error:
         raise CheckpointError(
             f'{path} is no whole plan ({error}). {_MAKE}') from error

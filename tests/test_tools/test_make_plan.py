@@ -27,7 +27,7 @@ from mmfeatjnd.functional import (
     metric_basis,
     to_maps,
 )
-from mmfeatjnd.models import CheckpointError, Quantization
+from mmfeatjnd.models import CheckpointError, Quantization, codec_plan
 from mmfeatjnd.models.codec_plan import (
     LevelCode,
     load_plan,
@@ -331,3 +331,18 @@ def test_the_hook_of_a_plan_knows_its_split(plan, small, tmp_path, run_tool):
     file, = (tmp_path / 'work').rglob('*.json')
     found = json.loads(file.read_text().splitlines()[-1])
     assert 0 < found['jnd/bits_per_pixel'] < 100
+
+
+def test_damaged_tables_are_told(plan, tmp_path):
+    save_plan(plan, tmp_path / 'p')
+    assert (tmp_path / 'p').stat().st_size < sum(
+        x.numel() * x.element_size() for part in plan.parts[0] for x in part
+        if isinstance(x, torch.Tensor)) + 4000
+    about, tensors = codec_plan._KIND.read(tmp_path / 'p')
+    for scale in (tensors['0.0.scale'][:-8], torch.zeros(9).to(torch.uint8),
+                  codec_plan._deflated(torch.zeros(3, 8).to(torch.int8)),
+                  codec_plan._deflated(torch.zeros(99, 8).to(torch.int8))):
+        codec_plan._KIND.write(tmp_path / 'q', dict(
+            tensors, **{'0.0.scale': scale}), about, 'it')
+        with pytest.raises(CheckpointError, match='is no whole plan'):
+            load_plan(tmp_path / 'q')
