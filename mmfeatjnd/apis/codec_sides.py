@@ -1,6 +1,6 @@
 """The two sides of a split host: what stops it there, what goes on."""
 from contextlib import ExitStack, contextmanager
-from typing import Any, Dict, Iterator, List, Set
+from typing import Any, Dict, Iterator, List, Optional, Set
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mmfeatjnd.functional import from_channels_first, to_channels_first
 from mmfeatjnd.models import FeatJNDNeck
+from mmfeatjnd.models.canvas import filled
 
 
 class CodecError(ValueError):
@@ -24,10 +25,12 @@ class Receiver:
     """Returns the decoded features."""
 
     def __init__(self, neck: FeatJNDNeck, features: Dict[int, Tensor],
-                 strides: Dict[int, tuple]) -> None:
+                 strides: Dict[int, tuple],
+                 canvas: Optional[Dict[int, Tensor]] = None) -> None:
         self.neck = neck
         self.features = features
         self.strides = strides
+        self.canvas = canvas
         self.used: Set[int] = set()
 
     def __call__(self, feature: Tensor, level: int) -> Tensor:
@@ -41,27 +44,27 @@ class Receiver:
                 "pass. For MMSegmentation set model.test_cfg.mode='whole'")
         self.used.add(level)
         layout = self.neck.layout_of(feature, level)
-        whole = _whole(value,
-                       to_channels_first(feature, layout).shape,
-                       self.strides[level], level)
+        whole = self._whole(value,
+                            to_channels_first(feature, layout).shape, level)
         return from_channels_first(whole, layout).to(feature.device)
 
 
-def _whole(value: Tensor, shape: torch.Size, stride: tuple,
-           level: int) -> Tensor:
-    """Decoded features in the shape and layout of the host's: sums depend on
-    the layout in the last bit. The padding of a map is not sent, and is 0."""
-    fits = value.shape == shape or (
-        value.dim() == len(shape) == 4 and value.shape[:2] == shape[:2]
-        and all(n <= m for n, m in zip(value.shape, shape)))
-    if not fits:
-        raise CodecError(
-            f'level {level} was sent with shape {tuple(value.shape)}, but '
-            f'the host expects {tuple(shape)}')
-    whole = torch.empty_strided(
-        shape, stride, dtype=value.dtype, device=value.device).zero_()
-    whole[tuple(slice(n) for n in value.shape)] = value
-    return whole
+    def _whole(self, value: Tensor, shape: torch.Size, level: int) -> Tensor:
+        """Decoded features in the shape and layout of the host's: sums depend
+        on the layout in the last bit."""
+        fits = value.shape == shape or (
+            value.dim() == len(shape) == 4 and value.shape[:2] == shape[:2]
+            and all(n <= m for n, m in zip(value.shape, shape)))
+        if not fits:
+            raise CodecError(
+                f'level {level} was sent with shape {tuple(value.shape)}, but '
+                f'the host expects {tuple(shape)}')
+        whole = torch.empty_strided(
+            shape, self.strides[level], dtype=value.dtype, device=value.device)
+        if value.shape != shape:
+            whole.copy_(filled(self.canvas, level, whole))
+        whole[tuple(slice(n) for n in value.shape)] = value
+        return whole
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from mmfeatjnd.models import (
     check_faults,
     neck_at,
 )
+from mmfeatjnd.models.canvas import padding_canvas
 from mmfeatjnd.models.codec_plan import (
     CodecPlan,
     check_plan_host,
@@ -88,12 +89,15 @@ class Blank(NamedTuple):
         levels (dict[int, Tensor]): Of every level that is sent its shape
             without padding, on the meta device.
         strides (dict[int, tuple]): Of every level with its padding.
+        canvas (dict[int, Tensor]): What its padding is filled with, see
+            :func:`mmfeatjnd.models.canvas.padding_canvas`.
     """
     inputs: Tensor
     sample: Any
     outputs: Dict[str, List[Any]]
     levels: Dict[int, Tensor]
     strides: Dict[int, tuple]
+    canvas: Dict[int, Tensor]
 
 
 class FeatureCodec:
@@ -155,6 +159,8 @@ class FeatureCodec:
         half = self._half(checkpoint)
         weights = None if half else read_weights(checkpoint)
         self.side = half.side if half else None
+        # a receiver cannot compute it
+        self._canvas = half.canvas if half else {}
         self.model = build_model(self.cfg).eval()
         self.neck = neck_at(self.model, self.plan.split,
                             sorted(self.plan.configured), estimator)
@@ -217,7 +223,7 @@ class FeatureCodec:
         Raises:
             CodecError: The host cannot be split there.
         """
-        picture = np.zeros((64, 64, 3), np.uint8)
+        picture = np.zeros((64, 48, 3), np.uint8)
         data = self.encode(picture)  # which needs all of it
         before, after = Passage(self.model), Passage(self.model)
         with before.watch():
@@ -226,8 +232,12 @@ class FeatureCodec:
         with after.watch():
             self.decode(data)
         idle = idle_modules(self.model, before, after)
-        return {side: host_half(self.model, side, self.plan.split, names)
-                for side, names in idle.items()}
+        halves = {side: host_half(self.model, side, self.plan.split, names)
+                  for side, names in idle.items()}
+        canvas = {i: x.cpu().contiguous()
+                  for i, x in self.blank(64, 48).canvas.items()}
+        halves['receiver'] = halves['receiver']._replace(canvas=canvas)
+        return halves
 
     # ----------------------------------------------------------------- sender
     def read(self, picture: Picture) -> Tuple[Tensor, list]:
@@ -405,7 +415,7 @@ class FeatureCodec:
         own = next(self.model.parameters()).dtype
         receiver = Receiver(
             self.neck, {i: x.to(own) for i, x in features.items()},
-            blank.strides)
+            blank.strides, blank.canvas)
         inputs = from_blank(blank.inputs, self.device)
         sample = copy.deepcopy(blank.sample)
         if name is not None:
@@ -459,6 +469,7 @@ class FeatureCodec:
                 levels[level] = feature.to('meta')
                 return feature
 
+            look.margin = self.quantization.margin
             run = Run(look, self.neck, samples, content=content)
 
             def keep(feature: Tensor, level: int) -> Tensor:
@@ -468,7 +479,10 @@ class FeatureCodec:
 
             skeleton = PrefixShapes(self.neck)
             # a receiver has no weights of this part
-            front = inputs.to('meta') if self.side == 'receiver' else inputs
+            front, canvas = inputs.to('meta'), self._canvas
+            if self.side != 'receiver':
+                front = inputs
+                canvas = padding_canvas(self.neck, inputs, samples, content)
             self._until_split(keep, front, samples, skeleton)
         missing = sorted(set(self.plan.parts) - set(levels))
         if missing:
@@ -476,7 +490,7 @@ class FeatureCodec:
                 f"split='{self.plan.split}' does not emit level {missing[0]} "
                 'of the plan')
         return Blank(to_blank(inputs), samples[0], skeleton.state_dict(),
-                     levels, strides)
+                     levels, strides, canvas)
 
     def _until_split(self,
                      change: Callable[[Tensor, int], Tensor],

@@ -280,6 +280,7 @@ def _fitted(part: PartPlan, tokens: Tensor) -> PartPlan:
 class _Look:
     """Counts components, and changes nothing."""
     name = 'the plan of a codec'
+    margin = Quantization.margin
 
     def __init__(self, codes: Dict[int, LevelCode],
                  scales: Dict[int, List[_Scales]]) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmfeatjnd.functional import uncertainty
 from mmfeatjnd.hosts import adapter_of
+from .canvas import padding_canvas
 from .necks.featjnd_neck import FeatJNDNeck
 from .operations import BaseOperation
 from .readers import reader_metrics
@@ -52,9 +53,14 @@ def prepare(neck: FeatJNDNeck, operations: Sequence[BaseOperation],
         with torch.no_grad():
             answer = adapter_of(host).likelihood(host, inputs, data_samples)
         unsure = uncertainty(answer.terms, len(inputs))
+    content = adapter_of(host).content(host, inputs, data_samples, False)
+    canvas = None
+    if any(o.leaves_out_padding for o in operations):
+        canvas = padding_canvas(neck, inputs, data_samples, content)
     return dict(
         images=data_samples or range(len(inputs)),
-        content=adapter_of(host).content(host, inputs, data_samples, False),
+        content=content,
+        canvas=canvas,
         sensitivity=sensitivity,
         detections=detections,
         uncertainty=unsure)

@@ -11,6 +11,7 @@ from .tensor_file import FileKind
 _MAKE = 'Make one with tools/model_converters/split_host.py.'
 _KIND = FileKind('mmfeatjnd.half', 1, 'half of a host', _MAKE, _MAKE)
 SUFFIX = '.safetensors'
+_CANVAS = 'featjnd_canvas.'
 
 
 class HostHalf(NamedTuple):
@@ -23,12 +24,15 @@ class HostHalf(NamedTuple):
         idle (tuple[str]): Outermost modules that this side does not run.
         state (dict[str, Tensor]): The weights of the others, by the names of
             the plain host.
+        canvas (dict[int, Tensor]): Of the receiver what it cannot compute,
+            see :func:`mmfeatjnd.models.canvas.padding_canvas`.
     """
     side: str
     split: str
     host_hash: str
     idle: Tuple[str, ...]
     state: Dict[str, Tensor]
+    canvas: Dict[int, Tensor] = {}
 
     def load_into(self, model: nn.Module) -> None:
         """Load the weights that there are.
@@ -100,8 +104,9 @@ def save_half(half: HostHalf, path: Union[str, Path]) -> None:
         CheckpointError: A weight is NaN or infinite.
         WriteError: The file cannot be written.
     """
-    about = dict(half._asdict(), state=None)
-    _KIND.write(path, half.state, about, 'the host')
+    about = dict(half._asdict(), state=None, canvas=None)
+    canvas = {f'{_CANVAS}{i}': x for i, x in half.canvas.items()}
+    _KIND.write(path, dict(half.state, **canvas), about, 'the host')
 
 
 def load_half(path: Union[str, Path]) -> HostHalf:
@@ -113,6 +118,8 @@ def load_half(path: Union[str, Path]) -> HostHalf:
     Raises:
         CheckpointError: The file holds none, or has another version.
     """
-    about, state = _KIND.read(path)
+    about, tensors = _KIND.read(path)
+    canvas = {int(k.removeprefix(_CANVAS)): tensors.pop(k)
+              for k in list(tensors) if k.startswith(_CANVAS)}
     return HostHalf(about['side'], about['split'], about['host_hash'],
-                    tuple(about['idle']), state)
+                    tuple(about['idle']), tensors, canvas)

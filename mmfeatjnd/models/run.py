@@ -25,6 +25,7 @@ from mmfeatjnd.functional import (
     view_keys,
 )
 from mmfeatjnd.utils import ConfigError
+from .canvas import filled
 
 # Streams of a level that is reached several times for one image, as by a
 # sliding window: above all streams of a single call.
@@ -135,7 +136,8 @@ class Run:
                  content: Optional[Sequence[tuple]] = None,
                  sensitivity: Optional[Dict[int, List[Tensor]]] = None,
                  detections: Optional[List[Tensor]] = None,
-                 uncertainty: Optional[Tensor] = None):
+                 uncertainty: Optional[Tensor] = None,
+                 canvas: Optional[Dict[int, Tensor]] = None):
         if getattr(operation, 'needs_sensitivity', False) and (
                 sensitivity is None):
             raise ValueError(
@@ -151,6 +153,7 @@ class Run:
         self.sensitivity = sensitivity
         self.detections = detections
         self.uncertainty = uncertainty
+        self.canvas = canvas
         self.visited = set()
         self.kept: List[Any] = []
         self.looked: List[Any] = []
@@ -255,8 +258,9 @@ class Run:
                 value = changed
                 break
             if value is None:
-                fill = getattr(self.operation, 'padding', None)
-                value = x.clone() if fill is None else torch.full_like(x, fill)
+                value = x.clone()
+                if getattr(self.operation, 'leaves_out_padding', False):
+                    value = filled(self.canvas, level, x)
             value[rows, :, :size[0], :size[1]] = changed
         self._calls[level] += 1
         value = from_channels_first(value, layout)
@@ -358,17 +362,19 @@ class Run:
 
     def _parts(self,
                x: Tensor) -> Iterator[Tuple[Optional[Tensor], tuple]]:
-        """Rows of images of one size without their padding, and this size;
-        or None where all fill the map."""
+        """Rows of images of one size without their padding, but with the
+        operation's margin, and this size; or None where all fill the map."""
         if (self.content is None or x.dim() != 4
                 or x.size(0) != self.batch_size
                 or self.neck.row_images is not None):
             yield None, ()
             return
         height, width = x.shape[-2:]
+        margin = getattr(self.operation, 'margin', 0)
         sizes: Dict[tuple, List[int]] = defaultdict(list)
         for i, (h, w, whole_h, whole_w) in enumerate(self.content):
-            size = -(-h * height // whole_h), -(-w * width // whole_w)
+            size = (min(-(-h * height // whole_h) + margin, height),
+                    min(-(-w * width // whole_w) + margin, width))
             sizes[size].append(i)
         if list(sizes) == [(height, width)]:
             yield None, ()

@@ -2,6 +2,7 @@
 from contextlib import contextmanager
 from typing import (
     Callable,
+    Dict,
     Iterable,
     Iterator,
     List,
@@ -110,6 +111,8 @@ class FeatJNDNeck(BaseModule):
             self.learn_channels(in_channels)
         self._configured = self.in_channels, self.levels
         self._checked: List[Operation] = []
+        #: Of inputs of padding alone, by their size.
+        self.canvases: Dict[tuple, Dict[int, Tensor]] = {}
         self.build_estimators(estimator)
         #: What :meth:`changing` has set: (feature, level) -> feature.
         self.change: Optional[Callable[[Tensor, int], Tensor]] = None
@@ -294,6 +297,7 @@ class FeatJNDNeck(BaseModule):
         """Ask the host anew what it reads, and check operations anew."""
         self.read_levels = None
         self._checked.clear()
+        self.canvases.clear()
 
     def check(self, operation: Operation) -> None:
         """Raise if an operation needs what the neck does not have. Asked once

@@ -30,8 +30,11 @@ class BaseOperation(ABC):
     #: What is measured as a sum over levels, views and calls; the rest are
     #: means.
     totals: Tuple[str, ...] = ()
-    #: What stands in the padding of a map afterwards. None: what was there.
-    padding = None
+    #: Whether the padding of a map is not sent: a receiver puts there what
+    #: an input of padding alone gives.
+    leaves_out_padding = False
+    #: Tokens around a picture that count as part of it.
+    margin = 0
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed

@@ -39,7 +39,8 @@ class Quantization(BaseOperation):
     ``target_met`` (share of the levels that came to it) and, with ``coded``,
     ``coded_bytes`` (the whole stream of an image: header, steps, parameters
     and symbols) and ``pixels`` of the image as it was read. The padding of a
-    map is not sent: a receiver finds 0 there.
+    map is not sent, but for two tokens around the picture: a receiver puts
+    there what an input of padding alone gives.
 
     Args:
         policy (str | dict): A name in ``STEP_POLICIES``, or a config with it
@@ -65,7 +66,9 @@ class Quantization(BaseOperation):
     """
 
     totals = ('bits', 'elements', 'coded_bytes', 'pixels')
-    padding = 0.0
+    leaves_out_padding = True
+    # what is near the picture depends on it
+    margin = 2
 
     def __init__(self,
                  policy: Union[str, dict] = 'featjnd',
