@@ -64,9 +64,11 @@ NATS = {
 #: Nats at which powers of adaptive steps are chosen.
 ADAPT = {True: 10.0, False: 0.02}
 QUALITIES = dict(
-    jpeg=(30, 60, 80, 90, 97),
-    webp=(20, 50, 75, 88, 94, 98),
-    avif=(30, 50, 65, 78, 88, 95))
+    jpeg=(40, 75, 90, 97),
+    webp=(30, 70, 90, 98),
+    avif=(40, 60, 78, 88, 95))
+#: Where pictures are encoded; what only crops them takes them as they are.
+ENCODED = {True: PLACES, False: ('full', )}
 #: Bins of clipping, from the image's own range.
 BINS = (2, 3, 4, 6, 8, 16, 32, 64)
 #: Where codes are compared: nats of an image, of a detector of an object that
@@ -308,8 +310,8 @@ def main(argv=None):
         rows += benchmark.measure(
             'codec_pictures',
             lambda cfg, host, _: measure_pictures(
-                cfg, host, QUALITIES, draws=DRAWS),
-            qualities=QUALITIES)
+                cfg, host, QUALITIES, ENCODED[args.detector], draws=DRAWS),
+            qualities=QUALITIES, places=ENCODED[args.detector])
     else:
         benchmark.complete = False
     first = next(r for r in rows if r['policy'] == 'clean')

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from mmfeatjnd.functional import Distribution
 from mmfeatjnd.functional.likelihood import Terms
 
-#: Height and width of an image, and those of the input that it is part of.
-Content = Tuple[int, int, int, int]
+#: Height and width of an image, and those of the input that it is part of; of
+#: an image with a letterbox then those of both.
+Content = Tuple[int, ...]
 
 
 class Answer(NamedTuple):
@@ -330,17 +331,30 @@ class HostAdapter(ABC):
 
         Returns:
             list[tuple], optional: (height, width, input height, input width)
-            of each image, which lies at the top left; None where all fill
-            the input or nothing is known.
+            of each image, which lies at the top left, and (height, width) of
+            its letterbox, if it has one: what lies beyond depends on the
+            batch. None where all fill the input or nothing is known.
         """
         if not data_samples or not isinstance(inputs, Tensor):
             return None
         height, width = inputs.shape[-2:]
-        content = [(*_image_size(sample, (height, width), training), height,
-                    width) for sample in data_samples]
-        if all(c[:2] == c[2:] for c in content):
+        whole = height, width
+        content = []
+        for sample in data_samples:
+            size = _image_size(sample, whole, training)
+            own = _own_size(sample, whole)
+            content.append((*size, *whole, *(own if own != size else ())))
+        if all(c[:2] == whole for c in content):
             return None
         return content
+
+
+def _own_size(sample: Any, whole: Tuple[int, int]) -> Tuple[int, int]:
+    """Height and width of an image with its letterbox."""
+    shape = sample.get('img_shape', None)
+    if shape is None or sample.get('border', None) is not None:
+        return whole
+    return tuple(max(min(n, m), 1) for n, m in zip(shape[:2], whole))
 
 
 def _image_size(sample: Any, whole: Tuple[int, int],

@@ -35,7 +35,7 @@ def padding_canvas(neck, inputs: Tensor, data_samples: Optional[list],
         dict[int, Tensor]: By level (1, C, h, w); nothing where nothing is
         padded.
     """
-    padded = [i for i, c in enumerate(content or ()) if c[:2] != c[2:]]
+    padded = [i for i, c in enumerate(content or ()) if c[:2] != c[2:4]]
     if not padded:
         return {}
     key = (*inputs.shape[1:], inputs.dtype, inputs.device)

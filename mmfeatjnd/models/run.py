@@ -372,9 +372,12 @@ class Run:
         height, width = x.shape[-2:]
         margin = getattr(self.operation, 'margin', 0)
         sizes: Dict[tuple, List[int]] = defaultdict(list)
-        for i, (h, w, whole_h, whole_w) in enumerate(self.content):
-            size = (min(-(-h * height // whole_h) + margin, height),
-                    min(-(-w * width // whole_w) + margin, width))
+        for i, (h, w, *of) in enumerate(self.content):
+            own = of[2:] or (h, w)
+            size = tuple(
+                min(-(-n * length // whole) + margin, -(-m * length // whole))
+                for n, m, length, whole in zip((h, w), own, (height, width),
+                                               of))
             sizes[size].append(i)
         if list(sizes) == [(height, width)]:
             yield None, ()

@@ -73,7 +73,7 @@ def test_a_letterbox(training):
     meta = dict(
         img_shape=SIZE, ori_shape=(30, 60), scale_factor=(32 / 60, 16 / 30))
     # after augmentation the size on disk says nothing
-    expected = None if training else [(16, 32, 24, 32)]
+    expected = None if training else [(16, 32, 24, 32, *SIZE)]
     assert content(meta, training=training) == expected
 
 
@@ -82,7 +82,7 @@ def test_an_image_that_was_cut_after_resizing():
     assert content(meta) == [(20, 20, 24, 32)]
     # sizes on disk round to the nearest pixel, as the pipelines do
     meta = dict(img_shape=SIZE, ori_shape=(99, 99), scale_factor=(.2, .2))
-    assert content(meta) == [(20, 20, 24, 32)]
+    assert content(meta) == [(20, 20, 24, 32, *SIZE)]
 
 
 def test_an_image_with_a_border_on_all_sides():

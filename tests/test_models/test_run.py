@@ -522,3 +522,32 @@ def test_faults_of_regions_and_padding():
         content=content)
     assert not run.faults.any()
     assert all(out.isfinite().all() for out in outputs)
+
+
+# ---------------------------------------------------- padding that is not sent
+def test_what_is_left_out_is_filled_with_padding():
+    """Two tokens around a picture are its own as far as its letterbox goes,
+    not in what the batch adds; the rest is as an input of padding alone."""
+    neck = make_neck()
+    x = make_feature(['a', 'b'], 6, 8)
+    canvas = {0: make_feature(['canvas'], 6, 8, seed=5)}
+    # of the input's 24 x 32 both have 12 x 32; 'a' a letterbox below, to 24
+    content = [(12, 32, 24, 32, 24, 32), (12, 32, 24, 32)]
+    (value, ), run = apply(Quantization('one-step', scale=1e-3), neck, x,
+                           images=['a', 'b'], content=content, canvas=canvas)
+    assert run.measured['elements'].tolist() == [
+        CHANNELS * 5 * 8, CHANNELS * 3 * 8]
+    for i, rows in enumerate((5, 3)):
+        torch.testing.assert_close(value[i, :, :rows], x[i, :, :rows],
+                                   rtol=0, atol=1e-2)
+        assert torch.equal(value[i, :, rows:], canvas[0][0, :, rows:])
+    # of another size the middle of the canvas counts, of none at all 0
+    for other, expected in (({0: canvas[0][:, :, :, :3]},
+                             canvas[0][0, :, 3, 1]), ({}, torch.zeros(4))):
+        (value, ), _ = apply(Quantization('one-step', scale=1e-3), neck, x,
+                             images=['a', 'b'], content=content, canvas=other)
+        assert torch.equal(value[1, :, 5, 7], expected)
+    # what does not send anything leaves the padding as it is
+    (value, ), _ = apply(Perturbation('gaussian', 0.5), neck, x,
+                         images=['a', 'b'], content=content)
+    assert torch.equal(value[:, :, 3:], x[:, :, 3:])

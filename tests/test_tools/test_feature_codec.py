@@ -538,7 +538,7 @@ def test_every_picture_is_refused_alike(yolox, tmp_path, neck, score_thr):
     dict(split='backbone.stage2', in_channels=32)
 ], ids=['backbone', 'neck', 'named'])
 def test_letterboxes_are_not_sent(yolox, tmp_path, neck):
-    """Two parts are the whole, where the padding is 0 in both; files are the
+    """Two parts are the whole, whose padding is filled alike; files are the
     smaller the less picture there is."""
     cfg, checkpoint = yolox(**neck)
     sender, receiver = (codec_of(cfg, checkpoint) for _ in range(2))
