@@ -42,8 +42,12 @@ def encode_all(make: Callable[[], FeatureCodec],
 
     Example:
         >>> from functools import partial
-        >>> make = partial(FeatureCodec, cfg, checkpoint, plan, step=1e-6)
-        >>> one, two = encode_all(make, [image, image], jobs=2)
+        >>> from mmfeatjnd.apis import make_plan
+        >>> plan = make_plan(cfg, checkpoint, images=8, nats=[1e-7, 1e-6])
+        Loads checkpoint ...
+        >>> make = partial(FeatureCodec, cfg, checkpoint, plan, step=1e-6,
+        ...                device='cpu')
+        >>> one, two = encode_all(make, [image, image])
         >>> one == two
         True
     """

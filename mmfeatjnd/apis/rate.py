@@ -71,7 +71,7 @@ class _Calibration:
         self.test = test
         recorder = FeatureRecorder(
             any(p.needs_sensitivity for p in probes),
-            any(p.needs_uncertainty for p in probes))
+            any(p.needs_uncertainty for p in probes), Quantization.margin)
         self.visits: List[tuple] = []
         loader = _undivided(loader)
         with progress_bar(len(loader)) as step:

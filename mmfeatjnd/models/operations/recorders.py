@@ -15,15 +15,22 @@ class FeatureRecorder:
     Args:
         needs_sensitivity (bool): Whether the visits shall have the squared
             task gradient. Defaults to False.
+        needs_uncertainty (bool): Whether they shall know how little sure the
+            host is. Defaults to False.
+        margin (int): Tokens around a picture that count as part of it.
+            Defaults to 0.
     """
 
     needs_jnd = False
     needs_detections = False
     needs_readers = False
+    leaves_out_padding = False
 
     def __init__(self,
                  needs_sensitivity: bool = False,
-                 needs_uncertainty: bool = False) -> None:
+                 needs_uncertainty: bool = False,
+                 margin: int = 0) -> None:
+        self.margin = margin
         self.needs_sensitivity = needs_sensitivity
         self.needs_uncertainty = needs_uncertainty
 
