@@ -86,7 +86,13 @@ def parse_args(argv=None):
     parser.add_argument(
         '--nats', nargs='+', type=float, help='by default those of the host')
     parser.add_argument(
-        '--no-pictures', action='store_true', help='leave out the pictures')
+        '--no-pictures',
+        action='store_true',
+        help='leave out the pictures; the result is marked reduced')
+    parser.add_argument(
+        '--no-adapted',
+        action='store_true',
+        help='leave out steps that follow the picture, likewise')
     args = parser.parse_args(argv)
     cfg = read_config(CONFIGS / BENCHMARKS[args.benchmark]['host'])
     args.detector = config_library(cfg) == 'mmdet'
@@ -304,7 +310,8 @@ def main(argv=None):
                 f'codec_{split}_clipped',
                 lambda cfg, host, _: clipped(cfg, host, split), split=split,
                 bins=BINS)
-        if split == benchmark.split and 'task' in args.codes:
+        if split == benchmark.split and 'task' in args.codes and \
+                not args.no_adapted:
             rows += adapted(benchmark, plans)
     if not args.no_pictures:
         rows += benchmark.measure(
@@ -312,8 +319,7 @@ def main(argv=None):
             lambda cfg, host, _: measure_pictures(
                 cfg, host, QUALITIES, ENCODED[args.detector], draws=DRAWS),
             qualities=QUALITIES, places=ENCODED[args.detector])
-    else:
-        benchmark.complete = False
+    benchmark.complete &= not (args.no_pictures or args.no_adapted)
     first = next(r for r in rows if r['policy'] == 'clean')
     objects = objects_of(read_config(benchmark.config))
     compared = comparisons(rows, objects)

@@ -116,7 +116,8 @@ def load(name: str) -> dict:
     not defined."""
     result = json.loads((RESULTS / f'{name}.json').read_text())
     result['name'] = name
-    result['rows'] = renamed(result['rows'], back=True)
+    if name not in CODEC:  # whose codes have the names of the package
+        result['rows'] = renamed(result['rows'], back=True)
     for row in result['rows']:
         if 'metrics' in row:
             row['metrics'] = scalar_metrics(row['metrics'])

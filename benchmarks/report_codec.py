@@ -66,6 +66,10 @@ def codes_of(result: dict) -> List[Tuple[str, str]]:
         (r['place'], r['code']) for r in result['comparisons']['bits']))
 
 
+def has_pictures(result: dict) -> bool:
+    return any(code in PICTURES for _, code in codes_of(result))
+
+
 def best_picture(result: dict, metric: str,
                  target: float) -> Optional[Tuple[str, str]]:
     """The picture codec of the fewest bits at a cost."""
@@ -114,7 +118,7 @@ def goals(result: dict) -> str:
         lines.append(cells)
     most = PICTURE.get(result['name'])
     for place, code in codes_of(result):
-        if code not in ('task', 'task-adapted'):
+        if code not in ('task', 'task-adapted') or not has_pictures(result):
             continue
         cells = [f'`{code}`, {place}, over the best picture codec'
                  + (f': at most {most:.2f}' if most else '')]
@@ -229,8 +233,11 @@ def section(name: str, result: dict, head: List[str],
             codes.plot(result['rows'], images / picture, metric)
         parts.append(f'![Nats and {metric} against bits per pixel]'
                      f'(images/{picture})\n')
-    parts += [guide(result),
-              'Bits per pixel:\n', bits_table(result, 'per_pixel'),
+    if has_pictures(result):
+        parts.append(guide(result))
+    else:
+        parts.append('The picture itself was not coded in this run.\n')
+    parts += ['Bits per pixel:\n', bits_table(result, 'per_pixel'),
               'Bits per element of the features:\n',
               bits_table(result, 'per_element'),
               'Times the bits of others, and whether the goal is met:\n',

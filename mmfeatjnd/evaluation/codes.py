@@ -185,6 +185,7 @@ def plot(rows: Rows, path: Union[str, Path], metric: str) -> None:
         path (str | Path): The picture; its suffix gives the format.
         metric (str): Name of the metric.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
     clean = value_of(clean_metrics(rows), metric)
     groups: Dict[Key, List[dict]] = defaultdict(list)
     for row in rows:
@@ -215,6 +216,9 @@ def plot(rows: Rows, path: Union[str, Path], metric: str) -> None:
         right.set_ylabel(metric)
         for axes in (left, right):
             axes.set_xscale('log')
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter('{x:g}')
+            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlabel('bits per pixel, container included')
             axes.grid(alpha=0.3, which='both')
         right.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
