@@ -197,12 +197,16 @@ def task_metrics(result: dict) -> list:
     ]
 
 
-def featjnd_section(name: str, plots: bool) -> str:
+def _section(report, title: str, name: str, plots: bool) -> str:
+    """That of a result whose report looks at the metrics of the task."""
     result = load(name)
-    title = f'Where noise costs the least: {result["dataset"]}'
-    return report_featjnd.section(name, result, head(result, title),
-                                  task_metrics(result),
-                                  IMAGES if plots else None)
+    return report.section(name, result,
+                          head(result, f'{title}: {result["dataset"]}'),
+                          task_metrics(result), IMAGES if plots else None)
+
+
+def featjnd_section(name: str, plots: bool) -> str:
+    return _section(report_featjnd, 'Where noise costs the least', name, plots)
 
 
 def yes(met) -> str:
@@ -380,11 +384,7 @@ def measured_section(name: str, plots: bool) -> str:
 
 
 def codec_section(name: str, plots: bool) -> str:
-    result = load(name)
-    title = f'Features or the picture: {result["dataset"]}'
-    return report_codec.section(name, result, head(result, title),
-                                task_metrics(result),
-                                IMAGES if plots else None)
+    return _section(report_codec, 'Features or the picture', name, plots)
 
 
 def document(plots: bool) -> str:

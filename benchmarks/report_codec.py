@@ -2,12 +2,10 @@
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from report_featjnd import estimate
+from report_featjnd import estimate, picture_of
 
 from mmfeatjnd.evaluation import codes, markdown_table
 
-PLACES = ('full', 'input')
-PICTURES = ('jpeg', 'webp', 'avif')
 #: Largest shares of the bits of others: of one step and of clipping, of bases
 #: without the task, of static steps.
 STEP, BASIS, STATIC = 1 / 3, 0.8, 0.85
@@ -67,7 +65,7 @@ def codes_of(result: dict) -> List[Tuple[str, str]]:
 
 
 def has_pictures(result: dict) -> bool:
-    return any(code in PICTURES for _, code in codes_of(result))
+    return any(code in codes.PICTURES for _, code in codes_of(result))
 
 
 def best_picture(result: dict, metric: str,
@@ -76,7 +74,7 @@ def best_picture(result: dict, metric: str,
     found = {}
     for key in codes_of(result):
         bits = bits_of(result, key, metric, target)
-        if key[1] in PICTURES and bits and bits['relation'] != '>':
+        if key[1] in codes.PICTURES and bits and bits['relation'] != '>':
             found[key] = bits['value']
     return min(found, key=lambda k: found[k]) if found else None
 
@@ -92,7 +90,7 @@ def ratio_of(result: dict, ours, theirs, metric: str,
 
 
 def _goals(result: dict) -> List[tuple]:
-    """What is asked: text, our code, theirs (or what finds it), share."""
+    """What is asked: our code, theirs, and the largest share."""
     found = []
     known = codes_of(result)
     first = known[0][0]
@@ -228,7 +226,7 @@ def section(name: str, result: dict, head: List[str],
         parts.append(f'Nats are those of an annotated object, of which an '
                      f'image has {result["objects"]:.1f}.\n')
     for metric in task_metrics:
-        picture = f'{name}_{metric.split("/")[-1]}.png'
+        picture = picture_of(name, metric)
         if images is not None:
             codes.plot(result['rows'], images / picture, metric)
         parts.append(f'![Nats and {metric} against bits per pixel]'

@@ -91,11 +91,10 @@ def _command(commands, name, text):
     return parser
 
 
-def codec_maker(args, **kwargs):
+def codec_maker(args, plan, **kwargs):
     """What makes the codec, here or in another process."""
     cfg = open_config(args.config, args.cfg_options)
     cfg.load_from = args.checkpoint
-    plan = load_plan(args.plan)
     if not args.checkpoint.endswith(HALF):
         ensure_checkpoint(cfg, 'tools/feature_codec.py ... CONFIG {}')
     return functools.partial(FeatureCodec, cfg, args.checkpoint, plan,
@@ -116,9 +115,10 @@ def encode(args):
     images = list(find_files(args.images, IMAGES))
     if args.out_dir.exists() and not args.out_dir.is_dir():
         raise UsageError(f'{args.out_dir} is not a folder')
-    make = codec_maker(args, tolerance=args.tolerance, step=args.step,
+    plan = load_plan(args.plan)
+    make = codec_maker(args, plan, tolerance=args.tolerance, step=args.step,
                        estimator=args.estimator, amp=args.amp)
-    digest = load_plan(args.plan).digest
+    digest = plan.digest
     total = Counter()
     encoded = encode_all(make, [image for image, _ in images], args.jobs)
     for (_, name), data in zip(images, encoded):
@@ -146,11 +146,12 @@ def read(path, digest):
 def decode(args):
     check_suffix(args.out, DUMP_SUFFIXES, 'predictions')
     files = list(find_files(args.files, (SUFFIX, )))
-    digest = load_plan(args.plan).digest
+    plan = load_plan(args.plan)
+    digest = plan.digest
     for file, _ in files:  # before the model is built
         read(file, digest)
     # what a step costs is the sender's affair
-    codec = codec_maker(args, step=1.0)()
+    codec = codec_maker(args, plan, step=1.0)()
 
     def predictions():
         for file, name in files:

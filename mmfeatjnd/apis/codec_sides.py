@@ -48,7 +48,6 @@ class Receiver:
                             to_channels_first(feature, layout).shape, level)
         return from_channels_first(whole, layout).to(feature.device)
 
-
     def _whole(self, value: Tensor, shape: torch.Size, level: int) -> Tensor:
         """Decoded features in the shape and layout of the host's: sums depend
         on the layout in the last bit."""

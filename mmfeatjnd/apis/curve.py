@@ -303,11 +303,13 @@ class OperationTest:
         with torch.no_grad():
             self.use(0)
             known = prepare(self.neck, operations, inputs, samples)
-            prefix, memo = PrefixReplay(self.neck), TailMemo(self.neck)
+            prefix = PrefixReplay(self.neck)
+            memo: Optional[TailMemo] = None  # only whoever asks for nats pays
 
             def predict(operation: BaseOperation) -> Tuple[list, Run]:
+                keeping = nullcontext() if memo is None else memo.record()
                 with self.neck.run(operation, **known) as run, \
-                        prefix.replay(), memo.record():
+                        prefix.replay(), keeping:
                     outputs = self.model.predict(inputs, samples)
                 return outputs, run
 
@@ -316,7 +318,9 @@ class OperationTest:
                     return adapter_of(self.model).likelihood(
                         self.model, inputs, samples, proposals)
 
-            def nats() -> Callable[[], Tensor]:
+            def nats() -> Callable[[BaseOperation], Tensor]:
+                nonlocal memo
+                memo = TailMemo(self.neck)
                 clean = answer(nullcontext())
 
                 def distance(operation: BaseOperation) -> Tensor:

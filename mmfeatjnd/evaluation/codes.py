@@ -158,7 +158,8 @@ def bd_rate(ours: CodeCurve, theirs: CodeCurve) -> float:
         min_overlap=0))
 
 
-_PICTURES = ('jpeg', 'webp', 'avif')
+#: Codes of the picture itself.
+PICTURES = ('jpeg', 'webp', 'avif')
 _COLORS = ('#d62728', '#1f77b4', '#2ca02c', '#9467bd', '#ff7f0e', '#8c564b',
            '#e377c2', '#17becf', '#bcbd22')
 
@@ -172,7 +173,7 @@ def label_of(place: str, code: str) -> str:
         >>> label_of('input', 'webp')
         'webp, as the host takes it'
     """
-    if code not in _PICTURES:
+    if code not in PICTURES:
         return f'{code}, {place}'
     return code + ', as the host takes it' * (place == 'input')
 
@@ -200,8 +201,8 @@ def plot(rows: Rows, path: Union[str, Path], metric: str) -> None:
                            key=lambda r: r['bits_per_pixel'])
             bits = [r['bits_per_pixel'] for r in found]
             style = dict(lw=1.3, ms=4, marker='o', label=label_of(place, code))
-            if code in _PICTURES:
-                style.update(color=str(0.25 * _PICTURES.index(code)),
+            if code in PICTURES:
+                style.update(color=str(0.25 * PICTURES.index(code)),
                              ls='--' if place == 'input' else '-', marker='s')
             else:
                 style.update(color=next(colors),

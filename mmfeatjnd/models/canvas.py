@@ -1,5 +1,4 @@
 """What a receiver can know of the padding of a map that is not sent."""
-import copy
 from contextlib import suppress
 from typing import Dict, Optional, Sequence
 
@@ -60,8 +59,7 @@ def _features(neck, inputs: Tensor,
         return feature
 
     with torch.no_grad(), neck.changing(keep), suppress(_Reached):
-        adapter_of(neck.host).predict(neck.host, inputs,
-                                      copy.deepcopy(data_samples))
+        adapter_of(neck.host).predict(neck.host, inputs, data_samples)
     return {i: x for i, x in found.items() if x.dim() == 4}
 
 

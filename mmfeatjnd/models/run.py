@@ -258,9 +258,9 @@ class Run:
                 value = changed
                 break
             if value is None:
-                value = x.clone()
-                if getattr(self.operation, 'leaves_out_padding', False):
-                    value = filled(self.canvas, level, x)
+                left_out = getattr(self.operation, 'leaves_out_padding', False)
+                value = filled(self.canvas, level, x) if left_out else \
+                    x.clone()
             value[rows, :, :size[0], :size[1]] = changed
         self._calls[level] += 1
         value = from_channels_first(value, layout)
