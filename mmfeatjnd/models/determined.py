@@ -1,7 +1,7 @@
 """Levels of a split that are computed from other levels of it."""
 import logging
 from contextlib import ExitStack
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -29,21 +29,67 @@ def determined_levels(neck: FeatJNDNeck, inputs: Tensor,
     Returns:
         dict[int, int]: By level the earliest level that it is computed from.
     """
-    if neck.levels is not None and len(neck.levels) == 1:
-        return {}
+    return _earliest(_look(neck, inputs, data_samples)[0])
+
+
+def tell_determined(neck: FeatJNDNeck, inputs: Tensor,
+                    data_samples: Optional[list]) -> None:
+    """Warn of a split whose levels determine each other, and name the module
+    to split at instead."""
+    levels, names = _look(neck, inputs, data_samples)
+    found = _earliest(levels)
+    if not found:
+        return
+    first = sorted(set(found.values()))
+    hint = ' and '.join(
+        f"split='{names[i]}'" for i in first if i in names) or \
+        'split at an inner module'
+    log(f"level(s) {sorted(found)} of split='{neck.split}' are computed from "
+        f'level(s) {first}: who sends all of them sends the same twice. '
+        f'Compare with {hint}, where the receiver computes the others.',
+        logging.WARNING)
+
+
+def _look(neck: FeatJNDNeck, inputs: Tensor, data_samples: Optional[list]
+          ) -> Tuple[Dict[int, Tensor], Dict[int, str]]:
+    """The levels of one image with the graph that they come from, and of each
+    the outermost module before the split that returns it; nothing of a single
+    level."""
     levels: Dict[int, Tensor] = {}
+    names: Dict[int, str] = {}
+    if neck.levels is not None and len(neck.levels) == 1:
+        return levels, names
+    returned: List[Tuple[str, Tensor]] = []
 
     def keep(feature: Tensor, level: int) -> Tensor:
         levels[level] = feature
+        found = [n for n, x in returned if x is feature]
+        if found:
+            names[level] = min(found, key=lambda n: n.count('.'))
         return feature
 
-    samples = data_samples and data_samples[:1]
+    def note(name: str, module: nn.Module):
+        def hook(module, args, output):
+            if isinstance(output, Tensor):
+                returned.append((name, output))
+        # before the hook of a split
+        return module.register_forward_hook(hook, prepend=True)
+
     with ExitStack() as stack:
+        for name, module in neck.host.named_modules():
+            if name:
+                stack.callback(note(name, module).remove)
         stack.enter_context(frozen(neck.host))
         stack.enter_context(neck.changing(keep))
         stack.enter_context(torch.enable_grad())
         adapter_of(neck.host).predict(
-            neck.host, inputs[:1].detach().requires_grad_(), samples)
+            neck.host, inputs[:1].detach().requires_grad_(),
+            data_samples and data_samples[:1])
+    return levels, names
+
+
+def _earliest(levels: Dict[int, Tensor]) -> Dict[int, int]:
+    """By level the earliest level in whose graph it lies."""
     found: Dict[int, int] = {}
     for level, feature in sorted(levels.items()):
         earlier = [i for i in levels if i < level and i not in found]
@@ -57,50 +103,3 @@ def determined_levels(neck: FeatJNDNeck, inputs: Tensor,
                 found[level] = i
                 break
     return found
-
-
-def tell_determined(neck: FeatJNDNeck, inputs: Tensor,
-                    data_samples: Optional[list]) -> None:
-    """Warn of a split whose levels determine each other, and name the module
-    to split at instead."""
-    found = determined_levels(neck, inputs, data_samples)
-    if not found:
-        return
-    first = sorted(set(found.values()))
-    modules = [_source(neck, inputs, data_samples, i) for i in first]
-    hint = ' and '.join(f"split='{m}'" for m in modules if m) or \
-        'split at an inner module'
-    log(f"level(s) {sorted(found)} of split='{neck.split}' are computed from "
-        f'level(s) {first}: who sends all of them sends the same twice. '
-        f'Compare with {hint}, where the receiver computes the others.',
-        logging.WARNING)
-
-
-def _source(neck: FeatJNDNeck, inputs: Tensor, data_samples: Optional[list],
-            level: int) -> Optional[str]:
-    """The name of the outermost module that returns a level and lies before
-    the split."""
-    returned: List[tuple] = []
-    wanted: List[Tensor] = []
-
-    def keep(feature: Tensor, index: int) -> Tensor:
-        if index == level:
-            wanted.append(feature)
-        return feature
-
-    def note(name: str, module: nn.Module):
-        def hook(module, args, output):
-            if isinstance(output, Tensor) and not wanted:
-                returned.append((name, output))
-        return module.register_forward_hook(hook, prepend=True)
-
-    with ExitStack() as stack:
-        for name, module in neck.host.named_modules():
-            if name:
-                stack.callback(note(name, module).remove)
-        stack.enter_context(neck.changing(keep))
-        stack.enter_context(torch.no_grad())
-        adapter_of(neck.host).predict(
-            neck.host, inputs[:1], data_samples and data_samples[:1])
-    names = [n for n, x in returned if wanted and x is wanted[0]]
-    return min(names, key=lambda n: n.count('.')) if names else None
