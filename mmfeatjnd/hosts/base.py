@@ -341,33 +341,24 @@ class HostAdapter(ABC):
         whole = height, width
         content = []
         for sample in data_samples:
-            size = _image_size(sample, whole, training)
-            own = _own_size(sample, whole)
+            size, own = _extents(sample, whole, training)
             content.append((*size, *whole, *(own if own != size else ())))
         if all(c[:2] == whole for c in content):
             return None
         return content
 
 
-def _own_size(sample: Any, whole: Tuple[int, int]) -> Tuple[int, int]:
-    """Height and width of an image with its letterbox."""
+def _extents(sample: Any, whole: Tuple[int, int], training: bool) -> tuple:
+    """Height and width of an image within an input, without padding and with
+    its letterbox."""
     shape = sample.get('img_shape', None)
     if shape is None or sample.get('border', None) is not None:
-        return whole
-    return tuple(max(min(n, m), 1) for n, m in zip(shape[:2], whole))
-
-
-def _image_size(sample: Any, whole: Tuple[int, int],
-                training: bool) -> Tuple[int, int]:
-    """Height and width of an image within an input, without padding."""
-    shape = sample.get('img_shape', None)
-    if shape is None or sample.get('border', None) is not None:
-        return whole  # CenterNet's test pipeline pads on all sides
-    sizes = [min(n, m) for n, m in zip(shape[:2], whole)]
+        return whole, whole  # CenterNet's test pipeline pads on all sides
+    size = own = tuple(max(min(n, m), 1) for n, m in zip(shape[:2], whole))
     scale, original = (
         sample.get(k, None) for k in ('scale_factor', 'ori_shape'))
     if not training and scale is not None and original is not None:
         # a letterbox counts as part of `img_shape`
         resized = (int(n * s + 0.5) for n, s in zip(original, scale[::-1]))
-        sizes = [min(n, m) for n, m in zip(sizes, resized)]
-    return max(sizes[0], 1), max(sizes[1], 1)
+        size = tuple(max(min(n, m), 1) for n, m in zip(own, resized))
+    return size, own
