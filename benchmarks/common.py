@@ -33,7 +33,8 @@ from mmfeatjnd.compat import (
     register_trusted_checkpoint_loader,
 )
 from mmfeatjnd.evaluation.rows import is_clean, value_of
-from mmfeatjnd.models import save_metric
+from mmfeatjnd.models import codec_plan, metric_file, save_metric
+from mmfeatjnd.utils import config_library
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results'
@@ -43,6 +44,8 @@ CONFIGS = ROOT / 'configs'
 #: report marks what was published by it.
 PROTOCOL = 3
 SEEDS = (0, 1, 2)
+#: Of the files that are kept.
+FORMATS = [metric_file.FORMAT_VERSION, codec_plan.FORMAT_VERSION]
 #: The validation that a training for a benchmark leaves out.
 IDLE = dict.fromkeys(('val_cfg', 'val_dataloader', 'val_evaluator'))
 
@@ -64,9 +67,8 @@ def _benchmark(data: str,
         test_split=test_split,
         host=f'hosts/{host}.py',
         featjnd=f'featjnd/{config}.py',
-        quantization=f'quantization/quantization_{config}.py',
         # at several splits
-        codec=f'hosts/{host}.py',
+        quantization=f'hosts/{host}.py',
         amp=amp,
         **({} if checkpoint is None else dict(checkpoint=checkpoint)))
 
@@ -301,33 +303,33 @@ class CurveBenchmark:
         cfg = read_config(self.training)
         self.split = cfg.model.neck.get('split', 'backbone')
         cfg = read_config(self.config)
+        self.detector = config_library(cfg) == 'mmdet'
         self.whole = count_images(cfg, cfg.test_dataloader.dataset)
         self.used = len(range(0, self.whole, args.every))
         self.host = args.host or train_host(args.benchmark, args.work_dir)
 
     def measure(self, name: str, measure: Callable[..., List[dict]],
-                **asked) -> List[dict]:
-        """The rows, from the host and the estimators of
-        ``benchmarks/featjnd.py``; what is trained or measured already is
-        taken as it is.
+                estimators: Sequence[str] = (), **asked) -> List[dict]:
+        """The rows; what is measured already is taken as it is.
 
         Args:
             name (str): Names the file of the rows.
             measure (Callable): Function from config, host and estimators to
                 the rows.
+            estimators (Sequence[str]): Files of them, one for each seed.
+                Defaults to none.
             asked: What else the measurement depends on.
 
         Returns:
             list[dict]: The rows.
         """
-        estimators = self.estimators('featjnd', {})
         cfg = read_config(self.config)
         key = dict(
             environment(),
             benchmark=self.args.benchmark,
             config=cfg,
             host=self.host,
-            estimators=estimators,
+            estimators=list(estimators),
             every=self.args.every,
             images=self.used,
             seeds=SEEDS,
@@ -337,7 +339,7 @@ class CurveBenchmark:
             cfg.work_dir = str(self.work_dir / 'test')
             if self.args.every > 1:
                 keep_every(cfg, self.args.every, self.work_dir)
-            return measure(cfg, self.host, estimators)
+            return measure(cfg, self.host, list(estimators))
 
         return cached(self.work_dir / f'rows_{name}.json', key, run)
 
@@ -408,7 +410,8 @@ class CurveBenchmark:
         what else is asked; the config's work dir becomes its folder."""
         folder = keyed(
             self.work_dir / name,
-            content(dict(environment(), config=cfg, host=self.host, **asked)))
+            content(dict(environment(), formats=FORMATS, config=cfg,
+                         host=self.host, **asked)))
         cfg.work_dir = str(folder)
         return folder / f'{name}.safetensors'
 

@@ -165,7 +165,9 @@ def measure_rates(cfg: Config,
                   calibration_split: str = 'train',
                   coded: bool = True,
                   split: Optional[str] = None,
-                  levels: Optional[Sequence[int]] = None) -> List[dict]:
+                  levels: Optional[Sequence[int]] = None,
+                  nats: bool = False,
+                  draws: int = 0) -> List[dict]:
     """The task metric of every policy at several rates and noise budgets.
 
     For a rate, one scale of the policy's steps is set for the whole data set,
@@ -198,6 +200,8 @@ def measure_rates(cfg: Config,
         split (str, optional): See :class:`OperationTest`. Defaults to None.
         levels (Sequence[int], optional): See :class:`OperationTest`. Defaults
             to None.
+        nats (bool): See :meth:`OperationTest.measure`. Defaults to False.
+        draws (int): See :meth:`OperationTest.measure`. Defaults to 0.
 
     Returns:
         list[dict]: The rows, see :mod:`mmfeatjnd.evaluation.rate`. The first
@@ -264,6 +268,8 @@ def measure_rates(cfg: Config,
     settings += at_noise
     return test.measure(
         [(i, operation) for _, _, i, operation in settings],
+        nats=nats,
+        draws=draws,
         fields=[dict(policy='clean')] +
         [dict(policy=name, mean_bits=target)
          for name, target, _, _ in settings])

@@ -167,6 +167,16 @@ def curve_parser(description: str) -> argparse.ArgumentParser:
                         help='number of seeds')
     parser.add_argument(
         '--metric', help='metric to draw; the first one by default')
+    parser.add_argument(
+        '--nats',
+        action='store_true',
+        help="also measure how far the host's answer moves (metric kl)")
+    parser.add_argument(
+        '--draws',
+        type=int,
+        default=0,
+        help='so many draws of the bootstrap over images in every row of the '
+        'results, for intervals')
     add_out_folder(parser)
     _add_launcher(parser)
     return parser

@@ -32,7 +32,8 @@ from .hosts import CheckpointError
 from .tensor_file import FileKind
 
 _MAKE = 'Make one with tools/make_plan.py.'
-_KIND = FileKind('mmfeatjnd.plan', 2, 'plan', _MAKE, _MAKE)
+FORMAT_VERSION = 2
+_KIND = FileKind('mmfeatjnd.plan', FORMAT_VERSION, 'plan', _MAKE, _MAKE)
 #: Fields of one byte a component.
 _TABLES = ('gain', 'scale', 'centre')
 #: Gains lie on a grid of eighths of an octave.

@@ -46,17 +46,6 @@ def parse_args():
         help='file of tools/estimate_metric.py for this host and split, for '
         "--definition visible and the distortions 'closed-form' and "
         "'null-space'")
-    parser.add_argument(
-        '--nats',
-        action='store_true',
-        help="also measure how far the host's answer moves (metric kl); "
-        'takes about twice the time')
-    parser.add_argument(
-        '--draws',
-        type=int,
-        default=0,
-        help='so many draws of the bootstrap over images in every row of '
-        'curve.json, for intervals')
     return parse_launched(parser)
 
 

@@ -111,7 +111,8 @@ def main():
                 cfg, args.checkpoint, args.policies, args.mean_bits,
                 args.noise_budgets, range(args.seeds), args.estimators,
                 args.calibration_images, args.calibration_split,
-                not args.no_coded, split=args.split, levels=args.levels)
+                not args.no_coded, split=args.split, levels=args.levels,
+                nats=args.nats, draws=args.draws)
             on_first_rank(lambda: save_results(
                 rows, args.out, 'rates',
                 partial(rate.to_markdown, metric=args.metric), pictures,
