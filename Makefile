@@ -50,11 +50,8 @@ bench-featjnd-%: setup  ## where noise costs the least: yolox, mobilenet, dsb201
 bench-measured_jnd-%: setup  ## thresholds that are measured, of the same (an hour or more)
 	$(PY) benchmarks/measured_jnd.py $*
 
-bench-quantization-%: setup  ## quantization, of the same (hours)
+bench-quantization-%: setup  ## features against pictures in bits, of the same (hours)
 	$(PY) benchmarks/quantization.py $*
-
-bench-codec-%: setup  ## features against pictures in bits, of the same (an hour or more)
-	$(PY) benchmarks/codec.py $*
 
 bench-codec-cost: setup  ## latency of the codec (minutes)
 	$(PY) benchmarks/codec_cost.py

@@ -39,7 +39,7 @@ from featjnd import (
     VALID_NRMSE,
     comparisons,
 )
-from quantization import MEAN_BITS, NOISE_BUDGETS, POLICIES
+from tokens import MEAN_BITS, NOISE_BUDGETS, POLICIES
 
 from mmfeatjnd.cli.arguments import count
 from mmfeatjnd.evaluation.rows import is_clean
@@ -187,6 +187,7 @@ def steps_of(host: str, args: argparse.Namespace) -> List[Step]:
               'rates', len(SEEDS), '--policies',
               *map(policy_argument, POLICIES.values()), '--mean-bits',
               *MEAN_BITS, '--noise-budgets', *NOISE_BUDGETS,
+              '--nats',
               *[] if args.coded else ['--no-coded']),
     ]
     return [

@@ -520,12 +520,15 @@ PUBLISHED_NAMES = dict(
     },
     policy={
         'permuted-steps': 'permuted',
-        'one-step': 'uniform'
+        'one-step': 'uniform',
+        'jpeg': 'image-jpeg',
+        'webp': 'image-webp',
+        'avif': 'image-avif'
     })
 
 
 #: Keys of published rows, by those in the package, likewise.
-PUBLISHED_KEYS = dict(mean_bits='bits')
+PUBLISHED_KEYS = dict(mean_bits='bits', split='split_point')
 
 
 def renamed(rows: List[dict], back: bool = False) -> List[dict]:
@@ -538,14 +541,17 @@ def renamed(rows: List[dict], back: bool = False) -> List[dict]:
     result = []
     for row in rows:
         row = dict(row)
+        # 'uniform' of a plan is none of raw tokens
+        plan = row.keys() & {'split', 'split_point'}
         for field, names in PUBLISHED_NAMES.items():
             if back:
                 names = {theirs: ours for ours, theirs in names.items()}
-            if field in row:
+            if field in row and not plan:
                 row[field] = names.get(row[field], row[field])
         for pair in PUBLISHED_KEYS.items():
             new, old = pair if back else pair[::-1]
-            if old in row:
+            # 'split' of a row of DMV-JND is one of the data
+            if old in row and 'policy' in row:
                 row[new] = row.pop(old)
         result.append(row)
     return result

@@ -103,8 +103,7 @@ def comparisons(rows: List[dict], objects: float) -> Dict[str, list]:
     clean = next(r for r in rows if is_clean(r))
     metrics = [m for m in clean['draws'] if m != 'kl']
     at_noise = [r for r in rows if r.get('protocol') == 'equal-noise']
-    curves = code_curves(
-        [r for r in rows if r.get('protocol') != 'equal-noise'])
+    curves = code_curves(rows)
     targets = [('kl', x) for x in TARGETS]
     targets += [(m, x) for m in metrics for x in LOSSES]
     result: Dict[str, list] = dict(bits=[], times=[], bd_rate=[],
@@ -131,8 +130,11 @@ def comparisons(rows: List[dict], objects: float) -> Dict[str, list]:
         result['bd_rate'].append(dict(
             ours=ours, theirs=theirs,
             percent=bd_rate(curves[ours], curves[theirs])))
-    as_noise = [clean, *(dict(r, distortion=r['policy'],
-                              nrmse=r['noise_budget']) for r in at_noise)]
+    # a policy with few levels cannot make little noise
+    as_noise = [clean, *(
+        dict(r, distortion=r['policy'], nrmse=r['noise_budget'])
+        for r in at_noise
+        if abs(r['nrmse_measured'] / r['noise_budget'] - 1) <= 0.05)]
     for metric in ('kl', *metrics):
         for reference in REFERENCES:
             result['equal_noise'] += compare(as_noise, metric,
@@ -184,6 +186,8 @@ def main(argv=None):
     macs = macs_of(cfg, benchmark.host, args.splits)
     for row in rows:
         row.pop('draws', None)
+        if 'split' in row:
+            row['macs_before'] = macs[row['split']][0]
     clean = next(r for r in rows if is_clean(r))
     benchmark.publish(
         'Coded in the task metric, features take at most a third of the bits '

@@ -7,18 +7,16 @@ import argparse
 import json
 import sys
 
-import report_codec
 import report_dmv_jnd
 import report_featjnd
 import report_measured_jnd
+import report_quantization
 import report_readme
 from common import PROTOCOL, RESULTS, ROOT, renamed
 
 from mmfeatjnd.evaluation import (
-    UNKNOWN,
     markdown_table,
     plot_rca,
-    rate,
     scalar_metrics,
 )
 
@@ -27,11 +25,10 @@ README = ROOT / 'README.md'
 IMAGES = ROOT / 'docs' / 'images'
 FEATJND = ('featjnd_coco', 'featjnd_dsb2018', 'featjnd_in1k',
            'featjnd_cifar10')
-QUANTIZATION = ('quantization_coco', 'quantization_dsb2018',
-                'quantization_in1k', 'quantization_cifar10')
+QUANTIZATION = ('quantization_in1k', 'quantization_coco',
+                'quantization_dsb2018', 'quantization_cifar10')
 MEASURED_JND = ('measured_jnd_in1k', 'measured_jnd_coco',
                 'measured_jnd_dsb2018', 'measured_jnd_cifar10')
-CODEC = ('codec_in1k', 'codec_coco', 'codec_dsb2018', 'codec_cifar10')
 DMV_JND = 'dmv_jnd_cifar10'
 TASK_METRICS = ('accuracy/top1', 'coco/bbox_mAP', 'coco/segm_mAP', 'mIoU')
 HEADER = """\
@@ -67,36 +64,6 @@ OUTDATED = """\
 until it is measured anew. Names of configs and arguments are those of that
 time.
 """
-MEAN_OF_RATIOS = """\
-Bits per element are the mean of the images' own ratios here, in which a small
-image weighs like a large one, and not totals of the data set over totals.
-"""
-FORMER_POLICIES = """\
-`featjnd` takes its steps from the envelope, `permuted-steps` gives the same
-steps to other tokens of the image, `one-step` has one step an image, `range`
-one a token, `clip-uniform` clips to a few bins, `water-filling` is optimal
-for independent Gaussian channels, and `gradient`, which needs the whole host
-at the encoder, is a reference rather than a codec. All share one entropy
-coder, and all send their steps. The bands are 95 % confidence intervals over
-the seeds.
-"""
-POLICIES = """\
-`featjnd` takes its steps from the learned map, as the root of what a token
-tolerates (`featjnd-1.0`: in proportion to it), `permuted-steps` gives the
-same steps to other tokens of the image, `token-map-static`, `-level-gain` and
-`-white` take them from the mean map of the training, from one number a level
-and from none, `one-step` has one step an image and level, `range` one a token,
-`clip-uniform` clips to a few bins, `water-filling` is optimal for independent
-Gaussian channels, and `gradient` and `token-map-fisher`, which need the whole
-host at the encoder, are references rather than codecs. All share one entropy
-coder, and all send their steps. The bands are 95 % confidence intervals over
-the seeds.
-"""
-
-
-#: Relative loss of the task metric at which bits are compared.
-LOSS = report_readme.LOSS
-
 
 def published(*names: str) -> list:
     """Those of the results that there are, by name."""
@@ -116,8 +83,7 @@ def load(name: str) -> dict:
     not defined."""
     result = json.loads((RESULTS / f'{name}.json').read_text())
     result['name'] = name
-    if name not in CODEC:  # whose codes have the names of the package
-        result['rows'] = renamed(result['rows'], back=True)
+    result['rows'] = renamed(result['rows'], back=True)
     for row in result['rows']:
         if 'metrics' in row:
             row['metrics'] = scalar_metrics(row['metrics'])
@@ -209,113 +175,6 @@ def featjnd_section(name: str, plots: bool) -> str:
     return _section(report_featjnd, 'Where noise costs the least', name, plots)
 
 
-def yes(met) -> str:
-    """Whether a goal is met: beyond the seeds' spread, as far as that is
-    known."""
-    return {True: 'yes', False: 'no', None: 'not known'}[met]
-
-
-def equal_noise_goals(rows, metric: str) -> str:
-    """FeatJND against permuted and uniform, at every budget that counts."""
-    known = {row.get('policy') for row in rows}
-    references = [r for r in ('one-step', 'token-map-static', 'permuted-steps')
-                  if r in known]
-    found = [
-        rate.compare_at_equal_noise(
-            rows, reference=r, metric=metric, where='one-step')
-        for r in references
-    ]
-    budgets = sorted(set().union(*found))
-    if not budgets:
-        return 'At no noise budget does `one-step` cost more than 1 %.\n'
-    lines = []
-    for budget in budgets:
-        cells = [f[budget] if budget in f else None for f in found]
-        met = all(c.exceeds_spread for c in cells) if all(cells) else None
-        lines.append([
-            f'{budget:g}',
-            *(f'{c.difference:+.3g} ({c.spread:.2g})' if c else 'not measured'
-              for c in cells), yes(met)
-        ])
-    return (
-        f'Goal: `featjnd` above {" and ".join(f"`{r}`" for r in references)} '
-        'wherever `one-step` costs more than 1 %, by more than the sum of '
-        'the two standard deviations (in brackets).\n\n') + markdown_table(
-            ['noise budget', *(f'above {r}' for r in references),
-             'goal met'],
-            lines)
-
-
-def each(estimate, spec: str) -> str:
-    """The numbers of the seeds."""
-    return ', '.join(f'{x:{spec}}' for x in estimate.by_seed.values())
-
-
-def equal_bits_goals(rows, metric: str, loss: float) -> str:
-    """FeatJND's rate at a relative loss, and what it saves."""
-    needed = {
-        name: rate.bits_at_loss(rows, name, metric=metric, loss=loss)
-        for name in rate.summarize(rows, metric)
-    }
-    lines = []
-    # clipping has its number of bins to choose: its best counts
-    clipping = rate.best_policy(rows, 'clip-uniform', metric=metric,
-                                loss=loss)
-    for reference in ('one-step', clipping or 'clip-uniform'):
-        saved = rate.savings(rows, reference=reference, metric=metric,
-                             loss=loss)
-        lines.append([
-            f'bits that `featjnd` saves against `{reference}`',
-            'at least 20 %', f'{saved:.1%}', each(saved, '.1%'),
-            yes(saved.at_least(0.2))
-        ])
-    # an upper bound comes before the same number, a lower one after it
-    order = sorted(
-        (n for n in needed if needed[n].value != UNKNOWN),
-        key=lambda n: (needed[n].value.relation == '>',
-                       needed[n].value.value))
-    ranking = [[f'`{n}`', f'{needed[n].value:.3f}'] for n in order]
-    ranking += [[f'`{n}`', '?'] for n in needed if n not in order]
-    return markdown_table(
-        [f'at {100 * loss:g} % relative loss', 'goal', 'measured', 'each seed',
-         'met'], lines) + (
-                  f'\nFrom the fewest bits at {100 * loss:g} % loss to the '
-                  'most; < and >: beyond what was measured; ?: not known.\n\n'
-                  ) + markdown_table(['policy', 'bits per element'], ranking)
-
-
-def quantization_section(name: str, plots: bool) -> str:
-    result = load(name)
-    rows = result['rows']
-    protocols = {r.get('protocol') for r in rows}
-    title = f'Quantization on {result["dataset"]}'
-    if outdated(result):
-        title += ', as published before'
-    parts = head(result, title) + [
-        FORMER_POLICIES if outdated(result) else POLICIES]
-    if any(r.get('bits_of') != 'data set' for r in rows if 'protocol' in r):
-        parts.append(MEAN_OF_RATIOS)
-    for metric in task_metrics(result):
-        parts.append(f'### {metric}, quantized\n')
-        stem = f'{name}_{metric.split("/")[-1]}'
-        for protocol, draw, suffix, what in (
-                ('rate', rate.plot, 'rate', 'bits per element'),
-                ('equal-noise', rate.plot_noise, 'noise', 'NRMSE')):
-            if protocol not in protocols:
-                continue
-            picture = f'{stem}_{suffix}.png'
-            if plots:
-                draw(rows, IMAGES / picture, metric)
-            parts.append(f'![{metric} against {what}](images/{picture})\n')
-        parts.append(rate.to_markdown(rows, metric))
-        if 'equal-noise' in protocols:
-            parts.append(equal_noise_goals(rows, metric))
-        if 'rate' in protocols:
-            parts.append(equal_bits_goals(
-                rows, metric, 0.01 if outdated(result) else LOSS))
-    return '\n'.join(parts)
-
-
 def ratio(row: dict, name: str, spec: str) -> str:
     """A ratio with its range, or what says that there is none."""
     if row.get(name) is None:
@@ -363,7 +222,7 @@ def cost_section() -> str:
 
 def codec_cost_section() -> str:
     result = load('codec_cost')
-    return report_codec.cost_section(result, provenance(result))
+    return report_quantization.cost_section(result, provenance(result))
 
 
 def dmv_jnd_section(name: str, plots: bool) -> str:
@@ -383,8 +242,9 @@ def measured_section(name: str, plots: bool) -> str:
         IMAGES if plots else None)
 
 
-def codec_section(name: str, plots: bool) -> str:
-    return _section(report_codec, 'Features or the picture', name, plots)
+def quantization_section(name: str, plots: bool) -> str:
+    return _section(report_quantization, 'Features or the picture', name,
+                    plots)
 
 
 def document(plots: bool) -> str:
@@ -394,12 +254,11 @@ def document(plots: bool) -> str:
         plots (bool): Whether to draw the pictures, too.
     """
     new, old = by_protocol(*FEATJND)
-    quantized, quantized_before = by_protocol(*QUANTIZATION)
     sections = [HEADER]
     sections += [featjnd_section(n, plots) for n in new]
     sections += [measured_section(n, plots) for n in published(*MEASURED_JND)]
-    sections += [codec_section(n, plots) for n in published(*CODEC)]
-    sections += [quantization_section(n, plots) for n in quantized]
+    sections += [quantization_section(n, plots)
+                 for n in published(*QUANTIZATION)]
     sections += [dmv_jnd_section(n, plots) for n in published(DMV_JND)]
     if published('cost'):
         sections.append(cost_section())
@@ -407,7 +266,6 @@ def document(plots: bool) -> str:
         sections.append(codec_cost_section())
     # figures of the signed map are withdrawn, not kept
     sections.append(report_featjnd.before([load(n)['dataset'] for n in old]))
-    sections += [quantization_section(n, plots) for n in quantized_before]
     return '\n'.join(sections)
 
 

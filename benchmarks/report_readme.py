@@ -3,9 +3,10 @@ import textwrap
 from typing import Callable, Dict, List, Optional
 
 import report_featjnd
+import report_quantization
 from report_dmv_jnd import mean, pick
 
-from mmfeatjnd.evaluation import clean_metrics, markdown_table, rate
+from mmfeatjnd.evaluation import clean_metrics, markdown_table
 
 BEGIN = '<!-- written by benchmarks/report.py: begin -->\n'
 END = '<!-- written by benchmarks/report.py: end -->\n'
@@ -40,17 +41,16 @@ FEATJND_PICTURE = """\
 ![What is lost of {metric} against the strength of the noise, for all maps]\
 (docs/images/{picture})
 """
-LOSS = 0.02
 QUANTIZATION = """\
-**Bits per feature element when the task has lost 2 %**, in bytes written, with
-all side information, and how many of them FeatJND saves (goal: 20 %; negative:
-it needs more). One step: the same for all elements of an image; clipping: with
-the best number of bins. Mean ± standard deviation over {seeds} estimators; <
-at most, > at least, as far as it was measured; ?: not known.
+**Bits per pixel where the answer of the host is {nats:g} nats away** (of
+detectors: for every annotated object), container included [95 % interval]: the
+features in the task's own metric, by a Karhunen-Loeve transform with a DCT,
+and with one step for all; and the picture itself in the best of JPEG, WebP and
+AVIF.
 """
 QUANTIZATION_PICTURE = """\
-![Top-1 on CIFAR-10 against coded bits per element, for all policies]\
-(docs/images/quantization_cifar10_top1_rate.png)
+![Nats and {metric} against bits per pixel, for features and pictures]\
+(docs/images/{picture})
 """
 DMV_JND = """\
 **How many images keep their label** when the JND of their pixels is added, or
@@ -63,9 +63,9 @@ Reduced: narrow classifiers, a short training, a part of the images. """
 Results = List[dict]
 
 
-def split_of(result: dict) -> str:
+def split_of(result: dict, split: Optional[str] = None) -> str:
     return (f'`{result["host"]}`, {result["dataset"]}, '
-            f'`{result["split_point"]}`')
+            f'`{split or result["split_point"]}`')
 
 
 def seeds(results: Results) -> str:
@@ -129,28 +129,6 @@ def octaves(results: Results) -> List[str]:
     ], lines)]
 
 
-def quantization(results: Results, task_metrics: Callable) -> str:
-    lines = []
-    for result in results:
-        rows = result['rows']
-        for metric in task_metrics(result):
-            clipping = rate.best_policy(rows, 'clip-uniform', metric=metric,
-                                        loss=LOSS)
-            policies = ('featjnd', 'one-step', clipping or 'clip-uniform')
-            lines.append([
-                split_of(result), f'`{metric}`',
-                *(f'{rate.bits_at_loss(rows, n, metric=metric, loss=LOSS):.2f}'
-                  for n in policies),
-                *(f'{saved:.1%}' for saved in (
-                    rate.savings(rows, reference=n, metric=metric, loss=LOSS)
-                    for n in policies[1:]))
-            ])
-    return markdown_table([
-        'host, data, split', 'metric', 'FeatJND: bits', 'one step: bits',
-        'clipping: bits', 'saved against one step', 'saved against clipping'
-    ], lines)
-
-
 def dmv_jnd(result: dict) -> str:
     names = dict(
         clipped='clipped to an image', unclipped='not clipped, as the paper')
@@ -209,10 +187,15 @@ def tables(results: Dict[str, Results], task_metrics: Callable,
             *octaves(results['featjnd'])
         ]
     if results['quantization']:
+        first = results['quantization'][0]
         parts += [
-            QUANTIZATION.format(seeds=seeds(results['quantization'])),
-            quantization(results['quantization'], task_metrics),
-            QUANTIZATION_PICTURE
+            QUANTIZATION.format(nats=report_quantization.targets_of(first)[0][1]),
+            report_quantization.readme_table(results['quantization'],
+                                             split_of),
+            QUANTIZATION_PICTURE.format(
+                metric=task_metrics(first)[0],
+                picture=report_featjnd.picture_of(
+                    first['name'], task_metrics(first)[0]))
         ]
     if old:
         note = OUTDATED.format(names=', '.join(old))

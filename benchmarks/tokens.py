@@ -46,12 +46,13 @@ def rows_of_tokens(benchmark: CurveBenchmark, policies: Sequence[str],
             estimators, defined=policy, mean_bits=list(mean_bits),
             noise_budgets=list(noise_budgets))
     return [row if is_clean(row) else dict(row, place='tokens')
-            for row in rows if _of_all_seeds(row, rows)]
+            for row in rows if of_all_seeds(row, rows)]
 
 
-def _of_all_seeds(row: dict, rows: Sequence[dict]) -> bool:
+def of_all_seeds(row: dict, rows: Sequence[dict]) -> bool:
     """Whether other seeds could take as many bits, too."""
     others = [r for r in rows if r['policy'] == row['policy']]
     alike = [r for r in others if all(
         r.get(key) == row.get(key) for key in ('mean_bits', 'noise_budget'))]
-    return {r['seed'] for r in alike} == {r['seed'] for r in others}
+    return len({r.get('seed') for r in alike}) == len(
+        {r.get('seed') for r in others})

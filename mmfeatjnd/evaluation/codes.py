@@ -5,7 +5,8 @@ A row is a code at one step, or a picture codec at one quality: ``policy``
 and ``bits_per_pixel``, of features ``coded_bits_per_element``, and ``draws``
 of ``coded_bytes``, ``kl`` and metrics of the task: each a list of the value on
 the images as they are and on every draw of the bootstrap over images, the same
-in all rows. The clean host is the row with policy 'clean'.
+in all rows. The clean host is the row with policy 'clean'; rows of protocol
+'equal-noise' are left out.
 """
 import math
 from collections import defaultdict
@@ -40,8 +41,13 @@ class CodeCurve(NamedTuple):
     per_element: Optional[float]
 
 
-def _key(row: dict) -> Key:
-    return str(row.get('split') or row['place']), row['policy']
+def _by_code(rows: Rows) -> Dict[Key, List[dict]]:
+    groups: Dict[Key, List[dict]] = defaultdict(list)
+    for row in rows:
+        if not is_clean(row) and row.get('protocol') != 'equal-noise':
+            key = str(row.get('split') or row['place']), row['policy']
+            groups[key].append(row)
+    return groups
 
 
 def code_curves(rows: Rows) -> Dict[Key, CodeCurve]:
@@ -53,15 +59,13 @@ def code_curves(rows: Rows) -> Dict[Key, CodeCurve]:
     Returns:
         dict: By split (of pictures: by place) and name.
     """
-    groups: Dict[Key, Dict[int, List[dict]]] = {}
-    for row in rows:
-        if not is_clean(row):
-            groups.setdefault(_key(row), defaultdict(
-                list))[row['seed']].append(row)
-    return {key: _curve(by_seed) for key, by_seed in groups.items()}
+    return {key: _curve(found) for key, found in _by_code(rows).items()}
 
 
-def _curve(by_seed: Dict[int, List[dict]]) -> CodeCurve:
+def _curve(found: List[dict]) -> CodeCurve:
+    by_seed: Dict[int, List[dict]] = defaultdict(list)
+    for row in found:
+        by_seed[row['seed']].append(row)
     ordered = [sorted(rows, key=lambda r: -r['coded_bytes'])
                for rows in by_seed.values()]
     # the i-th steps of the seeds are those of the same nats
@@ -172,9 +176,11 @@ def label_of(place: str, code: str) -> str:
         ('task, backbone.layer2', 'webp')
         >>> label_of('input', 'webp')
         'webp, as the host takes it'
+        >>> label_of('tokens', 'one-step')
+        'one-step, raw tokens'
     """
     if code not in PICTURES:
-        return f'{code}, {place}'
+        return f'{code}, {"raw tokens" if place == "tokens" else place}'
     return code + ', as the host takes it' * (place == 'input')
 
 
@@ -188,14 +194,10 @@ def plot(rows: Rows, path: Union[str, Path], metric: str) -> None:
     """
     from matplotlib.ticker import LogLocator, NullFormatter
     clean = value_of(clean_metrics(rows), metric)
-    groups: Dict[Key, List[dict]] = defaultdict(list)
-    for row in rows:
-        if not is_clean(row):
-            groups[_key(row)].append(row)
     colors = iter(_COLORS * 9)
     with saved_figure(path, 11, 4.6) as figure:
         left, right = figure.subplots(1, 2)
-        for (place, code), found in groups.items():
+        for (place, code), found in _by_code(rows).items():
             seed = found[0]['seed']
             found = sorted((r for r in found if r['seed'] == seed),
                            key=lambda r: r['bits_per_pixel'])

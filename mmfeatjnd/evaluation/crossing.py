@@ -24,20 +24,6 @@ class Bounded(NamedTuple):
     def exact(self) -> bool:
         return not self.relation
 
-    def at_least(self, goal: float) -> Optional[bool]:
-        """Whether it is; None where the bound does not tell."""
-        return self._compare(self.value >= goal, '>', '<')
-
-    def at_most(self, goal: float) -> Optional[bool]:
-        """Whether it is; None where the bound does not tell."""
-        return self._compare(self.value <= goal, '<', '>')
-
-    def _compare(self, holds: bool, helps: str, hurts: str) -> Optional[bool]:
-        if self.relation == '?' or (holds and self.relation == hurts) or (
-                not holds and self.relation == helps):
-            return None
-        return bool(holds)
-
     def __format__(self, spec: str) -> str:
         if self.relation == '?':
             return '?'
@@ -61,19 +47,6 @@ class Estimate(NamedTuple):
     value: Bounded
     std: Optional[float]
     by_seed: Dict[int, Bounded]
-
-    def at_least(self, goal: float) -> Optional[bool]:
-        """Whether the mean is; None where that is not known, or where the
-        goal lies within the standard deviation."""
-        return None if self._near(goal) else self.value.at_least(goal)
-
-    def at_most(self, goal: float) -> Optional[bool]:
-        """Whether the mean is; None as in :meth:`at_least`."""
-        return None if self._near(goal) else self.value.at_most(goal)
-
-    def _near(self, goal: float) -> bool:
-        return self.std is not None and abs(self.value.value -
-                                            goal) < self.std
 
     def __format__(self, spec: str) -> str:
         text = format(self.value, spec)
@@ -113,13 +86,6 @@ def ratio(ours: Bounded, theirs: Bounded) -> Bounded:
     if relation == '?' or not theirs.value > 0:
         return UNKNOWN
     return Bounded(ours.value / theirs.value, relation)
-
-
-def saving(ours: Bounded, theirs: Bounded) -> Bounded:
-    """``1 - ours / theirs``, as far as it is known."""
-    share = ratio(ours, theirs)
-    return Bounded(1 - share.value,
-                   _OPPOSITE.get(share.relation, share.relation))
 
 
 def crossing(points: Sequence[Tuple[float, float]],

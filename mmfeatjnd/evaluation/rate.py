@@ -29,7 +29,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 import numpy as np
 from scipy import stats
 
-from .crossing import Bounded, Estimate, crossing, over_seeds, saving
+from .crossing import Bounded, Estimate, crossing, over_seeds
 from .figure import curve_figure, show_costs
 from .metric_values import advantage
 from .rows import (
@@ -186,57 +186,6 @@ def bits_at_loss(rows: Rows,
     })
 
 
-def savings(rows: Rows,
-            policy: str = 'featjnd',
-            reference: str = 'one-step',
-            loss: float = 0.01,
-            metric: Optional[str] = None) -> Estimate:
-    """The share of the reference's bits that a policy saves at equal loss.
-
-    Where one of the two rates is only bounded, so is the saving.
-
-    Args:
-        rows, policy, reference, loss, metric: As of
-            :func:`mmfeatjnd.evaluation.curve.tolerated_ratio`.
-
-    Returns:
-        Estimate: Of the seeds' own savings, at most 1; negative where more
-        bits are needed. Unknown where a policy was not measured.
-    """
-    metric = metric or headline(rows)
-    return over_seeds({
-        seed: saving(*(_bits_at_loss(rows, name, metric, loss, seed)
-                       for name in (policy, reference)))
-        for seed in _seeds(rows, policy, reference)
-    })
-
-
-def best_policy(rows: Rows,
-                prefix: str,
-                loss: float = 0.01,
-                metric: Optional[str] = None) -> Optional[str]:
-    """The policy that needs the fewest bits of those whose names begin alike,
-    such as 'clip-uniform' with several numbers of bins.
-
-    Args:
-        rows, loss, metric: See :func:`bits_at_loss`.
-        prefix (str): How the names begin.
-
-    Returns:
-        str | None: Its name. Where all lose more at every rate, the one that
-        was measured up to the most bits; None where nothing is known.
-    """
-    names = {r['policy'] for r in rows if r['policy'].startswith(prefix)}
-    needed = {
-        n: bits_at_loss(rows, n, loss, metric).value for n in sorted(names)
-    }
-    enough = {n: b for n, b in needed.items() if b.relation in ('', '<')}
-    if enough:
-        return min(enough, key=lambda n: enough[n].value)
-    short = {n: b for n, b in needed.items() if b.relation == '>'}
-    return max(short, key=lambda n: short[n].value) if short else None
-
-
 def meets_target(point: RatePoint, precision: float = 0.05) -> bool:
     """Whether a point of 'equal-noise' has the noise that was asked.
 
@@ -247,65 +196,6 @@ def meets_target(point: RatePoint, precision: float = 0.05) -> bool:
         precision (float): Largest relative difference. Defaults to 0.05.
     """
     return abs(point.nrmse / point.target - 1) <= precision
-
-
-class NoiseComparison(NamedTuple):
-    """Two policies at one noise budget.
-
-    Attributes:
-        difference (float): How much better the policy's mean metric is than
-            the reference's.
-        spread (float): Sum of the two standard deviations over the seeds.
-    """
-    difference: float
-    spread: float
-
-    @property
-    def exceeds_spread(self) -> bool:
-        """Whether the policy is better by more than the spread."""
-        return self.difference > self.spread
-
-
-def compare_at_equal_noise(
-        rows: Rows,
-        policy: str = 'featjnd',
-        reference: str = 'one-step',
-        least: float = 0.01,
-        metric: Optional[str] = None,
-        where: Optional[str] = None) -> Dict[float, NoiseComparison]:
-    """Differences of two policies at equal noise.
-
-    The policy is better beyond the seeds' spread where the difference of the
-    means is larger than the sum of the two standard deviations: their one
-    sigma intervals do not touch.
-
-    Args:
-        rows, policy, reference, metric: See :func:`savings`.
-        least (float): Only budgets where ``where`` costs more than this share
-            of the clean metric. Defaults to 0.01.
-        where (str, optional): A policy. Defaults to None: the reference.
-
-    Returns:
-        dict[float, NoiseComparison]: By noise budget, of those that the
-        policies met. Empty for a clean metric that is not positive.
-    """
-    metric = metric or headline(rows)
-    clean = value_of(clean_metrics(rows), metric)
-    curves = {
-        name: {p.target: p for p in points if meets_target(p)}
-        for name, points in summarize(rows, metric, 'equal-noise').items()
-    }
-    ours, theirs, costs = (
-        curves.get(name, {}) for name in (policy, reference, where
-                                          or reference))
-    return {
-        budget: NoiseComparison(
-            advantage(metric, point.mean, theirs[budget].mean),
-            point.std + theirs[budget].std)
-        for budget, point in ours.items()
-        if budget in theirs and budget in costs
-        and advantage(metric, clean, costs[budget].mean) > least * clean > 0
-    }
 
 
 def to_markdown(rows: Rows, metric: Optional[str] = None) -> str:

@@ -72,7 +72,8 @@ def tiny(loaders, tmp_path, monkeypatch):
             train_split='train',
             test_split='test',
             host=str(tmp_path / 'host.py'),
-            featjnd=str(tmp_path / 'featjnd.py')))
+            featjnd=str(tmp_path / 'featjnd.py'),
+            quantization=str(tmp_path / 'host.py')))
     monkeypatch.setattr(common, 'SEEDS', (0, ))
     monkeypatch.setattr(common, 'RESULTS', tmp_path / 'results')
     return tmp_path

@@ -29,7 +29,9 @@ def run(folder, *argv, **kwargs):
         return measure_curve(cfg, host, ['featjnd', 'gaussian'],
                              args.nrmse, common.SEEDS, estimators)
 
-    rows = benchmark.measure('curve', measure, nrmse=args.nrmse, **kwargs)
+    rows = benchmark.measure(
+        'curve', measure, benchmark.estimators('featjnd', {}),
+        nrmse=args.nrmse, **kwargs)
     benchmark.publish('Some claim.', rows)
     return json.loads(
         (folder / 'results/featjnd_tiny.json').read_text()), calls

@@ -7,40 +7,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-QUANTIZATION = """
-_base_ = '{root}/configs/quantization/quantization_resnet18_cifar10.py'
-model = dict(
-    backbone=dict(stem_channels=8, base_channels=8),
-    neck=dict(in_channels=16, estimator=dict(hidden_channels=4)),
-    head=dict(in_channels=64, num_classes=2))
-data_preprocessor = dict(num_classes=2)
-train_cfg = dict(max_iters=3)
-param_scheduler = None
-"""
-
 
 @pytest.fixture
-def gpu(tiny, loaders, monkeypatch):
+def gpu(tiny, monkeypatch):
     """The module, whose stages have made-up data and run in this process."""
     import common
     import cost
     import featjnd
     import gpu
-    import quantization
-    (tiny / 'quantization.py').write_text(
-        QUANTIZATION.format(root=common.ROOT) + loaders)
-    settings = dict(
-        common.BENCHMARKS['tiny'], quantization=str(tiny / 'quantization.py'))
     for name in ('cifar10', 'dsb2018', 'yolox', 'mobilenet'):
-        monkeypatch.setitem(common.BENCHMARKS, name, settings)
-    for module in (featjnd, quantization):  # they have imported it
-        monkeypatch.setattr(module, 'SEEDS', common.SEEDS)
+        monkeypatch.setitem(common.BENCHMARKS, name,
+                            common.BENCHMARKS['tiny'])
+    monkeypatch.setattr(featjnd, 'SEEDS', common.SEEDS)  # it has imported it
     few = dict(
         featjnd=['--nrmse', '0.5', '--jobs', '1'],
-        quantization=['--policies', 'featjnd', 'one-step', '--mean-bits',
-                      '0.5', '--noise-budgets', '0.3'],
         cost=['--repeats', '1', '--cases', '1'])
-    scripts = dict(featjnd=featjnd, quantization=quantization, cost=cost)
+    scripts = dict(featjnd=featjnd, cost=cost)
     ran = []
 
     def run(command, seconds):

@@ -43,20 +43,6 @@ def row(name, setting, value, seed=0, **kwargs):
             metrics={'mIoU': value, 'mIoU_undefined': None}), **kwargs)
 
 
-def rate_row(name, bits, value, **kwargs):
-    return dict(
-        dict(
-            policy=name,
-            protocol='rate',
-            noise_budget=None,
-            bits=bits,
-            nrmse_measured=0.5,
-            bits_per_element=bits,
-            coded_bits_per_element=bits,
-            seed=0,
-            metrics={'mIoU': value}), **kwargs)
-
-
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Write a result that the report finds."""
@@ -86,20 +72,21 @@ def write(tmp_path, monkeypatch):
 
 
 CURVE = [row('gaussian', 0.5, 76.0), row('featjnd', 0.5, 80.4)]
-RATES = [rate_row('featjnd', 0.5, 78.0), rate_row('featjnd', 1.0, 80.0),
-         rate_row('one-step', 1.0, 78.0), rate_row('one-step', 2.0, 80.0)]
+
+
+def head(name):
+    return '\n'.join(report.head(report.load(name), 'Title'))
 
 
 def test_what_the_estimators_saw(write):
-    write('quantization_cifar10', RATES, host_checkpoint='sha256:' + 64 * 'a')
-    text = report.quantization_section('quantization_cifar10', plots=False)
+    write('featjnd_cifar10', CURVE, host_checkpoint='sha256:' + 64 * 'a')
     assert 'Host `some-host` (sha256:aaaaaaaaaaaa), split `backbone`. Host ' \
         'trained on train, 7 images; each estimator on 25,600 draws of its ' \
         'training pictures. Tested on made up, test, all 8 images; seeds ' \
-        '0. `make it` on cpu; mmfeatjnd 9.' in text
-    write('quantization_cifar10', RATES, estimator_draws=None, reduced=True,
+        '0. `make it` on cpu; mmfeatjnd 9.' in head('featjnd_cifar10')
+    write('featjnd_cifar10', CURVE, estimator_draws=None, reduced=True,
           train_split='that of the stock weights')
-    text = report.quantization_section('quantization_cifar10', plots=False)
+    text = head('featjnd_cifar10')
     assert 'how many images the estimators drew is not recorded' in text
     assert 'Host with its stock weights;' in text
     assert '**Reduced**: less than the protocol asks. `make it`' in text
@@ -107,21 +94,11 @@ def test_what_the_estimators_saw(write):
 
 @pytest.mark.parametrize('protocol', [None, 1, 2, common.PROTOCOL])
 def test_an_earlier_protocol_is_marked(protocol, write):
-    write('quantization_cifar10', RATES, protocol=protocol)
+    write('quantization_cifar10', CURVE, protocol=protocol)
     old = protocol != common.PROTOCOL
-    text = report.quantization_section('quantization_cifar10', plots=False)
+    text = head('quantization_cifar10')
     assert ('Measured by an earlier protocol' in text) == old
     assert ('Claim: Some claim.' in text) == (not old)
-    assert ('made up, as published before\n' in text) == old
-    # and its section comes after those of today
-    text = report.document(plots=False)
-    assert (text.index('## What was published before') <
-            text.index('## Quantization on made up')) == old
-    # README has nothing of it
-    tables = report_readme.tables(
-        dict(featjnd=[], quantization=[report.load('quantization_cifar10')],
-             dmv_jnd=[]), report.task_metrics, report.outdated)
-    assert ('some-host' in tables) == (not old)
 
 
 def test_every_earlier_protocol_has_its_words():
@@ -147,34 +124,20 @@ def test_without_any_result(write):
 
 
 def test_what_is_not_defined_says_so(write):
-    write('quantization_cifar10', RATES)
-    text = report.quantization_section('quantization_cifar10', plots=False)
-    assert '| `mIoU` | 80 |\n| `coco/AR_l` | not defined |' in text
+    write('featjnd_cifar10', CURVE)
+    assert '| `mIoU` | 80 |\n| `coco/AR_l` | not defined |' in head(
+        'featjnd_cifar10')
 
 
-@pytest.mark.parametrize('bits_of', [None, 'data set'])
-def test_bits_that_are_a_mean_of_ratios_are_marked(bits_of, write):
-    rows = [dict(r, bits_of=bits_of) for r in RATES]
-    write('quantization_cifar10', rows)
-    text = report.quantization_section('quantization_cifar10', plots=False)
-    assert ('mean of the images\' own ratios' in text) == (bits_of is None)
-
-
-def test_savings_against_their_goal(write):
-    write('quantization_cifar10', RATES)
-    text = report.quantization_section('quantization_cifar10', plots=False)
-    # 78.4: 0.6 bits against 1.2
-    assert '| bits that `featjnd` saves against `one-step` | at least 20 ' \
-        '% | 50.0% | 50.0% | yes |' in text
-    assert 'against `clip-uniform` | at least 20 % | ? | ? | not known |' in \
-        text
-    # two seeds with 0.6 and 1.0 bits: 50 % and 17 % are 33 ± 24
-    other = [rate_row('featjnd', 0.5, 76.8, seed=1),
-             rate_row('featjnd', 1.0, 78.4, seed=1),
-             rate_row('featjnd', 2.0, 80.0, seed=1)]
-    write('quantization_cifar10', RATES + other)
-    text = report.quantization_section('quantization_cifar10', plots=False)
-    assert '33.3% ± 23.6% | 50.0%, 16.7% | not known |' in text
+@pytest.mark.parametrize('row', [
+    dict(policy='uniform', split='backbone'), dict(policy='one-step'),
+    dict(policy='webp', place='full'), dict(distortion='uniform-noise'),
+    dict(policy='featjnd', mean_bits=0.5)
+])
+def test_published_names_can_be_read_back(row):
+    published, = common.renamed([row])
+    assert published != row
+    assert common.renamed([published], back=True) == [row]
 
 
 def test_tables_go_between_the_marks():

@@ -1,5 +1,5 @@
 """Tables of codes, from comparisons made by hand."""
-import report_codec as report
+import report_quantization as report
 
 FIRST, PICTURE = ('backbone', 'task'), ('full', 'avif')
 
@@ -17,7 +17,7 @@ def times(ours, theirs, value):
 
 
 RESULT = dict(
-    name='codec_in1k',
+    name='quantization_in1k',
     macs=dict(backbone=[3e8, 1e8], unknown=[1, 1]),
     comparisons=dict(
         bits=[bits(*FIRST, 0.5), bits('backbone', 'uniform', 2.0),
@@ -66,3 +66,23 @@ def test_the_guide_names_what_is_cheaper():
     assert ('| `backbone` | 300 (75%) | 100 | task | 0.5 [0.5, 1] | '
             '0.17 [0.16, 0.27] | features |') in table
     assert 'unknown' not in table
+
+
+def test_readme_shows_the_bits_of_every_split():
+    table = report.readme_table([RESULT], lambda result, split: split)
+    assert ('| backbone | **0.5 [0.5, 1]** | 0.6 | 2 | 3 (avif) | '
+            '0.17 [0.16, 0.27] |') in table
+    assert 'unknown' not in table
+
+
+def test_the_picture_shows_ours_of_other_splits():
+    rows = [dict(policy='clean'),
+            *(dict(policy=p, split=s) for s in ('backbone', 'unknown')
+              for p in ('task', 'uniform')),
+            *(dict(policy=p, place='tokens') for p in ('featjnd', 'range')),
+            dict(policy='webp', place='full')]
+    left = [(r.get('split', r.get('place')), r['policy'])
+            for r in report.plotted(dict(RESULT, rows=rows))]
+    assert left == [(None, 'clean'), ('backbone', 'task'),
+                    ('backbone', 'uniform'), ('unknown', 'task'),
+                    ('tokens', 'featjnd'), ('full', 'webp')]

@@ -1,6 +1,7 @@
-"""The sections of docs/benchmarks.md on codes of features and pictures."""
+"""The sections of docs/benchmarks.md on the bits of features and pictures, and
+README's table of them."""
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from report_featjnd import estimate, picture_of
 
@@ -9,8 +10,12 @@ from mmfeatjnd.evaluation import codes, markdown_table
 #: Largest shares of the bits of others: of one step and of clipping, of bases
 #: without the task, of static steps.
 STEP, BASIS, STATIC = 1 / 3, 0.8, 0.85
+#: The same of raw tokens with one step, which is asked at a relative loss of
+#: 2 % of mask detectors.
+TOKENS = 0.8
 #: The same of the best picture codec, by the data set's name in the results.
-PICTURE = dict(codec_in1k=1 / 6, codec_coco=0.5, codec_cifar10=0.5)
+PICTURE = dict(quantization_in1k=1 / 6, quantization_coco=0.5,
+               quantization_cifar10=0.5)
 TEXT = """\
 `task`, `lateral`, `pca-dct`, `dct`, `pca` and `uniform` are codes of
 `tools/make_plan.py`, all with scales of training pictures and bytes counted
@@ -20,9 +25,15 @@ with their container; see
 same steps at other blocks. `clip-uniform` clips each image to the range of
 least squared error with 2 to 64 bins. `jpeg`, `webp` and `avif` are the
 picture through Pillow, as it is read or as the host takes it (resized or
-cropped). Bits per pixel are those of the picture as it is read. In brackets
-95 % of a paired bootstrap over the test images; < and >: beyond what was
-measured.
+cropped). Raw tokens are quantized as they are, with steps that are sent:
+`featjnd` takes them from the learned map, as the root of what a token
+tolerates, `permuted-steps` gives the same steps to other tokens of the image,
+`token-map-static` takes them from the mean map of the training, `one-step` has
+one step an image and level, `range` one a token, `water-filling` is optimal
+for independent Gaussian channels, and `gradient` and `token-map-fisher`, which
+need the whole host at the encoder, are references rather than codecs. Bits per
+pixel are those of the picture as it is read. In brackets 95 % of a paired
+bootstrap over the test images; < and >: beyond what was measured.
 """
 
 
@@ -101,6 +112,9 @@ def _goals(result: dict) -> List[tuple]:
     for place, code in known:
         if code == 'task-adapted':
             found.append(((place, code), (place, 'task'), STATIC))
+    ours, theirs = ('tokens', 'featjnd'), ('tokens', 'one-step')
+    if ours in known and theirs in known:
+        found.append((ours, theirs, TOKENS))
     return found
 
 
@@ -166,6 +180,62 @@ def asked_table(rows: Sequence[dict]) -> str:
     return markdown_table(['split', 'nats asked: nats measured'], lines)
 
 
+def equal_noise_table(result: dict) -> str:
+    """What steps of raw tokens cost at the same noise on every image."""
+    lines = []
+    for row in result['comparisons'].get('equal_noise', ()):
+        apart = row['difference']
+        kl = row['metric'] == 'kl'
+        spec, unit = ('.3g', '') if kl else ('.1%', ' of it')
+        lines.append([
+            f'{row["nrmse"]:g}', 'nats' if kl else f'`{row["metric"]}`{unit}',
+            estimate(row['ours'], spec), f'`{row["best_control"]}`',
+            estimate(row['control'], spec),
+            estimate(apart, spec) + (', yes' if apart[0] > 0 else ', no')])
+    return markdown_table(['NRMSE', 'lost', 'by `featjnd`', 'control',
+                           'by the control', 'less by `featjnd`'], lines)
+
+
+def readme_table(results: Sequence[dict], named_split: Callable) -> str:
+    """Bits per pixel where the answer is as far from the clean one.
+
+    Args:
+        results (Sequence[dict]): Results.
+        named_split (Callable): Function from a result and a split to what
+            they are called.
+    """
+    lines = []
+    for result in results:
+        target = targets_of(result)[0]
+        best = best_picture(result, *target)
+        for split in result['macs']:
+            ours = ours_at(result, split, target)
+            if ours is None:
+                continue
+            ratio = best and ratio_of(result, ours, best, *target)
+            lines.append([
+                named_split(result, split),
+                f'**{shown(bits_of(result, ours, *target), True)}**',
+                *(shown(bits_of(result, (split, n), *target))
+                  for n in ('pca-dct', 'uniform')),
+                'not measured' if best is None else
+                f'{shown(bits_of(result, best, *target))} '
+                f'({codes.label_of(*best)})',
+                '?' if ratio is None else estimate(ratio, '.2f')])
+    return markdown_table(
+        ['host, data, split', "in the task's metric", 'PCA and DCT',
+         'one step', 'the picture', 'times the picture'], lines)
+
+
+def ours_at(result: dict, split: str, target) -> Optional[Tuple[str, str]]:
+    """Our code of a split: with steps that follow the picture, where these
+    were measured."""
+    known = codes_of(result)
+    found = [(split, n) for n in ('task-adapted', 'task')
+             if (split, n) in known and bits_of(result, (split, n), *target)]
+    return found[0] if found else None
+
+
 def bd_table(result: dict) -> str:
     lines = [[codes.label_of(*row['ours']), codes.label_of(*row['theirs']),
               f'{row["percent"]:+.1f} %']
@@ -180,10 +250,7 @@ def guide(result: dict) -> str:
     best = best_picture(result, *target)
     lines = []
     for split, (before, after) in result['macs'].items():
-        code = min(((split, c) for s, c in codes_of(result)
-                    if s == split and c in ('task', 'task-adapted')),
-                   key=lambda k: _value(bits_of(result, k, *target)),
-                   default=None)
+        code = ours_at(result, split, target)
         if code is None:
             continue
         ratio = best and ratio_of(result, code, best, *target)
@@ -205,8 +272,19 @@ def guide(result: dict) -> str:
                 'bits per pixel', 'times the picture', 'cheaper'], lines)
 
 
-def _value(bits: Optional[dict]) -> float:
-    return float('inf') if bits is None else bits['value']
+def plotted(result: dict) -> List[dict]:
+    """Rows of the picture: all of the first split, else ours, and of raw
+    tokens the learned map and one step."""
+    first = next(iter(result['macs']))
+
+    def shows(row: dict) -> bool:
+        place = row.get('split') or row.get('place')
+        if place in (None, first) or row['policy'] in codes.PICTURES:
+            return True
+        return row['policy'] in (('featjnd', 'one-step') if place == 'tokens'
+                                 else ('task', 'task-adapted'))
+
+    return [row for row in result['rows'] if shows(row)]
 
 
 def section(name: str, result: dict, head: List[str],
@@ -228,7 +306,7 @@ def section(name: str, result: dict, head: List[str],
     for metric in task_metrics:
         picture = picture_of(name, metric)
         if images is not None:
-            codes.plot(result['rows'], images / picture, metric)
+            codes.plot(plotted(result), images / picture, metric)
         parts.append(f'![Nats and {metric} against bits per pixel]'
                      f'(images/{picture})\n')
     if has_pictures(result):
@@ -242,8 +320,11 @@ def section(name: str, result: dict, head: List[str],
               goals(result),
               'Nats of an image that a plan promises, by its training '
               'pictures, and what the test images came to:\n',
-              asked_table(result['rows']),
-              'BD-rate, the mean over equal nats:\n', bd_table(result)]
+              asked_table(result['rows'])]
+    if result['comparisons'].get('equal_noise'):
+        parts += ['What steps of raw tokens cost at equal noise, the '
+                  "paper's protocol:\n", equal_noise_table(result)]
+    parts += ['BD-rate, the mean over equal nats:\n', bd_table(result)]
     return '\n'.join(parts)
 
 
