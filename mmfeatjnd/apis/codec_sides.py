@@ -1,4 +1,4 @@
-"""The two sides of a split host: what stops it there, what goes on."""
+"""The two sides of a split host: what goes on there, what is left out."""
 from contextlib import ExitStack, contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Set
 
@@ -15,10 +15,6 @@ from mmfeatjnd.models.canvas import filled
 class CodecError(ValueError):
     """An image, a file or a split that cannot be coded; the message says
     why."""
-
-
-class SplitReached(Exception):
-    """Ends a pass of the host where the features are known."""
 
 
 class Receiver:

@@ -6,7 +6,7 @@ through the part before the split as shapes only.
 """
 import copy
 import functools
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import (
     Any,
@@ -58,6 +58,7 @@ from mmfeatjnd.models.splits import (
     Passage,
     from_blank,
     idle_modules,
+    run_until_split,
     to_blank,
 )
 from mmfeatjnd.utils import ConfigError
@@ -67,7 +68,6 @@ from .codec_images import image_pipeline
 from .codec_sides import (
     CodecError,
     Receiver,
-    SplitReached,
     one_line,
     watching_nan,
 )
@@ -498,18 +498,10 @@ class FeatureCodec:
                      samples: list,
                      skeleton: Optional[PrefixShapes] = None) -> None:
         """A pass of the host that ends where all levels are known."""
-        seen = set()
-
-        def stop(feature: Tensor, level: int) -> Tensor:
-            value = change(feature, level)
-            seen.add(level)
-            if seen >= set(self.plan.parts):
-                raise SplitReached
-            return value
-
-        record = nullcontext() if skeleton is None else skeleton.record()
-        with self.neck.changing(stop), record, suppress(SplitReached):
-            self.model.predict(inputs, copy.deepcopy(samples))
+        watch = nullcontext() if skeleton is None else skeleton.record()
+        run_until_split(
+            self.neck, change, self.plan.parts,
+            lambda: self.model.predict(inputs, copy.deepcopy(samples)), watch)
 
 
 def _given(results: dict) -> dict:

@@ -1,5 +1,4 @@
 """What a receiver can know of the padding of a map that is not sent."""
-from contextlib import suppress
 from typing import Dict, Optional, Sequence
 
 import torch
@@ -7,10 +6,7 @@ from torch import Tensor
 
 from mmfeatjnd.functional import to_channels_first
 from mmfeatjnd.hosts import adapter_of
-
-
-class _Reached(Exception):
-    """Ends a pass of the host where all levels are known."""
+from .splits import run_until_split
 
 
 def padding_canvas(neck, inputs: Tensor, data_samples: Optional[list],
@@ -54,12 +50,13 @@ def _features(neck, inputs: Tensor,
     def keep(feature: Tensor, level: int) -> Tensor:
         found[level] = to_channels_first(
             feature, neck.layout_of(feature, level)).clone()
-        if found.keys() >= set(neck.active_levels):
-            raise _Reached
         return feature
 
-    with torch.no_grad(), neck.changing(keep), suppress(_Reached):
-        adapter_of(neck.host).predict(neck.host, inputs, data_samples)
+    with torch.no_grad():
+        run_until_split(
+            neck, keep, neck.active_levels,
+            lambda: adapter_of(neck.host).predict(neck.host, inputs,
+                                                  data_samples))
     return {i: x for i, x in found.items() if x.dim() == 4}
 
 

@@ -18,6 +18,7 @@ gone afterwards::
   neck in the config sees the splits 'backbone' and 'neck' itself.
 * operating: :meth:`FeatJNDNeck.changing` gives every level at the split to a
   function; :meth:`FeatJNDNeck.run` lets an operation do so and measures it.
+* :func:`run_until_split` ends a pass there.
 * :class:`PrefixReplay` records the part before the split in one pass, and
   replays it in the others over the same input.
 * :class:`PrefixShapes` records its shapes only, for another process that has
@@ -25,6 +26,7 @@ gone afterwards::
 * :class:`TailMemo` computes once what two passes of the rest have in common.
 * :func:`idle_modules` says which modules each side can do without.
 """
+from .ending import run_until_split
 from .halves import Passage, idle_modules
 from .memo import TailMemo
 from .reach import attached, resolve_split
@@ -33,5 +35,6 @@ from .shapes import PrefixShapes, from_blank, to_blank
 
 __all__ = [
     'Passage', 'PrefixReplay', 'PrefixShapes', 'TailMemo', 'attached',
-    'from_blank', 'idle_modules', 'resolve_split', 'to_blank'
+    'from_blank', 'idle_modules', 'resolve_split', 'run_until_split',
+    'to_blank'
 ]
