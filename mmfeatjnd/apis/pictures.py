@@ -1,6 +1,7 @@
 """Measure a host on pictures that went through a picture codec."""
 import copy
 import inspect
+from itertools import repeat
 from typing import Dict, List, Sequence
 
 import torch
@@ -107,7 +108,8 @@ def _row(test: OperationTest, loader, clean, draws: int) -> dict:
     coded: List[int] = []
     pixels = 0
     with progress_bar(len(loader)) as step:
-        for batch, other in zip(loader, clean or loader):
+        # a loader with persistent workers has one iterator
+        for batch, other in zip(loader, clean or repeat(None)):
             data = model.data_preprocessor(batch, False)
             inputs, samples = data['inputs'], data['data_samples']
             if clean is not None:

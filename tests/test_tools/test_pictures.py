@@ -2,6 +2,7 @@
 import pytest
 from mmengine.config import Config
 
+from mmfeatjnd.apis import measure_curve
 from mmfeatjnd.apis.pictures import measure_pictures, through_codec
 from mmfeatjnd.utils import ConfigError
 
@@ -20,6 +21,17 @@ def test_rows_of_a_classifier(small):
     assert coarse['metrics']['kl'] > fine['metrics']['kl'] > 0
     assert jpeg['bits_per_pixel'] == pytest.approx(
         8 * jpeg['coded_bytes'] / 32**2)
+
+
+def test_every_picture_counts_with_persistent_workers(small):
+    cfg, checkpoint = of(small)
+    cfg.test_dataloader.update(batch_size=1, num_workers=1,
+                               persistent_workers=True)
+    one, two = (
+        test(cfg, checkpoint)[0] for test in (
+            lambda *of: measure_pictures(*of, {}, draws=50),
+            lambda *of: measure_curve(*of, [], [], draws=50)))
+    assert one['draws'] == two['draws']
 
 
 def test_rows_of_a_detector(boxes):
