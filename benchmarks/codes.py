@@ -38,9 +38,9 @@ NATS = {
 #: Nats at which powers of adaptive steps are chosen.
 ADAPT = {True: 10.0, False: 0.02}
 QUALITIES = dict(
-    jpeg=(40, 75, 90, 97),
-    webp=(30, 70, 90, 98),
-    avif=(40, 60, 78, 88, 95))
+    jpeg=(40, 75, 90, 97, 99),
+    webp=(30, 70, 90, 98, 100),
+    avif=(40, 60, 78, 88, 95, 100))
 #: Where pictures are encoded; what only crops them takes them as they are.
 ENCODED = {True: PLACES, False: ('full', )}
 #: Bins of clipping, from the image's own range.
@@ -202,8 +202,11 @@ def one_code(benchmark: CurveBenchmark, plans: Plans, code: str) -> List[dict]:
 def rows_of_pictures(benchmark: CurveBenchmark) -> List[dict]:
     """Rows of the picture itself."""
     places = ENCODED[benchmark.detector]
-    return benchmark.measure(
-        'pictures',
-        lambda cfg, host, _: measure_pictures(cfg, host, QUALITIES, places,
-                                              draws=DRAWS),
-        qualities=QUALITIES, places=places)
+    rows: List[dict] = []
+    for codec in QUALITIES.items():
+        rows += benchmark.measure(
+            f'pictures_{codec[0]}',
+            lambda cfg, host, _: measure_pictures(cfg, host, dict([codec]),
+                                                  places, draws=DRAWS),
+            qualities=codec[1], places=places)
+    return rows
