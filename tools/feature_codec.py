@@ -21,7 +21,7 @@ from mmfeatjnd.cli.checkpoints import ensure_checkpoint
 from mmfeatjnd.cli.configs import open_config
 from mmfeatjnd.cli.console import UsageError, plain_errors, printable
 from mmfeatjnd.cli.files import find_files
-from mmfeatjnd.cli.options import add_cfg_options
+from mmfeatjnd.cli.options import add_cfg_options, add_featjnd_flag
 from mmfeatjnd.cli.predictions import write_predictions
 from mmfeatjnd.cli.results import DUMP_SUFFIXES, check_suffix
 from mmfeatjnd.coding import BitstreamError, read_plan_header
@@ -87,13 +87,14 @@ def _command(commands, name, text):
         'of tools/model_converters/split_host.py')
     parser.add_argument('plan', help='file of tools/make_plan.py')
     parser.add_argument('--device', help='an accelerator if there is one')
+    add_featjnd_flag(parser)
     add_cfg_options(parser)
     return parser
 
 
 def codec_maker(args, plan, **kwargs):
     """What makes the codec, here or in another process."""
-    cfg = open_config(args.config, args.cfg_options)
+    cfg = open_config(args)
     cfg.load_from = args.checkpoint
     if not args.checkpoint.endswith(HALF):
         ensure_checkpoint(cfg, 'tools/feature_codec.py ... CONFIG {}')

@@ -17,7 +17,7 @@ from mmfeatjnd.cli.run_test import run_test
 def main():
     args = parse_test_args()
     with plain_errors():
-        cfg = open_config(args.config)
+        cfg = open_config(args, merge=False)
         prepare_host(cfg)
         merge_test_args(cfg, args)
         with distributed(cfg):

@@ -7,6 +7,7 @@ from mmfeatjnd.models.estimator_file import (
 )
 from mmfeatjnd.models.hosts import CheckpointError
 from mmfeatjnd.utils import ConfigError, WriteError
+from .add_featjnd import add_featjnd
 from .building import build_model, build_runner
 from .checkpoints import read_checkpoint, read_weights
 from .codec_sides import CodecError
@@ -31,7 +32,8 @@ from .work_dirs import WorkDirError, latest_checkpoint
 __all__ = [
     'CheckpointError', 'CodecError', 'ConfigError', 'DMVJNDSetting',
     'FeatureCodec', 'HOMOGENEITY', 'JNDMeter', 'OperationTest',
-    'WorkDirError', 'WriteError', 'build_model', 'build_runner',
+    'WorkDirError', 'WriteError', 'add_featjnd', 'build_model',
+    'build_runner',
     'dmv_jnd_runner', 'enable_amp', 'estimate_metric', 'guide_to_splits',
     'host_hash', 'latest_checkpoint', 'load_estimator', 'make_plan',
     'measure_curve',

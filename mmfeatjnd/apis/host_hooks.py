@@ -12,7 +12,12 @@ MISFITS = dict(
     SyncNormHook='it would load the statistics of batch norms that do not '
     'change',
     PreciseBNHook='it would look for batch norms that train',
-    MeanTeacherHook='there is no teacher')
+    MeanTeacherHook='there is no teacher',
+    **dict.fromkeys(
+        ('YOLOXModeSwitchHook', 'PipelineSwitchHook', 'SwitchRecipeHook',
+         'SwitchTrainAugHook'),
+        'it would change augmentation or losses at an epoch of a training '
+        'that is not run'))
 
 
 def drop_misfits(cfg: Config) -> None:

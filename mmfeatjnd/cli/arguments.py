@@ -10,12 +10,13 @@ import os
 from pathlib import Path
 from typing import Optional, Sequence, Union
 
-from .options import add_cfg_options, add_hook
+from .options import add_cfg_options, add_featjnd_flag, add_hook
 
 
 def _parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='path of the config file')
+    add_featjnd_flag(parser)
     parser.add_argument(
         '--work-dir',
         help='folder of logs, metrics and checkpoints; by default '
@@ -184,11 +185,13 @@ def curve_parser(description: str) -> argparse.ArgumentParser:
 
 def add_split(parser: argparse.ArgumentParser) -> None:
     """Add where a stock host is split, see
-    :func:`mmfeatjnd.models.neck_at`.
+    :func:`mmfeatjnd.models.neck_at`, and ``--featjnd``, which puts an
+    estimator there, whose weights are in the checkpoint.
 
     Args:
         parser (argparse.ArgumentParser): Edited in place.
     """
+    add_featjnd_flag(parser)
     parser.add_argument(
         '--split',
         help="split point of a stock host, e.g. neck or backbone.layer3; by "

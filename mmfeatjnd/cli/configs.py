@@ -2,11 +2,12 @@
 import argparse
 import os.path as osp
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import List, Sequence
 
 from mmengine.config import Config
 
 from mmfeatjnd import compat
+from mmfeatjnd.apis.add_featjnd import add_featjnd
 from mmfeatjnd.apis.checkpoints import read_weights
 from mmfeatjnd.utils import check_writable
 from .console import UsageError
@@ -36,24 +37,47 @@ def load_config(path: str) -> Config:
                          f'{type(error).__name__}: {error}') from error
 
 
-def open_config(path: str, options: Optional[dict] = None) -> Config:
+def open_config(args: argparse.Namespace, merge: bool = True) -> Config:
     """Check the environment and read the config that a tool was given.
 
     Args:
-        path (str): Path of the file.
-        options (dict, optional): The argument ``--cfg-options``. Defaults to
-            None: none yet.
+        args (argparse.Namespace): Arguments with ``config`` and, where the
+            tool has them, ``featjnd`` and ``cfg_options``.
+        merge (bool): Whether to merge ``--cfg-options``. Defaults to True.
 
     Returns:
         Config: The config.
 
     Raises:
         UsageError: If it cannot be read, or the options do not fit it.
+        ConfigError: If FeatJND cannot be put on its host.
     """
     compat.check_environment()
     compat.register_trusted_checkpoint_loader()
-    cfg = load_config(path)
-    merge_options(cfg, options)
+    cfg = read_given(args)
+    if merge:
+        merge_options(cfg, getattr(args, 'cfg_options', None))
+    return cfg
+
+
+def read_given(args: argparse.Namespace) -> Config:
+    """The config of a tool, with FeatJND where ``--featjnd`` asks for it.
+
+    Args:
+        args (argparse.Namespace): Arguments with ``config`` and maybe
+            ``featjnd``.
+
+    Returns:
+        Config: The config.
+    """
+    cfg = load_config(args.config)
+    featjnd = getattr(args, 'featjnd', None)
+    if featjnd is None:
+        return cfg
+    require_parts(cfg, 'model')
+    cfg = add_featjnd(cfg, **featjnd)
+    # not where the host was trained
+    cfg.work_dir = f'./work_dirs/featjnd_{Path(args.config).stem}'
     return cfg
 
 
@@ -72,7 +96,7 @@ def open_test(args: argparse.Namespace, checkpoints: Sequence[str]) -> Config:
         UsageError: If the config cannot be tested.
         CheckpointError: If a file holds no weights.
     """
-    cfg = open_config(args.config, args.cfg_options)
+    cfg = open_config(args)
     require_parts(cfg, 'model', 'test_dataloader', 'test_evaluator')
     for checkpoint in checkpoints:
         read_weights(checkpoint)

@@ -7,6 +7,7 @@ from typing import Any, Callable, List, Optional, Sequence
 from mmengine.config import Config, DictAction
 from mmengine.registry import HOOKS
 
+from mmfeatjnd.apis.add_featjnd import add_featjnd
 from mmfeatjnd.engine.hooks.operation_hook import OperationHook
 from mmfeatjnd.utils import read_literal
 from .console import UsageError
@@ -85,6 +86,40 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         help='override fields of the config, as key=value. Lists are written '
         'key="[a,b]" or key=a,b, nested ones key="[(a,b),(c,d)]"; the quotes '
         'are needed and blanks are not allowed')
+
+
+class FeatJNDOptions(CfgOptions):
+    """Arguments of :func:`mmfeatjnd.apis.add_featjnd`, as key=value."""
+
+    def __call__(self,
+                 parser: argparse.ArgumentParser,
+                 namespace: argparse.Namespace,
+                 values: Any,
+                 option_string: Optional[str] = None) -> None:
+        """See :class:`argparse.Action`."""
+        known = list(inspect.signature(add_featjnd).parameters)[1:]
+        for pair in values:
+            if pair.partition('=')[0] not in known:
+                raise argparse.ArgumentError(
+                    self, f'{pair!r}: key=value is asked, with one of '
+                    f'{", ".join(known)}')
+        super().__call__(parser, namespace, values, option_string)
+
+
+def add_featjnd_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--featjnd``.
+
+    Args:
+        parser (argparse.ArgumentParser): Edited in place.
+    """
+    parser.add_argument(
+        '--featjnd',
+        nargs='*',
+        action=FeatJNDOptions,
+        metavar='KEY=VALUE',
+        help='put FeatJND on the host of a stock config: by default at '
+        'split=backbone; also levels=0,1 or estimator="dict(type=...)", see '
+        'mmfeatjnd.apis.add_featjnd. --cfg-options are merged after that')
 
 
 def add_hook(parser: argparse.ArgumentParser) -> None:

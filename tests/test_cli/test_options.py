@@ -6,6 +6,7 @@ from mmengine.config import Config
 from mmfeatjnd.cli.console import UsageError
 from mmfeatjnd.cli.options import (
     CfgOptions,
+    add_featjnd_flag,
     add_hook,
     append_hooks,
     check_hooks,
@@ -109,3 +110,27 @@ def test_hooks_that_cannot_work(own, text, reason):
     cfg = Config(dict(custom_hooks=own, default_scope='mmpretrain'))
     with pytest.raises(UsageError, match=f'--hook: .*{reason}'):
         check_hooks(cfg, parse_hooks(text))
+
+
+# ---------------------------------------------------------------- --featjnd
+def parse_featjnd(*argv):
+    parser = argparse.ArgumentParser()
+    add_featjnd_flag(parser)
+    return parser.parse_args(argv).featjnd
+
+
+def test_arguments_of_featjnd():
+    assert parse_featjnd() is None
+    assert parse_featjnd('--featjnd') == {}
+    assert parse_featjnd(
+        '--featjnd', 'split=backbone.layer2', 'levels=[0,2]',
+        "estimator=dict(type='mmfeatjnd.ConvEstimator')") == dict(
+            split='backbone.layer2', levels=[0, 2],
+            estimator=dict(type='mmfeatjnd.ConvEstimator'))
+
+
+@pytest.mark.parametrize('text', ['neck', 'spilt=neck', 'cfg=1'])
+def test_other_arguments_of_featjnd_are_told(text, capsys):
+    with pytest.raises(SystemExit):
+        parse_featjnd('--featjnd', text)
+    assert 'split, levels, estimator, in_channels' in capsys.readouterr().err

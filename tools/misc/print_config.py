@@ -3,14 +3,16 @@
 Example::
 
     python tools/misc/print_config.py CONFIG --save-path whole.py
+    python tools/misc/print_config.py STOCK_CONFIG --featjnd split=neck
 """
 import argparse
 
 import mmfeatjnd  # noqa: F401  first: it lets `_base_` reach every host
-from mmfeatjnd.cli.configs import load_config
+from mmfeatjnd.cli.configs import read_given
 from mmfeatjnd.cli.console import plain_errors
 from mmfeatjnd.cli.options import (
     add_cfg_options,
+    add_featjnd_flag,
     add_hook,
     append_hooks,
     merge_options,
@@ -25,6 +27,7 @@ def main():
     parser.add_argument('config', help='path of the config file')
     parser.add_argument(
         '--save-path', help='also write it to this .py, .json or .yml file')
+    add_featjnd_flag(parser)
     add_cfg_options(parser)
     add_hook(parser)
     args = parser.parse_args()
@@ -32,7 +35,7 @@ def main():
         parser.error('--save-path must end with ' + ', '.join(SUFFIXES))
 
     with plain_errors():
-        cfg = load_config(args.config)
+        cfg = read_given(args)
         merge_options(cfg, args.cfg_options)
         append_hooks(cfg, args.hook)
         print(cfg.pretty_text)

@@ -52,7 +52,7 @@ def main():
     parser.add_argument('out', help='estimator file to write')
     args = parser.parse_args()
     with plain_errors():
-        cfg = open_config(args.config)
+        cfg = open_config(args)
         require_parts(cfg, 'model')
         extract(cfg, args.checkpoint, args.out)
     print(f'Saved to {args.out}')

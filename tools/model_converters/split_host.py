@@ -44,7 +44,7 @@ def main():
             if file.suffix != SUFFIX:
                 raise UsageError(f'{file}: the name must end in {SUFFIX}')
             check_writable(file)
-        cfg = open_config(args.config, args.cfg_options)
+        cfg = open_config(args)
         cfg.load_from = args.checkpoint
         plan = load_plan(args.plan)
         ensure_checkpoint(cfg,
