@@ -114,7 +114,7 @@ def split_channels(cfg: Config, split: str) -> List[int]:
     host = build_host(copy.deepcopy(cfg))  # hosts edit their configs
     neck = neck_at(host.eval(), split)
     problem = None
-    for size in dict.fromkeys((*SIZES, *_own_sizes(cfg))):
+    for size in sizes_of(cfg):
         try:
             found = _dry_run(host, neck, size)
         except Exception as error:  # whatever a host makes of this size
@@ -142,18 +142,25 @@ def _dry_run(host: nn.Module, neck: FeatJNDNeck, size: int) -> Dict[int, int]:
     return found
 
 
-def _own_sizes(cfg: Config) -> List[int]:
-    """Heights that a model says it is made for."""
-    found: List[int] = []
+def sizes_of(cfg: Config) -> List[int]:
+    """Heights and widths of inputs that a host may take.
+
+    Args:
+        cfg (Config): Its config.
+
+    Returns:
+        list[int]: Small ones first, then those that it says it is made for.
+    """
+    found = list(SIZES)
 
     def look(node: Any) -> None:
         if isinstance(node, dict):
             for key, value in node.items():
                 if key in ('img_size', 'pretrain_img_size', 'input_size'):
-                    value = value if isinstance(value, int) else max(value)
-                    found.append(value)
+                    found.append(value if isinstance(value, int) else
+                                 max(value))
                 else:
                     look(value)
 
     look(cfg.model.to_dict())
-    return found
+    return list(dict.fromkeys(found))

@@ -47,6 +47,18 @@ class SegmentorAdapter(HostAdapter):
         threshold = 0.3 if head.threshold is None else head.threshold
         return Answer(logits, 'binary', threshold)
 
+    def predict(self, host: nn.Module, inputs: Tensor,
+                data_samples: Optional[list]) -> list:
+        """See :meth:`HostAdapter.predict`. A crop of a training that was
+        padded keeps its padding: the host would look for it where it is not,
+        in logits of the size of the crop."""
+        samples = data_samples and [s.clone() for s in data_samples]
+        for sample in samples or ():
+            sample.set_metainfo(dict.fromkeys(
+                sample.metainfo.keys() & {'padding_size', 'img_padding_size'},
+                [0] * 4))
+        return run_host(host, 'predict', inputs, samples)
+
     def own_targets(self, host: nn.Module, inputs: Tensor,
                     data_samples: Optional[list], score_thr: float) -> List:
         """See :meth:`HostAdapter.own_targets`."""

@@ -144,3 +144,17 @@ def test_whole_images_have_one_gradient(build, batch, configs):
     model = make(build, configs)
     result = task_sensitivity(find_neck(model), *batch('segmentor'))
     assert [len(v) for v in result.values()] == [1] * 4
+
+
+def test_a_crop_of_a_training_that_was_padded(build, batch, configs):
+    """As the data preprocessor of a training leaves it: a torch.Size."""
+    host = build(configs[0]('segmentor'))
+    inputs, samples = batch('segmentor')
+    padded = torch.nn.functional.pad(inputs[..., :16], (0, 16))
+    for sample in samples:
+        sample.set_metainfo(dict(img_shape=torch.Size((32, 16)),
+                                 padding_size=(0, 16, 0, 0)))
+    with torch.no_grad():
+        found = adapter_of(host).predict(host, padded, samples)
+    assert found[0].seg_logits.data.shape[1:] == (32, 32)
+    assert samples[0].padding_size == (0, 16, 0, 0)
