@@ -28,13 +28,10 @@ from mmfeatjnd.apis import (
     train_once,
 )
 from mmfeatjnd.cli.arguments import count
-from mmfeatjnd.compat import (
-    installed_versions,
-    register_trusted_checkpoint_loader,
-)
+from mmfeatjnd.compat import installed_versions
 from mmfeatjnd.evaluation.rows import is_clean, value_of
 from mmfeatjnd.models import codec_plan, metric_file, save_metric
-from mmfeatjnd.utils import config_library
+from mmfeatjnd.utils import config_library, load_safely
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results'
@@ -468,7 +465,7 @@ def _measure_part(name: str, used: int, config: Path, options: dict, host: str,
                   estimators: List[str], every: int, work_dir: Path,
                   settings: List[dict], measure: Callable) -> List[dict]:
     """One part of :meth:`CurveBenchmark.measure_parts`."""
-    register_trusted_checkpoint_loader()
+    load_safely()
     cfg = read_config(config, options)
     key = dict(
         environment(),

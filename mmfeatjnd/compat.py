@@ -7,7 +7,6 @@ import importlib
 import os.path as osp
 import re
 import sys
-import warnings
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
@@ -84,44 +83,6 @@ def setup_config_scopes() -> None:
     MODULE2PACKAGE['mmfeatjnd'] = __name__
     if _version('mmsegmentation') is None and find_spec('mmseg') is not None:
         MODULE2PACKAGE['mmseg'] = 'mmseg'
-
-
-def register_trusted_checkpoint_loader() -> bool:
-    """Let local checkpoints be unpickled where MMEngine cannot load them.
-
-    Since torch 2.6, ``torch.load`` refuses the message hub that MMEngine
-    stores in every training checkpoint, and MMEngine up to 0.10.7 does not
-    tell it otherwise. Only tools whose user named the checkpoint call this:
-    unpickling runs code that the file contains.
-
-    Returns:
-        bool: Whether a loader was registered. False where MMEngine copes by
-        itself.
-    """
-    import torch
-    if host_line() != 'upstream' or _release(torch.__version__) < (2, 6):
-        return False
-    import mmengine
-    if _release(mmengine.__version__) >= (0, 11):
-        return False
-    from mmengine.runner.checkpoint import CheckpointLoader
-
-    def load_from_local(filename, map_location):
-        filename = osp.expanduser(filename)
-        if not osp.isfile(filename):
-            raise FileNotFoundError(f'{filename} can not be found.')
-        return torch.load(
-            filename, map_location=map_location, weights_only=False)
-
-    warnings.warn(
-        'Checkpoints are unpickled, which can run code contained in them: '
-        'load only files you trust. (MMEngine '
-        f'{mmengine.__version__} cannot load its own checkpoints safely with '
-        f'torch {torch.__version__}.)',
-        stacklevel=2)
-    CheckpointLoader.register_scheme(
-        prefixes='', loader=load_from_local, force=True)
-    return True
 
 
 def _check_lines() -> None:

@@ -1,14 +1,11 @@
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
 from mmfeatjnd import compat
 
@@ -169,46 +166,6 @@ def test_configs_of_this_package(tmp_path):
     (tmp_path / 'config.py').write_text(f'_base_ = {base!r}\n')
     config = Config.fromfile(tmp_path / 'config.py')
     assert config.model.type == 'ImageClassifier'
-
-
-@pytest.fixture
-def schemes():
-    before = dict(CheckpointLoader._schemes)
-    yield
-    CheckpointLoader._schemes.clear()
-    CheckpointLoader._schemes.update(before)
-
-
-def test_trusted_loader_where_not_needed(schemes):
-    if compat.host_line() == 'upstream':
-        pytest.skip('this line needs it')
-    before = dict(CheckpointLoader._schemes)
-    with warnings.catch_warnings():
-        warnings.simplefilter('error')
-        assert compat.register_trusted_checkpoint_loader() is False
-    assert CheckpointLoader._schemes == before
-
-
-def test_trusted_loader(tmp_path, schemes, monkeypatch):
-    # Only the version is pretended; the loading is MMEngine's.
-    monkeypatch.setattr(compat, 'host_line', lambda: 'upstream')
-    monkeypatch.setattr('mmengine.__version__', '0.10.7')
-    file = tmp_path / 'epoch_1.pth'
-    model = torch.nn.Linear(2, 1)
-    torch.save(
-        dict(
-            state_dict=model.state_dict(),
-            message_hub=dict(log=HistoryBuffer([1.], [1]))), file)
-    with pytest.raises(Exception, match='HistoryBuffer'):
-        torch.load(file)  # what MMEngine 0.10.7 does
-    with pytest.warns(UserWarning, match='only files you trust'):
-        assert compat.register_trusted_checkpoint_loader() is True
-    other = torch.nn.Linear(2, 1)
-    checkpoint = load_checkpoint(other, str(file))
-    assert torch.equal(other.weight, model.weight)
-    assert checkpoint['message_hub']['log'].data == ([1.], [1])
-    with pytest.raises(FileNotFoundError, match='none.pth'):
-        load_checkpoint(other, str(tmp_path / 'none.pth'))
 
 
 @pytest.mark.parametrize('text, numbers', [('0.10.7', (0, 10, 7)),

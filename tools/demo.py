@@ -20,15 +20,12 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from mmfeatjnd.apis import measure_curve, train_once, trained_checkpoint
-from mmfeatjnd.compat import (
-    check_environment,
-    register_trusted_checkpoint_loader,
-)
+from mmfeatjnd.compat import check_environment
 from mmfeatjnd.datasets import generate_shapes
 from mmfeatjnd.evaluation import curve
 from mmfeatjnd.evaluation.figure import saved_figure
 from mmfeatjnd.models import JNDMapRecorder, Perturbation, find_neck
-from mmfeatjnd.utils import atomic_path
+from mmfeatjnd.utils import atomic_path, load_safely
 from mmfeatjnd.visualization import draw_instances, show_heat_maps
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'demo'
@@ -197,7 +194,7 @@ def draw_predictions(figure, predictions: Sequence[dict],
 def main():
     args = parse_args()
     check_environment()
-    register_trusted_checkpoint_loader()
+    load_safely()
     out = args.work_dir
     out.mkdir(parents=True, exist_ok=True)
     data = out / 'shapes'

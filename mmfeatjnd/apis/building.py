@@ -11,7 +11,12 @@ from torch import nn
 
 from mmfeatjnd.compat import HOST_LIBRARIES, require
 from mmfeatjnd.models.hosts import build_host
-from mmfeatjnd.utils import ConfigError, check_writable, config_library
+from mmfeatjnd.utils import (
+    ConfigError,
+    check_writable,
+    config_library,
+    load_safely,
+)
 from .host_hooks import drop_misfits
 
 
@@ -46,6 +51,7 @@ def build_model(cfg: Config) -> nn.Module:
         >>> type(model).__name__, type(model).__mro__[2].__name__
         ('FeatJNDImageClassifier', 'ImageClassifier')
     """
+    load_safely()
     init_default_scope(cfg.get('default_scope') or config_library(cfg))
     return build_host(cfg)
 
@@ -76,6 +82,7 @@ def build_runner(cfg: Config, training: bool = False) -> Runner:
         >>> type(runner.model).__name__
         'FeatJNDImageClassifier'
     """
+    load_safely()
     check_writable(cfg.work_dir, folder=True)
     if training:
         drop_misfits(cfg)

@@ -13,6 +13,7 @@ from mmengine.utils.dl_utils import load_url
 from torch import Tensor
 
 from mmfeatjnd.models.hosts import CheckpointError, check_host_weights
+from mmfeatjnd.utils import UnsafeCheckpoint, safe_loading
 
 TIMEOUT = 60  # seconds without an answer of the server
 
@@ -38,8 +39,11 @@ def read_checkpoint(source: str) -> dict:
     if not is_url(source) and not osp.exists(source):
         raise CheckpointError('there is no such file')
     try:
-        with _mapped(_cached(source) if is_url(source) else source):
+        with _mapped(_cached(source) if is_url(source) else source), \
+                safe_loading():
             content = _load(source)
+    except UnsafeCheckpoint as error:
+        raise CheckpointError(str(error)) from error
     except Exception as error:  # whatever damaged data may lead to
         raise CheckpointError(f'{type(error).__name__}: {error}') from error
     if not isinstance(content, dict):

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmfeatjnd import compat
 from mmfeatjnd.apis.add_featjnd import add_featjnd
 from mmfeatjnd.apis.checkpoints import read_weights
-from mmfeatjnd.utils import check_writable
+from mmfeatjnd.utils import check_writable, load_safely
 from .console import UsageError
 from .options import merge_options
 
@@ -53,7 +53,7 @@ def open_config(args: argparse.Namespace, merge: bool = True) -> Config:
         ConfigError: If FeatJND cannot be put on its host.
     """
     compat.check_environment()
-    compat.register_trusted_checkpoint_loader()
+    load_safely()
     cfg = read_given(args)
     if merge:
         merge_options(cfg, getattr(args, 'cfg_options', None))

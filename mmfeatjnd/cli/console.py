@@ -6,7 +6,7 @@ from mmfeatjnd.apis.feature_codec import CodecError
 from mmfeatjnd.apis.work_dirs import WorkDirError
 from mmfeatjnd.compat import EnvironmentProblem
 from mmfeatjnd.models.hosts import CheckpointError
-from mmfeatjnd.utils import ConfigError, WriteError, is_first
+from mmfeatjnd.utils import ConfigError, UnsafeCheckpoint, WriteError, is_first
 from mmfeatjnd.utils.files import NO_SPACE
 
 
@@ -17,7 +17,7 @@ class UsageError(RuntimeError):
 #: Whose message alone tells the user what is wrong and what to change. All
 #: other errors may be faults of ours, and keep their traceback.
 USER_ERRORS = (UsageError, EnvironmentProblem, ConfigError, CheckpointError,
-               CodecError, WorkDirError, WriteError)
+               CodecError, UnsafeCheckpoint, WorkDirError, WriteError)
 
 
 @contextmanager

@@ -4,10 +4,12 @@ from .files import WriteError, atomic_path, check_writable
 from .literals import literal, read_literal
 from .logs import is_first, log
 from .ranks import on_first_rank
+from .safe_load import UnsafeCheckpoint, load_safely, safe_loading
 from .wrappers import unwrapped
 
 __all__ = [
-    'ConfigError', 'WriteError', 'atomic_path', 'check_writable',
-    'config_library', 'is_first', 'literal', 'log', 'on_first_rank',
-    'read_config', 'read_literal', 'type_name', 'unwrapped'
+    'ConfigError', 'UnsafeCheckpoint', 'WriteError', 'atomic_path',
+    'check_writable', 'config_library', 'is_first', 'literal', 'load_safely',
+    'log', 'on_first_rank', 'read_config', 'read_literal', 'safe_loading',
+    'type_name', 'unwrapped'
 ]

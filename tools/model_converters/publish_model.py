@@ -15,11 +15,10 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
-from mmfeatjnd import compat
 from mmfeatjnd.apis.checkpoints import read_checkpoint, weights_of
 from mmfeatjnd.cli.console import UsageError, plain_errors
 from mmfeatjnd.models.hosts import CheckpointError
-from mmfeatjnd.utils import atomic_path, check_writable
+from mmfeatjnd.utils import atomic_path, check_writable, load_safely
 
 
 def plain(value):
@@ -104,7 +103,7 @@ def main():
     parser.add_argument('out_file', help='file to write, before the hash')
     args = parser.parse_args()
     with plain_errors():
-        compat.register_trusted_checkpoint_loader()
+        load_safely()
         print(publish(args.in_file, args.out_file))
 
 

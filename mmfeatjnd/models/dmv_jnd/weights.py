@@ -6,6 +6,7 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmfeatjnd.models.hosts import CheckpointError, check_checkpoint
+from mmfeatjnd.utils import UnsafeCheckpoint, safe_loading
 
 
 def load_weights(model: nn.Module, checkpoint: Union[str, Path], who: str,
@@ -25,7 +26,11 @@ def load_weights(model: nn.Module, checkpoint: Union[str, Path], who: str,
     checkpoint = str(checkpoint)
     check_checkpoint(checkpoint, who, remedy)
     try:
-        load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+        with safe_loading():
+            load_checkpoint(model, checkpoint, map_location='cpu',
+                            strict=True)
+    except UnsafeCheckpoint as error:
+        raise CheckpointError(f'{who}: {checkpoint!r}: {error}') from error
     except RuntimeError as error:
         raise CheckpointError(
             f'{who}: {checkpoint!r} is not a checkpoint of this config. '
