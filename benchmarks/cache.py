@@ -29,8 +29,9 @@ def _file_hash(path: Path, *state: int) -> str:
 def content(value: Any) -> Any:
     """What JSON can hold of a config, independent of where things lie.
 
-    The work dir is left out. A checkpoint (``.pth``) becomes the hash of its
-    file, a config file (``.py``) what it says, as far as they exist.
+    The work dir is left out. A checkpoint (``.pth``) or an estimator
+    (``.safetensors``) becomes the hash of its file, a config file (``.py``)
+    what it says, as far as they exist.
 
     Args:
         value (Any): A config, or a part of it.
@@ -45,8 +46,8 @@ def content(value: Any) -> Any:
         return {str(k): content(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [content(v) for v in value]
-    if isinstance(value, str) and Path(value).suffix in ('.pth', '.py') and \
-            Path(value).is_file():
+    if isinstance(value, str) and Path(value).is_file() and Path(
+            value).suffix in ('.pth', '.safetensors', '.py'):
         if value.endswith('.py'):
             return content(Config.fromfile(value))
         return f'sha256:{file_hash(value)}'

@@ -211,7 +211,7 @@ def train_estimator(config: Path, host: str, work_dir: Path, amp: bool,
     # the curve tests it
     cfg = read_config(config, dict(options, load_from=host, **IDLE))
     checkpoint = train(cfg, work_dir, amp)
-    file = Path(checkpoint).with_name('estimator.pth')
+    file = Path(checkpoint).with_name('estimator.safetensors')
     if not file.is_file():
         model = build_model(cfg)
         load_checkpoint(model, checkpoint, map_location='cpu', strict=True)

@@ -2,6 +2,7 @@
 
 See ``tests/golden/make.py`` for what they are and when they may change.
 """
+import json
 import runpy
 import struct
 import zlib
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 from mmfeatjnd.apis import load_estimator, save_estimator
 from mmfeatjnd.coding import (
@@ -38,7 +41,7 @@ def stored(name):
 
 def test_every_format_has_its_files():
     names = {f.stem for f in GOLDEN.glob('*.bin')}
-    assert names == {'estimator', *READERS}
+    assert names == set(READERS)
     assert all(f.stat().st_size < 6000 for f in GOLDEN.iterdir()
                if f.suffix != '.py' and f.is_file())
 
@@ -134,22 +137,27 @@ def test_the_estimator_file_is_read():
     }
     for value in model.neck.estimators.state_dict().values():
         value.zero_()
-    load_estimator(model, GOLDEN / 'estimator.bin')
+    load_estimator(model, GOLDEN / 'estimator.safetensors')
     same_state(model.neck.estimators.state_dict(), expected)
     assert model.neck.estimators[0].trained
 
 
+def opened(path):
+    with safe_open(str(path), 'pt') as file:
+        about = json.loads(file.metadata()['mmfeatjnd'])
+        return about, {k: file.get_tensor(k) for k in file.keys()}
+
+
 def test_the_estimator_file_is_written(tmp_path):
-    save_estimator(make['host'](), tmp_path / 'estimator.bin')
-    stored, written = (
-        torch.load(f / 'estimator.bin', weights_only=True)
-        for f in (GOLDEN, tmp_path))
-    same_state(stored.pop('state_dict'), written.pop('state_dict'))
+    save_estimator(make['host'](), tmp_path / 'estimator.safetensors')
+    (stored, state), (written, other) = (
+        opened(f / 'estimator.safetensors') for f in (GOLDEN, tmp_path))
+    same_state(state, other)
     for content in (stored, written):
         content.pop('version')  # of the package
     assert stored == written == dict(
         format='mmfeatjnd.estimator',
-        format_version=5,
+        format_version=6,
         neck=dict(
             estimator=dict(
                 type='mmfeatjnd.TokenEstimator',
@@ -164,13 +172,17 @@ def test_the_estimator_file_is_written(tmp_path):
         types=['TokenEstimator'],
         mode=['envelope'],
         log_range=[4.0],
+        host='Module',
+        classes=None,
         host_hash='38f68603ef2ce81af4f23d9796883536'
         'a07f5d7d6233677bfa09268a243e10fb')
 
 
-@pytest.mark.parametrize('version', [None, 4, 6])
+@pytest.mark.parametrize('version', [None, 5, 7])
 def test_other_versions_of_the_estimator_file_are_refused(tmp_path, version):
-    content = torch.load(GOLDEN / 'estimator.bin', weights_only=True)
-    torch.save(dict(content, format_version=version), tmp_path / 'e.pth')
+    about, state = opened(GOLDEN / 'estimator.safetensors')
+    about = json.dumps(dict(about, format_version=version))
+    path = tmp_path / 'e.safetensors'
+    path.write_bytes(save(state, dict(mmfeatjnd=about)))
     with pytest.raises(ValueError, match=f'version {version} of the format'):
-        load_estimator(make['host'](), tmp_path / 'e.pth')
+        load_estimator(make['host'](), path)

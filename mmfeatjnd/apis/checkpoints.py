@@ -38,6 +38,9 @@ def read_checkpoint(source: str) -> dict:
     """
     if not is_url(source) and not osp.exists(source):
         raise CheckpointError('there is no such file')
+    if source.endswith('.safetensors'):
+        raise CheckpointError('this is no checkpoint: an estimator, a metric, '
+                              'a plan or half of a host')
     try:
         with _mapped(_cached(source) if is_url(source) else source), \
                 safe_loading():
@@ -62,14 +65,12 @@ def weights_of(checkpoint: dict) -> Dict[str, Tensor]:
         dict[str, Tensor]: Name to tensor.
 
     Raises:
-        CheckpointError: There are none, or only those of an estimator.
+        CheckpointError: There are none.
 
     Example:
         >>> weights_of(dict(state_dict=dict(w=torch.zeros(2))))
         {'w': tensor([0., 0.])}
     """
-    if checkpoint.get('format') == 'mmfeatjnd.estimator':
-        raise CheckpointError('this file holds an estimator without its host')
     weights = checkpoint.get('state_dict', checkpoint)
     if not isinstance(weights, dict) or not any(
             isinstance(value, Tensor) for value in weights.values()):

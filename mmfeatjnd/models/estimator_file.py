@@ -1,20 +1,24 @@
 """Files that hold an estimator alone, tied to the host by a hash."""
 import hashlib
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Union
+from typing import Optional, Sequence, Union
 
 import torch
 from torch import nn
 
-from mmfeatjnd.utils import ConfigError, atomic_path, unwrapped
+from mmfeatjnd.utils import ConfigError, unwrapped
 from mmfeatjnd.version import __version__
 from .hosts import OWN_KEYS, CheckpointError, host_key
 from .necks.featjnd_neck import ALIASES, FeatJNDNeck, find_neck
 from .splits import attached
+from .tensor_file import FileKind
 
-_FORMAT = 'mmfeatjnd.estimator'
-#: Of the file; raised where older readers would take it for something else.
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
+_KIND = FileKind(
+    'mmfeatjnd.estimator', FORMAT_VERSION, 'estimator file',
+    'Make one from a checkpoint with '
+    'tools/model_converters/extract_estimator.py.',
+    'Extract it again from its checkpoint.')
 #: Attribute of a host that lacks a part of its weights.
 WHOLE_HASH = 'featjnd_host_hash'
 
@@ -77,36 +81,32 @@ def save_estimator(model: nn.Module, path: Union[str, Path]) -> None:
         ValueError: The estimators were never trained, or have diverged.
 
     Example:
-        >>> save_estimator(model, 'jnd.pth')
-        >>> sorted(torch.load('jnd.pth'))[:4]
-        ['format', 'format_version', 'host_hash', 'log_range']
+        >>> save_estimator(model, 'jnd.safetensors')
+        >>> estimator_settings('jnd.safetensors')['split']
+        'backbone.layer2'
     """
     neck = find_neck(model)
     state = {
-        k: v.detach().cpu()
+        k: v.detach().cpu().contiguous()
         for k, v in neck.estimators.state_dict().items()
     }
     if not any(e.trained for e in neck.estimators):
         raise ValueError('the estimators of this model were never trained')
-    _check_values(state, 'the model')
-    content = dict(
-        format=_FORMAT,
-        format_version=FORMAT_VERSION,
-        version=__version__,
+    classes = (getattr(unwrapped(model), 'dataset_meta', None) or {}).get(
+        'classes')
+    about = dict(
         **_about(neck),
+        version=__version__,
         neck=neck.settings(),
+        host=type(unwrapped(model)).__name__.removeprefix('FeatJND'),
         host_hash=host_hash(model),
-        state_dict=state)
-    with atomic_path(str(path)) as partial:
-        torch.save(content, partial)
-
-
-def _check_values(state: Dict[str, torch.Tensor], source: object) -> None:
-    broken = [k for k, v in state.items() if not v.isfinite().all()]
-    if broken:
-        raise CheckpointError(
-            f'{source}: NaN or infinite values in {broken[0]!r}: '
-            'the estimator has diverged in training')
+        classes=classes and list(classes))
+    try:
+        _KIND.write(path, state, about, 'the model')
+    except CheckpointError as error:
+        raise CheckpointError(f'{error.args[0].partition(". Check")[0]}: '
+                              'the estimator has diverged in training'
+                              ) from error
 
 
 def read_estimator(model: nn.Module,
@@ -128,12 +128,12 @@ def read_estimator(model: nn.Module,
             another host, split, mode or estimator config.
 
     Example:
-        >>> save_estimator(model, 'jnd.pth')
-        >>> state = read_estimator(model, 'jnd.pth')
+        >>> save_estimator(model, 'jnd.safetensors')
+        >>> state = read_estimator(model, 'jnd.safetensors')
         >>> state.keys() == find_neck(model).estimators.state_dict().keys()
         True
     """
-    content = _read(path)
+    content, state = _KIND.read(path)
     if neck is None:
         neck = find_neck(model)
     given = {**content['neck'], **content}
@@ -151,35 +151,27 @@ def read_estimator(model: nn.Module,
             f"{content.get('host_hash', '?')[:8]}, but the loaded host has "
             f'{host_hash(model)[:8]}). Load the checkpoint that it was '
             'trained with.')
-    state = content.get('state_dict', {})
     shapes = {k: v.shape for k, v in neck.estimators.state_dict().items()}
     if {k: v.shape for k, v in state.items()} != shapes:
         raise CheckpointError(
             f'{path} was trained with another estimator config '
             '(its widths differ).')
-    _check_values(state, path)
     return state
 
 
-def _read(path: Union[str, Path]) -> dict:
-    """The content of a file of this format."""
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:
-        raise CheckpointError(
-            f'{path} is no estimator file: {error}') from error
-    if not isinstance(content, dict) or content.get('format') != _FORMAT:
-        raise CheckpointError(
-            f'{path} is no estimator file. Make one from a checkpoint with '
-            'tools/model_converters/extract_estimator.py.')
-    version = content.get('format_version')
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f'{path} has version {version} of the format (mmfeatjnd '
-            f'{content.get("version")}), but this mmfeatjnd ({__version__}) '
-            f'reads version {FORMAT_VERSION}. Extract it again from its '
-            'checkpoint.')
-    return content
+def estimator_settings(path: Union[str, Path]) -> dict:
+    """How the neck of an estimator file is built.
+
+    Args:
+        path (str | Path): A file of :func:`save_estimator`.
+
+    Returns:
+        dict: Arguments of :class:`FeatJNDNeck`.
+
+    Raises:
+        CheckpointError: It is no such file.
+    """
+    return _KIND.read(path)[0]['neck']
 
 
 def neck_at(model: nn.Module,
@@ -213,8 +205,8 @@ def neck_at(model: nn.Module,
         CheckpointError: The file is no estimator file.
 
     Example:
-        >>> save_estimator(model, 'jnd.pth')
-        >>> neck = neck_at(plain_model, estimator='jnd.pth')
+        >>> save_estimator(model, 'jnd.safetensors')
+        >>> neck = neck_at(plain_model, estimator='jnd.safetensors')
         >>> neck.split == find_neck(model).split, neck.detached
         (True, True)
     """
@@ -222,7 +214,7 @@ def neck_at(model: nn.Module,
     if any(isinstance(m, FeatJNDNeck) for m in model.modules()):
         neck, owner = find_neck(model), 'the config'
     elif estimator is not None:
-        settings = dict(_read(estimator)['neck'])
+        settings = dict(estimator_settings(estimator))
         cfg = settings.pop('estimator')
         neck, owner = FeatJNDNeck(**settings), estimator
         try:
@@ -261,8 +253,8 @@ def load_estimator(model: nn.Module,
         CheckpointError: See there. The model is left as it was.
 
     Example:
-        >>> save_estimator(model, 'jnd.pth')
-        >>> load_estimator(model, 'jnd.pth')
+        >>> save_estimator(model, 'jnd.safetensors')
+        >>> load_estimator(model, 'jnd.safetensors')
     """
     neck = find_neck(model) if neck is None else neck
     neck.estimators.load_state_dict(read_estimator(model, path, neck))

@@ -75,6 +75,8 @@ def safe_loading() -> Iterator[None]:
             try:
                 return load(f, *args, **kwargs)
             except pickle.UnpicklingError as error:
+                if 'invalid load key' in str(error):  # no pickle at all
+                    raise
                 raise UnsafeCheckpoint(
                     'it cannot be read without running code that it holds '
                     f'({_reason(error)}). If you know where it comes from and '

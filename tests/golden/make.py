@@ -9,9 +9,8 @@ name), and only then run this. Inputs are whole numbers from closed formulas:
 no generator, and no library's arithmetic, is behind them.
 
 ``NAME.bin`` holds the bytes. What a reader must return beside these inputs,
-features and pixels, is in ``values.npz``. How PyTorch packs the file of an
-estimator, and safetensors that of a metric, is their own affair; what is in
-them counts.
+features and pixels, is in ``values.npz``. How safetensors packs the files of
+an estimator and of a metric is its own affair; what is in them counts.
 """
 import sys
 from pathlib import Path
@@ -221,7 +220,7 @@ def files():
 
 
 def main(folder=FOLDER):
-    save_estimator(host(), Path(folder) / 'estimator.bin')
+    save_estimator(host(), Path(folder) / 'estimator.safetensors')
     save_metric(task_metric(), Path(folder) / 'metric.safetensors')
     values = {f'level_{i}': bits(x) for i, x in enumerate(levels())}
     for name, data in files().items():

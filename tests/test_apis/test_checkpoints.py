@@ -20,8 +20,6 @@ def test_files_older_than_the_zip_format(tmp_path):
     ({}, 'no weights in it'),
     ({'w': 'text'}, 'no weights in it'),
     (dict(state_dict=[]), 'no weights in it'),
-    (dict(format='mmfeatjnd.estimator', state_dict={'w': torch.ones(1)}),
-     'an estimator without its host'),
 ])
 def test_no_weights(content, reason):
     with pytest.raises(CheckpointError, match=reason):

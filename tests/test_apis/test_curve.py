@@ -151,7 +151,7 @@ def test_ema_with_a_checkpoint_of_the_host_alone(host, tmp_path, plain):
     """Which lacks the estimators that the average has, too."""
     cfg, model = host(plain=plain)
     cfg.custom_hooks = [dict(type='EMAHook')]
-    save_estimator(model, tmp_path / 'estimator.pth')
+    save_estimator(model, tmp_path / 'estimator.safetensors')
     whole = save(model.state_dict(), tmp_path / 'whole.pth')
     alone = save(
         {k: v for k, v in model.state_dict().items()
@@ -159,7 +159,7 @@ def test_ema_with_a_checkpoint_of_the_host_alone(host, tmp_path, plain):
         tmp_path / 'alone.pth')
     expected = measure_curve(cfg, whole, ['featjnd'], [0.5])
     rows = measure_curve(cfg, alone, ['featjnd'], [0.5], estimators=[
-        str(tmp_path / 'estimator.pth')])
+        str(tmp_path / 'estimator.safetensors')])
     assert rows == expected
     assert rows[0]['metrics'] != rows[1]['metrics']
 
@@ -223,7 +223,7 @@ def test_a_diverged_estimator_makes_no_curve(host, tmp_path, distortion):
         measure_curve(cfg, checkpoint, ['gaussian', distortion], [0.5])
     with pytest.raises(ValueError, match='NaN or infinite values in .*'
                        'expand.bias.* has diverged'):
-        save_estimator(model, tmp_path / 'estimator.pth')
+        save_estimator(model, tmp_path / 'estimator.safetensors')
 
 
 def test_a_broken_host_makes_no_curve(host, tmp_path):
@@ -239,7 +239,7 @@ def test_weights_that_the_checkpoint_lacks(host, tmp_path):
     """A curve was drawn on a random host, exit 0."""
     cfg, model = host()
     state = model.state_dict()
-    save_estimator(model, tmp_path / 'estimator.pth')
+    save_estimator(model, tmp_path / 'estimator.safetensors')
     for given, message in (
             ({}, 'lacks .* of .* weights of FeatJNDImageClassifier'),
             ({k: v for k, v in state.items() if '.layer1.' not in k},
@@ -255,7 +255,7 @@ def test_weights_that_the_checkpoint_lacks(host, tmp_path):
                 run()
     with pytest.raises((CheckpointError, ValueError), match='lacks|estimator'):
         measure_curve(
-            cfg, str(tmp_path / 'estimator.pth'), ['gaussian'], [1.0])
+            cfg, str(tmp_path / 'estimator.safetensors'), ['gaussian'], [1.0])
     with pytest.raises(FileNotFoundError, match='No checkpoint at'):
         measure_curve(cfg, str(tmp_path / 'no.pth'), ['gaussian'], [1.0])
 

@@ -51,14 +51,19 @@ def host(small_classifier, tmp_path_factory):
     return cfg, train_once(cfg), str(root / 'images/a/0.png')
 
 
-def plain_host(cfg, model):
-    """The host of a FeatJND model, without FeatJND."""
+def plain_config(cfg):
+    """A FeatJND config, without FeatJND."""
     cfg = copy.deepcopy(cfg)
     cfg.model.type = cfg.model.pop('host')
     cfg.model.neck = cfg.model.neck.neck
     for name in ('training', 'discrepancy', 'objective'):
         cfg.model.pop(name, None)
-    host = build_model(cfg)
+    return cfg
+
+
+def plain_host(cfg, model):
+    """Its host."""
+    host = build_model(plain_config(cfg))
     host.load_state_dict({
         host_key(k): v for k, v in model.state_dict().items()
         if not k.startswith(OWN_KEYS)
@@ -83,6 +88,7 @@ def test_example(example, host, trained_jnd, tmp_path, monkeypatch):
         cfg=cfg,
         checkpoint=checkpoint,
         model=model,
+        stock_cfg=plain_config(cfg),
         plain_model=plain_host(cfg, model),
         image=image,
         jnd_cfg=jnd_cfg,

@@ -2,6 +2,7 @@
 import functools
 import http.server
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,9 +120,9 @@ def test_damaged_download(server):
 
 
 def test_an_estimator_file_is_no_checkpoint(tmp_path):
-    path = str(tmp_path / 'jnd.pth')
-    torch.save(dict(format='mmfeatjnd.estimator', state_dict={}), path)
-    with pytest.raises(CheckpointError, match='without its host'):
+    path = str(tmp_path / 'jnd.safetensors')
+    Path(path).touch()
+    with pytest.raises(CheckpointError, match='no checkpoint: an estimator'):
         ensure_checkpoint(Config(dict(load_from=path)))
 
 

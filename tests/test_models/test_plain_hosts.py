@@ -93,7 +93,7 @@ def test_an_estimator_file_says_how_its_neck_is_built(
     for estimator in ours.neck.estimators:
         estimator.initial.fill_(1)
         torch.nn.init.normal_(estimator.expand.weight)
-    file = tmp_path / 'jnd.pth'
+    file = tmp_path / 'jnd.safetensors'
     save_estimator(ours, file)
     beside = neck_at(host, estimator=file)
     with pytest.raises(CheckpointError, match='needs a trained estimator'):
@@ -104,7 +104,7 @@ def test_an_estimator_file_says_how_its_neck_is_built(
     assert_equal(
         run(beside, batch(kind), operation),
         run(find_neck(ours), batch(kind), operation))
-    with pytest.raises(ValueError, match='jnd.pth has split'):
+    with pytest.raises(ValueError, match='jnd.safetensors has split'):
         neck_at(host, 'backbone.layer1', estimator=file)
     with torch.no_grad():
         next(host.parameters()).mul_(2)

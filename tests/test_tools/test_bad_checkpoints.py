@@ -24,7 +24,7 @@ TOOLS = {
                    '--policies', 'one-step', '--mean-bits',
                    '--noise-budgets', '1', '--no-coded', '--out', '{out}'),
     'extract': ('model_converters/extract_estimator.py', '{config}',
-                '{checkpoint}', '{out}/jnd.pth'),
+                '{checkpoint}', '{out}/jnd.safetensors'),
 }
 
 
@@ -80,9 +80,6 @@ BAD = {
     'text': (lambda state: b'text', 'given.pth'),
     'cut': (lambda state: b'PK\x03\x04' + bytes(1000), 'given.pth'),
     'strings': (lambda state: dict.fromkeys(state, 'x'), 'no weights in it'),
-    'estimator file':
-    (lambda state: dict(format='mmfeatjnd.estimator', state_dict=state),
-     'an estimator without its host'),
     'no layer1': (lambda state: dict(state_dict=without(
         state, 'backbone.layer1')), 'backbone.layer1'),
     'another host': (lambda state: dict(state_dict={
@@ -99,14 +96,14 @@ def test_refused_before_anything_runs(run, host, tmp_path, tool, bad):
     with pytest.raises(SystemExit, match=f'error: (.|\n)*{reason}'):
         run(tool, make(dict(host[1])))
     out = tmp_path / 'out'
-    for kind in ('*.pth', '*.json', 'curve.*', 'rates.*'):
+    for kind in ('*.pth', '*.safetensors', '*.json', 'curve.*', 'rates.*'):
         assert not list(out.glob(f'**/{kind}'))
 
 
 def test_what_is_right_is_taken(run, host):
     state = dict(host[1])
     out = run('extract', dict(state_dict=state))
-    assert os.listdir(out) == ['jnd.pth']
+    assert os.listdir(out) == ['jnd.safetensors']
     plain = without(state, ('neck.estimators.', 'featjnd_'))
     out = run('jnd_curve', plain)  # the estimator begins anew
     rows = json.loads((out / 'curve.json').read_text())
@@ -137,7 +134,7 @@ def test_an_estimator_file_that_does_not_fit(run_tool, host, tmp_path):
     torch.save(state, tmp_path / 'given.pth')
     (tmp_path / 'text.pth').write_text('text')
     for name, reason in (('text.pth', 'is no estimator file'),
-                         ('given.pth', 'is no estimator file. Make one')):
+                         ('given.pth', 'is no estimator file: .* Make one')):
         with pytest.raises(SystemExit, match=f'error: .*{name} {reason}'):
             run_tool('analysis_tools/jnd_curve.py', root / 'host.py',
                      tmp_path / 'given.pth', '--seeds', 1, '--estimators',
@@ -178,7 +175,6 @@ def test_a_curve_is_told_what_is_missing_before_it_runs(run_tool, host,
 
 
 def test_a_disk_that_is_full(host, tmp_path):
-    """Torch's writer raises no OSError."""
     root, state = host
     torch.save(state, tmp_path / 'given.pth')
     limit = resource.RLIMIT_FSIZE
@@ -186,14 +182,15 @@ def test_a_disk_that_is_full(host, tmp_path):
         [
             sys.executable,
             ROOT / 'tools/model_converters/extract_estimator.py',
-            root / 'host.py', tmp_path / 'given.pth', tmp_path / 'jnd.pth'
+            root / 'host.py', tmp_path / 'given.pth',
+            tmp_path / 'jnd.safetensors'
         ],
         env=dict(os.environ, PYTHONPATH=str(ROOT)),
         text=True,
         capture_output=True,
         preexec_fn=lambda: resource.setrlimit(limit, (100000, 100000)))
     assert done.returncode == 1
-    assert f'error: cannot write {tmp_path}/jnd.pth: ' in done.stderr
+    assert f'error: cannot write {tmp_path}/jnd.safetensors: ' in done.stderr
     assert 'Traceback' not in done.stderr
     assert os.listdir(tmp_path) == ['given.pth']
 

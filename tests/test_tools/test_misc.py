@@ -145,8 +145,6 @@ def test_publish_model_refuses(run_tool, tmp_path):
         ([torch.ones(1)], 'no weights in it, but a list'),
         (7, 'no weights in it, but a int'),
         (dict(w=torch.ones(1), note='text'), "'note' is no tensor"),
-        (dict(format='mmfeatjnd.estimator', state_dict={}),
-         'an estimator without its host'),
     ]:
         torch.save(content, source)
         with pytest.raises(SystemExit, match=f'bad.pth\n  .*{reason}'):

@@ -34,7 +34,7 @@ def given(small_classifier, tmp_path_factory):
     torch.save(state, folder / 'ours.pth')
     torch.save({host_key(k): v for k, v in state.items()
                 if not k.startswith(OWN_KEYS)}, folder / 'plain.pth')
-    save_estimator(model, folder / 'jnd.pth')
+    save_estimator(model, folder / 'jnd.safetensors')
     plain = Config.fromfile(folder / 'ours.py')
     plain.model.type = plain.model.pop('host')
     plain.model.neck = plain.model.neck.neck
@@ -73,7 +73,7 @@ def test_a_curve_of_estimator_files(given, run_tool, tmp_path):
         run_tool('analysis_tools/jnd_curve.py', folder / f'{name}.py',
                  folder / f'{name}.pth', '--distortions', 'featjnd',
                  '--nrmse', 1, '--seeds', 1, '--estimators',
-                 folder / 'jnd.pth', '--out', tmp_path / name)
+                 folder / 'jnd.safetensors', '--out', tmp_path / name)
     assert read(tmp_path / 'ours/curve.json') == read(
         tmp_path / 'plain/curve.json')
 
@@ -81,7 +81,7 @@ def test_a_curve_of_estimator_files(given, run_tool, tmp_path):
 def test_a_hook_with_an_estimator_file(given, run_tool, tmp_path):
     folder, *_ = given
     for name, more in (('ours', ''), ('plain',
-                                      f",estimator='{folder}/jnd.pth'")):
+                                      f",estimator='{folder}/jnd.safetensors'")):
         run_tool(
             'test.py', folder / f'{name}.py', folder / f'{name}.pth',
             '--work-dir', tmp_path, '--out', tmp_path / f'{name}.json',

@@ -41,8 +41,6 @@ def extract(cfg, checkpoint, out):
         save_estimator(model, out)
     except ValueError as error:
         raise UsageError(f'{checkpoint}: {error}') from error
-    except RuntimeError as error:  # of torch, whose writer knows no OSError
-        raise UsageError(f'cannot write {out}: {error}') from error
 
 
 def main():

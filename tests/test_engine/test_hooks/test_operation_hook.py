@@ -77,14 +77,14 @@ def test_a_test_that_breaks_off_leaves_the_model_clean(
     source = host(split)
     torch.nn.init.constant_(source.neck.estimators[0].expand.bias, -1.0)
     source.neck.estimators[0].initial.fill_(1)
-    save_estimator(source, tmp_path / 'estimator.pth')
+    save_estimator(source, tmp_path / 'estimator.safetensors')
     clean, _ = test(model=model, tta=tta)
     before = state_of(model)
     handle = break_host(model) if where == 'host' else None
     with pytest.raises((RuntimeError, ValueError),
                        match='NaN' if where == 'data' else f'the {where}'):
-        test(hook(estimator=str(tmp_path / 'estimator.pth')), model=model,
-             tta=tta, broken=where == 'data', trained=None,
+        test(hook(estimator=str(tmp_path / 'estimator.safetensors')),
+             model=model, tta=tta, broken=where == 'data', trained=None,
              metric=Broken() if where == 'evaluator' else None)
     if handle is not None:
         handle.remove()
@@ -184,7 +184,7 @@ def test_validation_with_a_file_leaves_what_is_trained_alone(
         **{f'neck.estimators.{k}': v
            for k, v in source.neck.estimators.state_dict().items()}
     })
-    save_estimator(source, tmp_path / 'estimator.pth')
+    save_estimator(source, tmp_path / 'estimator.safetensors')
 
     other = copy.deepcopy(start)
     seen = []
@@ -195,7 +195,7 @@ def test_validation_with_a_file_leaves_what_is_trained_alone(
         def after_val_epoch(self, runner, metrics=None):
             seen.append(metrics)
 
-    test(hook(estimator=str(tmp_path / 'estimator.pth')), Watch(),
+    test(hook(estimator=str(tmp_path / 'estimator.safetensors')), Watch(),
          what='train', model=other, trained=False)
     # always the estimator of the file, so always the same numbers
     assert len(seen) == 3

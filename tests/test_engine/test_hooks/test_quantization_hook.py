@@ -107,7 +107,7 @@ def test_validation_within_training(test):
 
 def test_an_estimator_file(test, build, tmp_path):
     steps = dict(type='featjnd', power=1)
-    path = str(tmp_path / 'estimator.pth')
+    path = str(tmp_path / 'estimator.safetensors')
     source = build('classifier', estimator=dict(mode='envelope'))
     with torch.no_grad():
         source.neck.estimators[0].expand.bias.fill_(-1.)
