@@ -89,8 +89,11 @@ def add_featjnd(cfg: Config,
 
 def schedule() -> dict:
     """How the shipped configs train an estimator."""
-    # a package's own configs lie in .mim, as in the host libraries
-    path = Path(mmfeatjnd.__file__).parent / '.mim' / 'configs' / SCHEDULE
+    package = Path(mmfeatjnd.__file__).parent
+    # installed, configs lie in .mim, as in the host libraries
+    roots = package / '.mim', package.parent
+    path, *_ = (root / 'configs' / SCHEDULE for root in roots
+                if (root / 'configs' / SCHEDULE).is_file())
     found = Config.fromfile(path).featjnd_schedule.to_dict()
     for part in ('optim_wrapper', 'train_cfg'):
         del found[part]['_delete_']  # of a config that inherits it

@@ -73,6 +73,8 @@ from .codec_sides import (
 )
 
 Picture = Union[str, Path, np.ndarray]
+#: A file that claims a larger image is refused; 8K has a few less.
+MAX_PIXELS = 1 << 25
 #: Sizes of images whose blanks are kept.
 _KEPT = 32
 
@@ -284,6 +286,11 @@ class FeatureCodec:
         self._needs('sender')
         inputs, samples = self.read(picture)
         name = picture if isinstance(picture, (str, Path)) else 'the picture'
+        height, width = samples[0].ori_shape[:2]
+        if height * width > MAX_PIXELS:
+            raise CodecError(f'{name}: a receiver refuses an image of '
+                             f'{height} x {width} pixels: more than '
+                             f'{MAX_PIXELS}')
         try:
             known = prepare(self.neck, [self.quantization], inputs, samples)
             run = Run(self.quantization, self.neck, **known)
@@ -455,9 +462,10 @@ class FeatureCodec:
 
     def _blank(self, height: int, width: int) -> Blank:
         """What follows from a size: see :class:`Blank`."""
-        if height * width > 1 << 26:
+        if height * width > MAX_PIXELS:  # before anything is made of it
             raise CodecError(f'an image of {height} x {width} pixels is '
-                             'larger than any that is read')
+                             f'larger than any that is read ({MAX_PIXELS} '
+                             'pixels)')
         with torch.no_grad():
             inputs, samples = self.read(
                 np.zeros((height, width, 3), np.uint8))

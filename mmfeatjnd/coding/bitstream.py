@@ -78,7 +78,7 @@ def read_header(data: bytes, max_elements: int = MAX_ELEMENTS) -> List[dict]:
     Args:
         data (bytes): What :func:`encode_image` returned.
         max_elements (int): Refuse streams with more elements. Defaults to
-            2^26.
+            2^25.
 
     Returns:
         list[dict]: For every level its ``shape`` (without the batch),
@@ -115,7 +115,7 @@ def decode_image(data: bytes,
     Args:
         data (bytes): What :func:`encode_image` returned.
         max_elements (int): Refuse streams with more elements. Defaults to
-            2^26.
+            2^25.
 
     Returns:
         list[QuantizedLevel]: The levels, bit for bit, on the CPU, with the

@@ -35,7 +35,7 @@ from .payload import EXPONENTS, exponent_shape, read_level, write_level
 VERSION = 3
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 #: A file that claims more elements than this is refused.
-MAX_ELEMENTS = 1 << 26
+MAX_ELEMENTS = 1 << 25
 _MAX_FLOAT = torch.finfo(torch.float32).max
 
 
@@ -228,7 +228,7 @@ def decode_body(body: bytes,
         body (bytes): One of :func:`encode_bodies`, which whoever stored it
             has checked.
         max_elements (int): See
-            :func:`mmfeatjnd.coding.decode_image`. Defaults to 2^26.
+            :func:`mmfeatjnd.coding.decode_image`. Defaults to 2^25.
 
     Returns:
         list[QuantizedLevel]: See :func:`mmfeatjnd.coding.decode_image`.

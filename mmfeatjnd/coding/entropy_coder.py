@@ -58,8 +58,9 @@ def _groups(index: np.ndarray, centre: np.ndarray,
             rectified: bool) -> Iterator[Tuple[np.ndarray, Table]]:
     """Positions of the symbols of every class, with its table; in an order
     that both sides know."""
-    key = (index.astype(np.int64) << 16) + centre
-    order = np.argsort(key, kind='stable')
+    # in few bytes: a file may claim many symbols
+    key = (index.astype(np.int32) << 16) + centre.astype(np.int32)
+    order = np.argsort(key, kind='stable').astype(np.int32)
     key = key[order]
     starts = np.flatnonzero(np.diff(key, prepend=key[:1] - 1))
     for positions, value in zip(np.split(order, starts[1:]), key[starts]):
@@ -153,32 +154,47 @@ class SymbolReader:
 
     def read(self, index: np.ndarray, centre: np.ndarray,
              rectified: bool = False) -> np.ndarray:
-        """The next symbols, (N,), int64; see :meth:`SymbolWriter.write`.
+        """The next symbols, (N,), int32; see :meth:`SymbolWriter.write`.
 
         Raises:
             BitstreamError: The bytes cannot come from :class:`SymbolWriter`.
         """
-        symbols = np.zeros(len(index), np.int64)
+        symbols = np.zeros(len(index), np.int32)
         found, counts = [], [0]
         for positions, table in _groups(index, centre, rectified):
             entry = self._decode(len(positions), self._models.Categorical(
                 table.probabilities, perfect=False))
-            inside = ~_zeros(entry - 1, table)
-            place = np.zeros_like(entry)
+            last = len(table.probabilities) - 1
+            zero, place = None, 0
+            if table.zero:
+                zero = entry == 1
             if table.bits:
+                inside = slice(None) if zero is None else ~zero
+                place = np.zeros_like(entry)
                 place[inside] = self._read_uniform(
-                    int(inside.sum()), 1 << table.bits)
-            low, high = entry == 0, entry == len(table.probabilities) - 1
-            counts += [int(low.sum()), int(high.sum())]
-            found.append((positions, table, entry, inside, place, low, high))
+                    len(entry[inside]), 1 << table.bits)
+            first = table.first - 1 - table.zero
+            value = (entry + first << table.bits) + place + table.shift
+            if zero is not None:
+                value[zero] = 0
+            symbols[positions] = value
+            # beyond the table: told at the end
+            for end, edge, sign in ((0, table.zero, -1), (last, last, 1)):
+                at = np.flatnonzero(entry == end)
+                counts.append(len(at))
+                if len(at):
+                    rest = place[at] if table.bits else 0
+                    found.append((positions[at], edge, sign, rest, first,
+                                  table))
         beyond = self._read_beyond(sum(counts)) - 1
-        beyond = iter(np.split(beyond, np.cumsum(counts)[:-1])[1:])
-        for positions, table, entry, inside, place, low, high in found:
-            entry[low] = table.zero - next(beyond)
-            entry[high] += next(beyond)
-            value = entry + table.first - 1 - table.zero << table.bits
-            symbols[positions] = (value + place + table.shift) * inside
-        if np.abs(symbols).max(initial=0) > MAX_SYMBOL:
+        ends = iter(np.split(beyond, np.cumsum([len(x[0]) for x in found])))
+        for (positions, edge, sign, rest, first, table), by in zip(found,
+                                                                   ends):
+            value = edge + sign * by + first << table.bits
+            # where it fits in 32 bits, and where it is told below
+            symbols[positions] = np.clip(value + rest + table.shift,
+                                         -2 * MAX_SYMBOL, 2 * MAX_SYMBOL)
+        if max(-symbols.min(initial=0), symbols.max(initial=0)) > MAX_SYMBOL:
             raise BitstreamError('corrupted payload: impossible symbols')
         return symbols
 
@@ -197,9 +213,10 @@ class SymbolReader:
 
     def _decode(self, count: int, model) -> np.ndarray:
         if not count:
-            return np.zeros(0, np.int64)
+            return np.zeros(0, np.int32)
         try:
-            return self._coder.decode(model, count).astype(np.int64)
+            return self._coder.decode(model, count).astype(
+                np.int32, copy=False)
         except (AssertionError, ValueError) as error:
             raise BitstreamError(f'corrupted payload: {error}') from error
 

@@ -139,7 +139,7 @@ def decode_images(data: bytes,
     Args:
         data (bytes): One stream of :func:`encode_images`.
         max_elements (int): Refuse streams with more coefficients. Defaults
-            to 2^26.
+            to 2^25.
 
     Returns:
         Tensor: (n, C, H, W), uint8: the images of the stream, on the CPU.

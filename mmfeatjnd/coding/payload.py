@@ -68,7 +68,8 @@ def _read_integers(reader: SymbolReader,
         raise BitstreamError('corrupted payload: impossible parameters')
     size = math.prod(shape)
     residual = reader.read(
-        np.full(size, index), np.zeros(size, int)).reshape(shape)
+        np.full(size, index, np.int32), np.zeros(size, np.int32)
+    ).reshape(shape).astype(np.int64)
     if not chosen:
         return residual + median
     # down the first column, then along the rows

@@ -130,7 +130,7 @@ def decode_planned(data: bytes,
         shapes (Sequence[tuple[int, ...]]): Of every part (K, h, w).
         models (Sequence[EntropyModel]): Of every part, the plan's.
         base (float): The step that the header's index means.
-        max_elements (int): Refuse images with more. Defaults to 2^26.
+        max_elements (int): Refuse images with more. Defaults to 2^25.
 
     Returns:
         list[QuantizedLevel]: The parts, bit for bit, on the CPU.

@@ -16,6 +16,7 @@ from mmfeatjnd.apis import (
     CodecError,
     FeatureCodec,
     build_model,
+    feature_codec,
     make_plan,
 )
 from mmfeatjnd.coding import BitstreamError
@@ -190,6 +191,17 @@ def transformer(root, small):
     torch.manual_seed(0)
     torch.save(build_model(copy.deepcopy(cfg)).state_dict(), root / 'm.pth')
     return root / 'config.py', root / 'm.pth'
+
+
+def test_what_a_receiver_would_refuse_is_not_sent(small, monkeypatch):
+    codec = codec_of(small)
+    picture = pictures(small)[0]
+    data = codec.encode(picture)
+    monkeypatch.setattr(feature_codec, 'MAX_PIXELS', 32 * 32 - 1)
+    with pytest.raises(CodecError, match='32 x 32 pixels: more than 1023'):
+        codec.encode(picture)
+    with pytest.raises(CodecError, match='larger than any that is read'):
+        codec_of(small).decode(data)
 
 
 def test_tokens_lie_on_their_grid(small, tmp_path):
