@@ -20,6 +20,7 @@ from .dmv_jnd import (
 )
 from .dmv_jnd_codec import measure_dmv_jnd_codec
 from .feature_codec import FeatureCodec
+from .inferencer import Answer, FeatJNDInferencer, changing_features
 from .measured_jnd import JNDMeter, measure_jnd
 from .metric import estimate_metric
 from .mixed_precision import enable_amp
@@ -30,10 +31,11 @@ from .training import train, train_once, trained_checkpoint
 from .work_dirs import WorkDirError, latest_checkpoint
 
 __all__ = [
-    'CheckpointError', 'CodecError', 'ConfigError', 'DMVJNDSetting',
-    'FeatureCodec', 'HOMOGENEITY', 'JNDMeter', 'OperationTest',
-    'WorkDirError', 'WriteError', 'add_featjnd', 'build_model',
-    'build_runner',
+    'Answer', 'CheckpointError', 'CodecError', 'ConfigError', 'DMVJNDSetting',
+    'FeatJNDInferencer', 'FeatureCodec', 'HOMOGENEITY', 'JNDMeter',
+    'OperationTest', 'WorkDirError', 'WriteError', 'add_featjnd',
+    'build_model',
+    'build_runner', 'changing_features',
     'dmv_jnd_runner', 'enable_amp', 'estimate_metric', 'guide_to_splits',
     'host_hash', 'latest_checkpoint', 'load_estimator', 'make_plan',
     'measure_curve',

@@ -9,7 +9,21 @@ from mmfeatjnd.functional import channel_dim
 from mmfeatjnd.models.run import Visit
 
 
-class FeatureRecorder:
+class Recorder:
+    """An operation that changes nothing, and needs nothing."""
+
+    needs_jnd = False
+    needs_sensitivity = False
+    needs_uncertainty = False
+    needs_detections = False
+    needs_readers = False
+    leaves_out_padding = False
+
+    def check(self, neck) -> None:
+        """It needs no trained estimators."""
+
+
+class FeatureRecorder(Recorder):
     """Keeps the features: in ``run.kept`` (feature, level, visit).
 
     Args:
@@ -21,11 +35,6 @@ class FeatureRecorder:
             Defaults to 0.
     """
 
-    needs_jnd = False
-    needs_detections = False
-    needs_readers = False
-    leaves_out_padding = False
-
     def __init__(self,
                  needs_sensitivity: bool = False,
                  needs_uncertainty: bool = False,
@@ -34,15 +43,12 @@ class FeatureRecorder:
         self.needs_sensitivity = needs_sensitivity
         self.needs_uncertainty = needs_uncertainty
 
-    def check(self, neck) -> None:
-        """It needs no estimators."""
-
     def __call__(self, feature: Tensor, level: int, visit: Visit) -> Tensor:
         visit.run.kept.append((feature.clone(), level, visit))
         return feature
 
 
-class JNDMapRecorder:
+class JNDMapRecorder(Recorder):
     """An operation that keeps the JND of every token and changes nothing.
 
     The JND of a token is the RMS over its channels of the JND map, in units
