@@ -73,6 +73,10 @@ def parse_args(argv=None):
         '--no-signed',
         action='store_true',
         help='leave out the signed map; the result is marked reduced')
+    parser.add_argument(
+        '--no-metric',
+        action='store_true',
+        help='leave out noise by the task metric, likewise')
     args = parser.parse_args(argv)
     cfg = read_config(CONFIGS / BENCHMARKS[args.benchmark]['featjnd'])
     args.detector = config_library(cfg) == 'mmdet'
@@ -187,13 +191,13 @@ def main(argv=None):
             nrmse=NRMSE[args.detector],
             valid_nrmse=VALID_NRMSE[args.detector]))
     rows = benchmark.measure_parts('featjnd', {}, settings(args), measure)
-    rows += benchmark.measure_parts(
-        'metric', {}, metric_settings(args, benchmark.task_metric()),
-        measure, estimators='featjnd')[1:]
+    if not args.no_metric:
+        rows += benchmark.measure_parts(
+            'metric', {}, metric_settings(args, benchmark.task_metric()),
+            measure, estimators='featjnd')[1:]
     compared = comparisons(rows)
-    if args.no_signed:
-        benchmark.complete = False
-    else:
+    benchmark.complete &= not (args.no_signed or args.no_metric)
+    if not args.no_signed:
         for mode, options in SIGNED.items():
             found = benchmark.measure_parts(mode, options,
                                             signed_settings(mode), measure)

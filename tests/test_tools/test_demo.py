@@ -96,15 +96,17 @@ def test_demo(demo, tmp_path, capsys):
 
     # what the README does with its checkpoint
     root = SCRIPT.parents[1]
-    code = re.search(r'```python\n(import mmcv.*?)```',
-                     (root / 'README.md').read_text(), re.DOTALL)[1]
+    code = re.search(
+        r'```python\n(from mmfeatjnd.apis import FeatJNDInf.*?)```',
+        (root / 'README.md').read_text(), re.DOTALL)[1]
     for old, new in (('configs/', f'{root}/configs/'), ('iter_160', 'iter_2'),
                      ('work_dirs/demo', str(out)),
-                     ('heat_map.png', str(tmp_path / 'heat_map.png'))):
+                     ("'answers'", repr(str(tmp_path / 'answers')))):
         assert old in code
         code = code.replace(old, new)
     exec(code, {})
-    assert (tmp_path / 'heat_map.png').is_file()
+    for name in ('predictions', 'changed', 'maps'):
+        assert any((tmp_path / 'answers' / name).rglob('*.*')), name
 
     before = stamps(out)
     (out / 'demo.png').unlink()
