@@ -7,6 +7,21 @@ from mmengine.device import get_device
 from mmfeatjnd.utils import ConfigError, config_library, log, type_name
 
 
+def warn_of_amp(cfg: Config) -> None:
+    """Say what mixed precision cannot do on the CPU.
+
+    Args:
+        cfg (Config): The config.
+
+    Example:
+        >>> warn_of_amp(cfg)  # of a classifier: nothing
+    """
+    if get_device() == 'cpu' and config_library(cfg) == 'mmdet':
+        log('--amp on the CPU: operators of mmcv, such as RoIAlign, take '
+            'float32 only, and a detector that uses them stops',
+            logging.WARNING)
+
+
 def enable_amp(cfg: Config) -> None:
     """Train in mixed precision, on an accelerator or on the CPU.
 
@@ -36,10 +51,7 @@ def enable_amp(cfg: Config) -> None:
             f"config's is of type {kind}: set its precision in the config")
     device = get_device()
     if device == 'cpu':
-        if config_library(cfg) == 'mmdet':
-            log('--amp on the CPU: operators of mmcv, such as RoIAlign, take '
-                'float32 only, and a detector that uses them stops',
-                logging.WARNING)
+        warn_of_amp(cfg)
         wrapper.type = 'mmfeatjnd.CPUAmpOptimWrapper'
         for key in ('loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(key, None)

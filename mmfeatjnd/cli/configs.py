@@ -11,7 +11,7 @@ from mmfeatjnd.apis.add_featjnd import add_featjnd
 from mmfeatjnd.apis.checkpoints import read_weights
 from mmfeatjnd.utils import check_writable, load_safely
 from .console import UsageError
-from .options import merge_options
+from .options import drop_idle_persistence, merge_options
 
 
 def load_config(path: str) -> Config:
@@ -57,6 +57,7 @@ def open_config(args: argparse.Namespace, merge: bool = True) -> Config:
     cfg = read_given(args)
     if merge:
         merge_options(cfg, getattr(args, 'cfg_options', None))
+        drop_idle_persistence(cfg)
     return cfg
 
 

@@ -9,10 +9,12 @@ from typing import List
 
 from mmengine.config import Config, ConfigDict
 
+from mmfeatjnd.apis.mixed_precision import warn_of_amp
 from mmfeatjnd.compat import HOST_LIBRARIES
 from mmfeatjnd.utils import check_writable, config_library
 from .console import UsageError
-from .merging import drop_idle_persistence, merged_options, set_loaders
+from .merging import merged_options, set_loaders
+from .options import drop_idle_persistence
 from .results import DUMP_SUFFIXES, check_suffix
 
 METRIC_SUFFIXES = ('.json', '.yaml', '.yml') + DUMP_SUFFIXES
@@ -34,6 +36,7 @@ def merge_test_args(cfg: Config, args: argparse.Namespace) -> Config:
     parts = ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')
     with merged_options(cfg, args, parts):
         if args.amp:
+            warn_of_amp(cfg)
             cfg.test_cfg.fp16 = True
         if args.show or args.show_dir:
             enable_visualization(cfg, args)

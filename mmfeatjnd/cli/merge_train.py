@@ -10,12 +10,8 @@ from mmengine.config import Config
 from mmfeatjnd.apis.mixed_precision import enable_amp
 from mmfeatjnd.apis.work_dirs import resolve_resume
 from .console import UsageError
-from .merging import (
-    LOADERS,
-    drop_idle_persistence,
-    merged_options,
-    set_loaders,
-)
+from .merging import merged_options, set_loaders
+from .options import LOADERS, drop_idle_persistence
 
 
 def merge_train_args(cfg: Config, args: argparse.Namespace) -> Config:

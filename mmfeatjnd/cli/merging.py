@@ -11,8 +11,6 @@ from mmfeatjnd.utils import config_library
 from .configs import require_parts
 from .options import append_hooks, check_hooks, merge_options
 
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-
 
 @contextmanager
 def merged_options(cfg: Config, args: argparse.Namespace,
@@ -74,19 +72,3 @@ def set_loaders(cfg: Config, args: argparse.Namespace, names: Sequence[str],
             loader['pin_memory'] = False
         if getattr(args, 'no_persistent_workers', False):
             loader['persistent_workers'] = False
-
-
-def drop_idle_persistence(cfg: Config) -> None:
-    """Keep no workers where there are none.
-
-    Torch refuses to, so that ``--cfg-options train_dataloader.num_workers=0``
-    alone would fail.
-
-    Args:
-        cfg (Config): The config, edited in place.
-    """
-    for name in LOADERS:
-        loader = cfg.get(name)
-        if loader and not loader.get('num_workers'):
-            if loader.get('persistent_workers'):
-                loader['persistent_workers'] = False

@@ -12,6 +12,7 @@ from mmfeatjnd.engine.hooks.operation_hook import OperationHook
 from mmfeatjnd.utils import read_literal
 from .console import UsageError
 
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 HOOK_HINT = ("Write it as in a config, e.g. \"dict(type='mmfeatjnd."
              "PerturbationHook',nrmse=0.5)\"")
 
@@ -159,6 +160,22 @@ def merge_options(cfg: Config, options: Optional[dict]) -> None:
         raise UsageError(
             f'--cfg-options: {", ".join(options)} cannot be set in the config '
             f'({type(error).__name__}: {error})') from error
+
+
+def drop_idle_persistence(cfg: Config) -> None:
+    """Keep no workers where there are none.
+
+    Torch refuses to, so that ``--cfg-options train_dataloader.num_workers=0``
+    alone would fail.
+
+    Args:
+        cfg (Config): The config, edited in place.
+    """
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader and not loader.get('num_workers'):
+            if loader.get('persistent_workers'):
+                loader['persistent_workers'] = False
 
 
 def append_hooks(cfg: Config, hooks: Sequence[dict]) -> None:

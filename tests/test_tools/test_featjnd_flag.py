@@ -16,10 +16,13 @@ def test_from_a_stock_config_to_a_curve(small, run_tool, tmp_path,
     run_tool('train.py', config, '--featjnd', SPLIT, '--no-validate',
              '--cfg-options', f'load_from={checkpoint}',
              'train_cfg.max_iters=3', 'param_scheduler=None',
-             'model.neck.estimator.hidden_channels=4')
+             'model.neck.estimator.hidden_channels=4',
+             "visualizer=dict(type='Visualizer',vis_backends=[dict("
+             "type='TensorboardVisBackend')])")
     # beside the host's own work dir
     work_dir = tmp_path / 'work_dirs' / f'featjnd_{config.stem}'
     trained = work_dir / 'iter_3.pth'
+    assert list(work_dir.glob('*/vis_data/events.out.tfevents.*'))
     weights = torch.load(trained, weights_only=False)['state_dict']
     host = torch.load(checkpoint, weights_only=False)
     host = host.get('state_dict', host)
