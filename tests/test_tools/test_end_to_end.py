@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.utils import get_installed_path
 from PIL import Image
 
 import mmfeatjnd  # noqa: F401
@@ -234,3 +235,17 @@ def test_every_seed_of_a_curve_has_its_own_estimator(tmp_path):
     first, second = ratios((0, ), files[:1]), ratios((1, ), files[1:])
     assert both == first + second
     assert first != second
+
+
+def test_the_hosts_own_tool_runs_a_hook_of_a_config(tmp_path):
+    cfg, _ = detection(tmp_path)
+    cfg.load_from = None
+    cfg.custom_hooks = [dict(type='mmfeatjnd.PerturbationHook',
+                             distortion='gaussian', nrmse=0.5)]
+    torch.save(dict(state_dict=build_model(cfg).state_dict()),
+               tmp_path / 'model.pth')
+    cfg.dump(tmp_path / 'config.py')
+    tool = Path(get_installed_path('mmdet'), '.mim/tools/test.py')
+    log = run(tool, 'config.py', 'model.pth', '--work-dir', 'work',
+              cwd=tmp_path)
+    assert 'coco/bbox_mAP' in log and 'jnd/nrmse: 0.5000' in log
