@@ -26,7 +26,7 @@ MAY_IMPORT = {
     'evaluation': BASE | {'functional'},
     'visualization': CORE | {'evaluation'},
     'engine': CORE,
-    'apis': API - {'apis', 'engine', 'datasets', 'visualization'},
+    'apis': API - {'apis', 'engine', 'datasets'},
     'cli': API,
 }
 

@@ -3,10 +3,11 @@
 The flags and their meanings are those of the host libraries::
 
     python tools/test.py CONFIG CHECKPOINT --out results.pkl --tta
+    python tools/test.py NAME  # of a model of the zoo, or of a host library
 """
 from mmfeatjnd.apis.building import build_runner, prepare_host
 from mmfeatjnd.cli.arguments import parse_test_args
-from mmfeatjnd.cli.checkpoints import ensure_checkpoint
+from mmfeatjnd.cli.checkpoints import ensure_checkpoint, named_checkpoint
 from mmfeatjnd.cli.configs import open_config
 from mmfeatjnd.cli.console import plain_errors
 from mmfeatjnd.cli.launch import distributed
@@ -18,6 +19,8 @@ def main():
     args = parse_test_args()
     with plain_errors():
         cfg = open_config(args, merge=False)
+        if args.checkpoint is None:
+            args.checkpoint = named_checkpoint(args.config)
         prepare_host(cfg)
         merge_test_args(cfg, args)
         with distributed(cfg):

@@ -29,18 +29,17 @@ from .rate import measure_rates
 from .split_guide import guide_to_splits
 from .training import train, train_once, trained_checkpoint
 from .work_dirs import WorkDirError, latest_checkpoint
+from .zoo import find_model, get_checkpoint
 
 __all__ = [
     'Answer', 'CheckpointError', 'CodecError', 'ConfigError', 'DMVJNDSetting',
     'FeatJNDInferencer', 'FeatureCodec', 'HOMOGENEITY', 'JNDMeter',
     'OperationTest', 'WorkDirError', 'WriteError', 'add_featjnd',
-    'build_model',
-    'build_runner', 'changing_features',
-    'dmv_jnd_runner', 'enable_amp', 'estimate_metric', 'guide_to_splits',
-    'host_hash', 'latest_checkpoint', 'load_estimator', 'make_plan',
-    'measure_curve',
-    'measure_dmv_jnd', 'measure_dmv_jnd_codec', 'measure_jnd',
-    'measure_rates', 'read_checkpoint',
-    'read_estimator', 'read_weights', 'save_estimator', 'train', 'train_once',
+    'build_model', 'build_runner', 'changing_features', 'dmv_jnd_runner',
+    'enable_amp', 'estimate_metric', 'find_model', 'get_checkpoint',
+    'guide_to_splits', 'host_hash', 'latest_checkpoint', 'load_estimator',
+    'make_plan', 'measure_curve', 'measure_dmv_jnd', 'measure_dmv_jnd_codec',
+    'measure_jnd', 'measure_rates', 'read_checkpoint', 'read_estimator',
+    'read_weights', 'save_estimator', 'train', 'train_once',
     'trained_checkpoint'
 ]

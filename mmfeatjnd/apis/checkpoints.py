@@ -1,7 +1,5 @@
 """Checkpoints read with care: from files and URLs, whole or not."""
 import os.path as osp
-import socket
-import sys
 import zipfile
 from contextlib import nullcontext
 from typing import ContextManager, Dict, Optional
@@ -9,13 +7,11 @@ from urllib.parse import urlparse
 
 import torch
 from mmengine.runner import CheckpointLoader
-from mmengine.utils.dl_utils import load_url
 from torch import Tensor
 
 from mmfeatjnd.models.hosts import CheckpointError, check_host_weights
 from mmfeatjnd.utils import UnsafeCheckpoint, safe_loading
-
-TIMEOUT = 60  # seconds without an answer of the server
+from mmfeatjnd.utils.download import MIRROR, cached_path, fetch
 
 
 def read_checkpoint(source: str) -> dict:
@@ -42,9 +38,11 @@ def read_checkpoint(source: str) -> dict:
         raise CheckpointError('this is no checkpoint: an estimator, a metric, '
                               'a plan or half of a host')
     try:
-        with _mapped(_cached(source) if is_url(source) else source), \
-                safe_loading():
-            content = _load(source)
+        path = str(fetch(source)) if is_url(source) else source
+        # not by the loader of URLs, which waits for the other ranks
+        with _mapped(path), safe_loading():
+            content = CheckpointLoader.load_checkpoint(
+                path, map_location='cpu', logger='silent')
     except UnsafeCheckpoint as error:
         raise CheckpointError(str(error)) from error
     except Exception as error:  # whatever damaged data may lead to
@@ -125,7 +123,7 @@ def explained(source: str,
             lines += ['Pass a checkpoint that exists and holds weights:',
                       '  ' + remedy.format(path)]
         return CheckpointError('\n'.join(lines))
-    name, cached = osp.basename(urlparse(source).path), _cached(source)
+    name, cached = osp.basename(urlparse(source).path), cached_path(source)
     lines = [f'cannot fetch the checkpoint {source}', f'  {error}']
     if osp.exists(cached):
         lines.append(f'The copy {cached} may be damaged: delete it.')
@@ -138,17 +136,13 @@ def explained(source: str,
     else:
         lines.append(f'Get the file {name} in another way and put it at '
                      f'{cached}')
+    lines.append(f'or set {MIRROR} to an address or a folder that has it.')
     return CheckpointError('\n'.join(lines))
 
 
 def is_url(path: str) -> bool:
     """Whether a checkpoint is named by a URL that is downloaded."""
     return path.startswith(('http://', 'https://'))
-
-
-def _cached(url: str) -> str:
-    return osp.join(torch.hub.get_dir(), 'checkpoints',
-                    osp.basename(urlparse(url).path))
 
 
 def _mapped(path: str) -> ContextManager:
@@ -161,20 +155,6 @@ def _mapped(path: str) -> ContextManager:
     except ImportError:  # before torch 2.7
         return nullcontext()
     return config.patch('load.mmap', True)
-
-
-def _load(source: str) -> object:
-    if not is_url(source):
-        return CheckpointLoader.load_checkpoint(
-            source, map_location='cpu', logger='silent')
-    # not CheckpointLoader: it waits for the other ranks
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
-    try:
-        return load_url(
-            source, map_location='cpu', progress=sys.stderr.isatty())
-    finally:
-        socket.setdefaulttimeout(timeout)
 
 
 def load_host(model: torch.nn.Module, weights: Dict[str, Tensor],

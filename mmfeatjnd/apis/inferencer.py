@@ -23,6 +23,7 @@ from mmfeatjnd.utils import (
 )
 from .building import prepare_host
 from .checkpoints import read_weights
+from .zoo import find_model, get_checkpoint
 
 
 @contextmanager
@@ -79,6 +80,11 @@ class Answer(NamedTuple):
         measured (dict[str, float]): What the operation measured: ``nrmse``
             and, of a quantization, ``bits_per_element`` and, with
             ``coded=True``, ``coded_bytes`` and ``bits_per_pixel``.
+
+    Example:
+        >>> answer = Answer('cat', 'dog', None, dict(nrmse=0.5))
+        >>> answer.prediction == answer.changed
+        False
     """
     prediction: Any
     changed: Any
@@ -94,9 +100,10 @@ class FeatJNDInferencer:
     batches and pictures it takes.
 
     Args:
-        config (str | Path | Config): A config, of FeatJND or of a stock host;
-            its file, or ``library::path`` as in ``_base_``.
-        checkpoint (str): Checkpoint of the host, with or without estimator.
+        config (str | Path | Config): A config, of FeatJND or of a stock host,
+            its file, or its name, see :func:`mmfeatjnd.apis.find_model`.
+        checkpoint (str, optional): Checkpoint of the host, with or without
+            estimator. Defaults to None: of a name what its index says.
         estimator (str, optional): An estimator file. Defaults to None: that
             of the checkpoint, if there is one.
         split (str, optional): See :func:`mmfeatjnd.models.neck_at`. Defaults
@@ -120,13 +127,20 @@ class FeatJNDInferencer:
 
     def __init__(self,
                  config,
-                 checkpoint: str,
+                 checkpoint: Optional[str] = None,
                  estimator: Optional[str] = None,
                  split: Optional[str] = None,
                  levels: Optional[Sequence[int]] = None,
                  device: Optional[str] = None) -> None:
         load_safely()
-        self.cfg = _config(config)
+        if isinstance(config, str) and not Path(config).is_file():
+            checkpoint = checkpoint or get_checkpoint(config)
+            config = find_model(config).config
+        if checkpoint is None:
+            raise ConfigError('which checkpoint? Give one, or the name of a '
+                              'model in place of the config')
+        self.cfg = config if isinstance(config, Config) else \
+            read_config(config)
         prepare_host(self.cfg)
         weights = read_weights(str(checkpoint))
         self.host = _host_inferencer(self.cfg, str(checkpoint), device)
@@ -241,15 +255,6 @@ class FeatJNDInferencer:
             pixels = mmcv.imresize(pixels, (width, height))
             draw_heat_maps([mmcv.bgr2rgb(pixels)], [answer.map.cpu()],
                            folder / f'{name}.png')
-
-
-def _config(config) -> Config:
-    if isinstance(config, str) and '::' in config:
-        from mmengine.hub import get_config
-        return get_config(config)
-    if isinstance(config, Config):
-        return config
-    return read_config(config)
 
 
 def _host_inferencer(cfg: Config, checkpoint: str, device: Optional[str]):

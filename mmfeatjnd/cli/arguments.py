@@ -15,7 +15,8 @@ from .options import add_cfg_options, add_featjnd_flag, add_hook
 
 def _parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='path of the config file')
+    parser.add_argument(
+        'config', help='path of the config file, or the name of a model')
     add_featjnd_flag(parser)
     parser.add_argument(
         '--work-dir',
@@ -108,7 +109,11 @@ def parse_test_args(
         argparse.Namespace: The arguments.
     """
     parser = _parser('Test a model of any of the three host libraries')
-    parser.add_argument('checkpoint', help='path or URL of the checkpoint')
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help='path or URL of the checkpoint; by default, of a model that is '
+        'named, what its index says')
     parser.add_argument(
         '--out',
         help='MMDetection, MMPretrain: pickle file for the predictions; '

@@ -1,4 +1,5 @@
 """The checkpoint that a run of a command-line tool starts from."""
+from pathlib import Path
 from typing import Any, List, Optional, Set
 
 from mmengine.config import Config
@@ -9,13 +10,39 @@ from mmfeatjnd.apis.checkpoints import (
     read_checkpoint,
     weights_of,
 )
+from mmfeatjnd.apis.zoo import find_model, get_checkpoint
 from mmfeatjnd.models.hosts import CheckpointError
 from mmfeatjnd.utils import log, on_first_rank, type_name
+from .console import UsageError
 
 #: How to pass another checkpoint to ``tools/train.py``: to start from, and to
 #: resume from.
 LOAD_FROM = '--cfg-options load_from={}'
 RESUME = '--resume {}'
+
+
+def named_checkpoint(config: str) -> str:
+    """The checkpoint of a model that is named in place of a config.
+
+    Args:
+        config (str): The argument.
+
+    Returns:
+        str: The file, downloaded.
+
+    Raises:
+        UsageError: It is a file, which says nothing of a checkpoint.
+        CheckpointError: It cannot be had.
+    """
+    if Path(config).is_file():
+        raise UsageError(f'which checkpoint of {config}? Give one, or the '
+                         'name of a model in place of the config')
+    model = find_model(config)
+    try:
+        return on_first_rank(lambda: get_checkpoint(config))
+    except OSError as error:
+        raise explained(str(model.weights), CheckpointError(str(error)),
+                        'python tools/test.py CONFIG {}') from error
 
 
 def ensure_checkpoint(cfg: Config,

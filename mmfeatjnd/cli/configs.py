@@ -9,7 +9,8 @@ from mmengine.config import Config
 from mmfeatjnd import compat
 from mmfeatjnd.apis.add_featjnd import add_featjnd
 from mmfeatjnd.apis.checkpoints import read_weights
-from mmfeatjnd.utils import check_writable, load_safely
+from mmfeatjnd.apis.zoo import find_model
+from mmfeatjnd.utils import ConfigError, check_writable, load_safely
 from .console import UsageError
 from .options import drop_idle_persistence, merge_options
 
@@ -18,7 +19,7 @@ def load_config(path: str) -> Config:
     """Read a config file.
 
     Args:
-        path (str): Path of the file.
+        path (str): Path of the file, or a name of :mod:`mmfeatjnd.apis.zoo`.
 
     Returns:
         Config: The config.
@@ -27,7 +28,11 @@ def load_config(path: str) -> Config:
         UsageError: If there is no such file, or it cannot be read.
     """
     if not osp.isfile(path):
-        raise UsageError(f'the config {path!r} does not exist')
+        try:
+            path = str(find_model(path).config)
+        except ConfigError as error:
+            raise UsageError(f'the config {path!r} does not exist, and '
+                             f'{error}') from error
     try:
         return Config.fromfile(path)
     except compat.EnvironmentProblem:

@@ -108,7 +108,7 @@ def test_checkpoint_that_cannot_be_had(server):
 
     server.shutdown()
     server.server_close()
-    with pytest.raises(CheckpointError, match='URLError'):
+    with pytest.raises(CheckpointError, match='ConnectionError'):
         ensure_checkpoint(Config(dict(load_from=url)))
 
 
