@@ -23,7 +23,9 @@ class SegmentorAdapter(HostAdapter):
         channel a sigmoid."""
         self._check(host)
         logits = run_host(host, 'forward', inputs, data_samples, mode='tensor')
-        if isinstance(logits, (list, tuple)) and len(logits) == 1:
+        # heads with further outputs for their losses (DANet, EncNet) predict
+        # by the first
+        if isinstance(logits, (list, tuple)) and len(logits):
             logits = logits[0]
         if not isinstance(logits, Tensor) or logits.dim() != 4:
             return super().answer(host, inputs, data_samples)
