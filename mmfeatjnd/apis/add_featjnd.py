@@ -1,7 +1,7 @@
 """FeatJND on a stock config, without a config of one's own."""
 import copy
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
@@ -39,7 +39,7 @@ def add_featjnd(cfg: Config,
         levels (Sequence[int], optional): The levels to work on. Defaults to
             None: all that the split emits.
         estimator (dict, optional): Config of the estimator. Defaults to None:
-            ``dict(type='mmfeatjnd.ConvEstimator')``.
+            a ``ConvEstimator``, of tokens a ``TokenEstimator``.
         in_channels (Sequence[int], optional): Channels of every level that
             the split emits. Defaults to None: of a dry run.
 
@@ -63,14 +63,18 @@ def add_featjnd(cfg: Config,
     if name in ('FeatJND', 'build_featjnd') or 'featjnd' in (
             type_name(model.get('neck') or {}) or '').lower():
         raise ConfigError(f'{cfg.filename} has FeatJND already')
-    if in_channels is None:
-        in_channels = split_channels(cfg, split)
+    if in_channels is None or estimator is None:
+        levels_there = look_at_split(cfg, split)
+        in_channels = in_channels or [c for c, _ in levels_there]
+        maps = all(dims == 4 for _, dims in levels_there)
+        estimator = estimator or dict(
+            type=f'mmfeatjnd.{"Conv" if maps else "Token"}Estimator')
     neck = dict(
         type='mmfeatjnd.FeatJNDNeck',
         neck=model.get('neck'),
         split=split,
         in_channels=list(in_channels),
-        estimator=estimator or dict(type='mmfeatjnd.ConvEstimator'))
+        estimator=estimator)
     if levels is not None:
         neck['levels'] = list(levels)
     # not by `update`, which would merge the two necks
@@ -100,16 +104,16 @@ def schedule() -> dict:
     return found
 
 
-def split_channels(cfg: Config, split: str) -> List[int]:
-    """Channels of every level that a split emits, of a dry run on a tiny
-    input; its weights are random.
+def look_at_split(cfg: Config, split: str) -> List[Tuple[int, int]]:
+    """What a split emits, of a dry run on a tiny input with random weights.
 
     Args:
         cfg (Config): A config of a plain host.
         split (str): The split point.
 
     Returns:
-        list[int]: By level.
+        list[tuple[int, int]]: By level the channels, and the number of
+        dimensions: 4 of maps, 3 of tokens, 2 of vectors.
 
     Raises:
         ConfigError: There is no such split, or the host does not run.
@@ -124,20 +128,21 @@ def split_channels(cfg: Config, split: str) -> List[int]:
             problem = problem or error
             continue
         if found:
-            return [found.get(i, 0) for i in range(max(found) + 1)]
+            return [found.get(i, (0, 4)) for i in range(max(found) + 1)]
     told = f' ({type(problem).__name__}: {problem})' if problem else ''
     raise ConfigError(
         f"the channels at split='{split}' of {type(host).__name__} cannot be "
-        f'found by a dry run{told}. Give them: in_channels=[...], one number '
-        'for each level that the split emits.')
+        f'found by a dry run{told}. Give in_channels=[...], one number for '
+        'each level that the split emits, and estimator=dict(type=...).')
 
 
-def _dry_run(host: nn.Module, neck: FeatJNDNeck, size: int) -> Dict[int, int]:
-    found: Dict[int, int] = {}
+def _dry_run(host: nn.Module, neck: FeatJNDNeck,
+             size: int) -> Dict[int, Tuple[int, int]]:
+    found: Dict[int, Tuple[int, int]] = {}
 
     def keep(feature: Tensor, level: int) -> Tensor:
         first = to_channels_first(feature, neck.layout_of(feature, level))
-        found[level] = first.size(channel_dim(first))
+        found[level] = first.size(channel_dim(first)), feature.dim()
         return feature
 
     with torch.no_grad(), neck.changing(keep):

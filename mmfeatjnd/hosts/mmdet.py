@@ -1,8 +1,9 @@
 """Detectors of MMDetection."""
-from typing import Any, List, Optional, Tuple
+from contextlib import contextmanager
+from typing import Any, Iterator, List, Optional, Tuple
 
 import torch
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,9 +53,39 @@ class DetectorAdapter(HostAdapter):
                     data_samples: Optional[list], score_thr: float) -> List:
         """See :meth:`HostAdapter.own_targets`. Boxes without extent are
         left out, as in the host's training."""
-        results = self.predict(host, inputs, data_samples)
+        if any(c.__name__ == 'BoxInst' for c in type(host).__mro__):
+            raise TypeError(
+                f'{type(host).__name__} learns from colours that its data '
+                'preprocessor compares, so its own detections are no ground '
+                'truth for it. With FeatJND, use discrepancy=dict(type='
+                "'mmfeatjnd.Annotation').")
         size = tuple(inputs.shape[-2:])
-        return [_to_ground_truth(r, host, size, score_thr) for r in results]
+        with _watching_semantics(host) as seen:
+            results = self.predict(host, inputs, data_samples)
+        targets = [_to_ground_truth(r, host, size, score_thr)
+                   for r in results]
+        if seen:  # of HTC and its like
+            labels = F.interpolate(seen[-1].argmax(1, keepdim=True).float(),
+                                   size, mode='nearest')
+            for target, label in zip(targets, labels):
+                target.gt_sem_seg = PixelData(sem_seg=label.long())
+        return targets
+
+
+@contextmanager
+def _watching_semantics(host: nn.Module) -> Iterator[List[Tensor]]:
+    """The logits of a semantic branch, (B, K, h, w), if there is one."""
+    seen: List[Tensor] = []
+    head = getattr(getattr(host, 'roi_head', None), 'semantic_head', None)
+    if head is None:
+        yield seen
+        return
+    handle = head.register_forward_hook(
+        lambda module, args, output: seen.append(output[0].detach()))
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 def _to_ground_truth(result: Any, host: nn.Module, size: Tuple[int, int],

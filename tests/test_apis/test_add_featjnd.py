@@ -72,7 +72,7 @@ def test_what_cannot_be(configs):
     with pytest.raises(ConfigError, match='layer9'):
         add_featjnd(cfg, 'backbone.layer9')
     # behind what a dry run reaches
-    with pytest.raises(ConfigError, match=r'Give them: in_channels'):
+    with pytest.raises(ConfigError, match=r'Give in_channels'):
         add_featjnd(cfg, 'head')
 
 
@@ -89,3 +89,10 @@ def test_stock_configs(name, channels):
     cfg = add_featjnd(get_config(name))
     assert list(cfg.model.neck.in_channels) == channels
     assert 'param_scheduler' in cfg and cfg.train_dataloader
+
+
+def test_tokens_have_their_estimator():
+    cfg = add_featjnd(get_config(
+        'mmpretrain::vision_transformer/vit-base-p16_64xb64_in1k-384px.py'))
+    assert cfg.model.neck.estimator.type == 'mmfeatjnd.TokenEstimator'
+    assert list(cfg.model.neck.in_channels) == [768]
