@@ -2,15 +2,15 @@
 
 A checkpoint is a pickle, and a pickle can run any program when it is read.
 PyTorch's ``weights_only`` reads tensors and plain values alone; what MMEngine
-adds to a training checkpoint, its log, is put on the list here, and nothing
-else. A file that needs more is refused, on both lines of the host libraries
-(OneDL's loader would read it anyway).
+adds to a training checkpoint, its log and the state of its schedules, is put
+on the list here, and nothing else. A file that needs more is refused, on both
+lines of the host libraries (OneDL's loader would read it anyway).
 """
 import functools
 import os
 import pickle
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Any, Callable, ContextManager, Iterator, List
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Tuple
 
 import torch
 
@@ -27,12 +27,20 @@ def trusted() -> bool:
     return os.environ.get(TRUST, '').lower() in ('1', 'y', 'yes', 'true')
 
 
-def _method_of_log(owner: Any, name: str) -> Any:
-    """In place of ``getattr``: MMEngine's log names its own methods by it,
-    and a pickle could reach everything."""
+def _owners() -> Dict[type, Tuple[str, ...]]:
+    """Classes of MMEngine whose state names their own functions, and these:
+    its log, and a schedule."""
     from mmengine.logging import HistoryBuffer
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current',
-                                                  'mean'):
+    from mmengine.optim.scheduler.param_scheduler import (
+        OneCycleParamScheduler,
+    )
+    return {HistoryBuffer: ('min', 'max', 'current', 'mean'),
+            OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear')}
+
+
+def _function_of(owner: Any, name: str) -> Any:
+    """In place of ``getattr``, by which a pickle could reach everything."""
+    if not isinstance(owner, type) or name not in _owners().get(owner, ()):
         raise pickle.UnpicklingError(f'{owner}.{name} is not on the list')
     return getattr(owner, name)
 
@@ -40,7 +48,6 @@ def _method_of_log(owner: Any, name: str) -> Any:
 def _allowed() -> List[Any]:
     """What else than tensors and plain values is in a training checkpoint."""
     import numpy as np
-    from mmengine.logging import HistoryBuffer
     core = getattr(np, '_core', None) or np.core
     kinds = {type(np.dtype(t)) for t in (
         np.bool_, np.int32, np.int64, np.uint8, np.uint32, np.float32,
@@ -50,8 +57,8 @@ def _allowed() -> List[Any]:
                  for f in (core.multiarray._reconstruct,
                            core.multiarray.scalar)
                  for c in ('core', '_core')]
-    return [HistoryBuffer, np.ndarray, np.dtype, *kinds, *functions,
-            (_method_of_log, 'builtins.getattr')]
+    return [*_owners(), np.ndarray, np.dtype, *kinds, *functions,
+            (_function_of, 'builtins.getattr')]
 
 
 @contextmanager

@@ -6,12 +6,8 @@ from mmengine.registry import DefaultScope
 OK = [
     'mmdet::atss/atss_r50_fpn_1x_coco.py',
     'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
-    'mmdet::centernet/centernet_r18_8xb16-crop512-140e_coco.py',
-    'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
     'mmdet::htc/htc_r50_fpn_1x_coco.py',
-    'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
     'mmdet::reppoints/reppoints-moment_r50_fpn_1x_coco.py',
-    'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
     'mmdet::solo/solo_r50_fpn_1x_coco.py',
     'mmdet::tood/tood_r50_fpn_1x_coco.py',
     'mmpretrain::convnext/convnext-tiny_32xb128_in1k.py',
@@ -21,10 +17,7 @@ OK = [
     'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py',
     'mmpretrain::vgg/vgg11_8xb32_in1k.py',
     'mmseg::danet/danet_r50-d8_4xb2-40k_cityscapes-512x1024.py',
-    'mmseg::ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024.py',
     'mmseg::fastfcn/fastfcn_r50-d32_jpu_enc_4xb2-80k_cityscapes-512x1024.py',
-    'mmseg::point_rend/pointrend_r50_4xb2-80k_cityscapes-512x1024.py',
-    'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
 ]
 REFUSED = [
     'mmdet::boxinst/boxinst_r50_fpn_ms-90k_coco.py',

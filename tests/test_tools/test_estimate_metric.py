@@ -45,7 +45,8 @@ def test_a_file_of_a_classifier(run_tool, small, tmp_path, capfd):
     torch.testing.assert_close(level.frequencies.metric.mean(0), level.metric,
                                rtol=1e-4, atol=1e-12)
     torch.testing.assert_close(level.frequencies.mean[0], 4 * level.mean)
-    assert torch.equal(level.std, level.covariance.diagonal().sqrt())
+    torch.testing.assert_close(
+        level.std, level.covariance.diagonal().sqrt())
 
 
 def test_a_pooled_classifier_is_told(small, capfd):

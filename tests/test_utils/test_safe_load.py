@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.optim import OneCycleLR
 from mmengine.runner import CheckpointLoader
 
 from mmfeatjnd.utils import UnsafeCheckpoint, load_safely, safe_loading
@@ -38,6 +39,12 @@ def loaders():
     CheckpointLoader._schemes.update(before)
 
 
+def schedule():
+    """The state of a schedule that names its own function."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1)
+    return OneCycleLR(optimizer, eta_max=0.2, total_steps=9).state_dict()
+
+
 def training(**more):
     hub = MessageHub('test_safe_load')
     hub.update_scalar('loss', np.float64(0.5))
@@ -46,7 +53,8 @@ def training(**more):
         message_hub=hub.state_dict(),
         meta=dict(epoch=1, iter=2, cfg='text', classes=('a', 'b')),
         optimizer=torch.optim.SGD([torch.ones(1)], 0.1).state_dict(),
-        param_schedulers=[dict(last_step=2, base=np.float64(0.1))], **more)
+        param_schedulers=[dict(last_step=2, base=np.float64(0.1)),
+                          schedule()], **more)
 
 
 def test_a_training_checkpoint_is_read(tmp_path, loaders):
